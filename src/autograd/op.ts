@@ -1,0 +1,129 @@
+import type { Gpu } from '../gpu/device.ts';
+import type { Shape } from '../util/shape.ts';
+import { sizeOf } from '../util/shape.ts';
+import { Tensor } from './tensor.ts';
+import type { DType } from './tensor.ts';
+
+/** What a backward rule is given: the gradient of each output (absent where none flows) and what the op saved. */
+export interface BackwardArgs<A> {
+  readonly grads: readonly (Tensor | undefined)[];
+  readonly saved: readonly Tensor[];
+  readonly attrs: A;
+}
+
+/** Computes one input's gradient; called only if somebody needs it. */
+export type GradThunk = () => Tensor;
+
+export interface OutputSpec {
+  readonly shape: Shape;
+  readonly dtype?: DType;
+}
+
+/**
+ * An operation: its shape rule, its launch, and its gradient written in other ops (so that gradients have gradients).
+ * `A` is what is not a tensor: strides, axes, slopes.
+ */
+export interface OpDef<A> {
+  readonly name: string;
+  /** Shapes of the outputs; throws a RangeError that names roles and sizes. */
+  infer(inputs: readonly Tensor[], attrs: A): readonly OutputSpec[];
+  /** Launches kernels that fill every output. */
+  forward(gpu: Gpu, args: { inputs: readonly Tensor[]; outputs: readonly Tensor[]; attrs: A }): void;
+  /** A view op gives its one output the storage of its first input, and launches nothing. */
+  readonly view?: boolean;
+  /** The tensors that backward will read; nothing else is kept. */
+  saves?(inputs: readonly Tensor[], outputs: readonly Tensor[], attrs: A): readonly Tensor[];
+  /** One thunk an input; `undefined` where no gradient is defined (indices). Without it, nothing is differentiable. */
+  backward?(args: BackwardArgs<A>): readonly (GradThunk | undefined)[];
+  /**
+   * The meaning of a fused op in plain ops: takes the inputs, returns the differentiable outputs. Second derivatives
+   * go through it, and tests use it as an oracle. With it, `backward` need not be differentiable.
+   */
+  composition?(inputs: readonly Tensor[], attrs: A): readonly Tensor[];
+}
+
+/** One executed op, kept while its outputs are. */
+export interface TapeNode {
+  readonly name: string;
+  readonly inputs: readonly Tensor[];
+  /** Gradient thunks of this execution; `createGraph` chooses the composition of a fused op. */
+  gradients(
+    grads: readonly (Tensor | undefined)[],
+    createGraph: boolean,
+  ): readonly (GradThunk | undefined)[];
+  /** Filled once, right after the outputs are made. */
+  outputs: readonly Tensor[];
+}
+
+/** Differentiates a composition; set by the tape, which knows how to walk a graph. */
+type PartialGrad = (
+  outputs: readonly Tensor[],
+  inputs: readonly Tensor[],
+  grads: readonly (Tensor | undefined)[],
+) => readonly (Tensor | undefined)[];
+
+/** Makes an op callable: checks shapes, launches, and records a node if an input needs a gradient. */
+export function defineOp<A = undefined>(
+  def: OpDef<A>,
+): (inputs: readonly Tensor[], attrs: A) => readonly Tensor[] {
+  return (inputs, attrs) => {
+    const first = inputs[0];
+    if (first === undefined) throw new Error(`${def.name}: an op has at least one input`);
+    const tape = first.tape;
+    const specs = def.infer(inputs, attrs);
+    const differentiable = def.backward !== undefined || def.composition !== undefined;
+    const record = tape.recording && differentiable && inputs.some((t) => t.requiresGrad);
+    const node: TapeNode | undefined = record
+      ? { name: def.name, inputs, outputs: [], gradients: () => [] }
+      : undefined;
+    const outputs = specs.map(({ shape, dtype = 'f32' }) => {
+      const storage = def.view === true ? first.storage : tape.gpu.alloc(sizeOf(shape) * 4, def.name);
+      const requiresGrad = record && dtype === 'f32';
+      return new Tensor(tape, { shape, storage, dtype, requiresGrad, node });
+    });
+    if (def.view !== true) def.forward(tape.gpu, { inputs, outputs, attrs });
+    if (node !== undefined) {
+      const saved = def.saves?.(inputs, outputs, attrs) ?? [];
+      node.outputs = outputs;
+      node.gradients = (grads, createGraph) =>
+        createGraph && def.composition !== undefined
+          ? throughComposition(def.composition, { inputs, attrs, grads }, tape.partialGrad)
+          : (def.backward?.({ grads, saved, attrs }) ?? []);
+    }
+    return outputs;
+  };
+}
+
+function throughComposition<A>(
+  composition: (inputs: readonly Tensor[], attrs: A) => readonly Tensor[],
+  args: { inputs: readonly Tensor[]; attrs: A; grads: readonly (Tensor | undefined)[] },
+  partialGrad: PartialGrad,
+): readonly GradThunk[] {
+  const outputs = composition(args.inputs, args.attrs);
+  const all = once(() => partialGrad(outputs, args.inputs, args.grads));
+  return args.inputs.map((_input, i) => () => {
+    const gradient = all()[i];
+    if (gradient === undefined) throw new Error(`input ${i} does not reach the composition's output`);
+    return gradient;
+  });
+}
+
+/** Computes on the first call, remembers: for gradients that one launch makes together. */
+export function once<T>(make: () => T): () => T {
+  let made: { value: T } | undefined;
+  return () => (made ??= { value: make() }).value;
+}
+
+/** The output of an op that has one. */
+export function only(outputs: readonly Tensor[]): Tensor {
+  const [output] = outputs;
+  if (output === undefined) throw new Error('the op has no output');
+  return output;
+}
+
+/** The i-th of an op's inputs, outputs or saved tensors. */
+export function at<T>(list: readonly T[], i: number): T {
+  const value = list[i];
+  if (value === undefined) throw new Error(`there is no tensor ${i} among ${list.length}`);
+  return value;
+}

@@ -1,0 +1,197 @@
+import type { Gpu } from '../gpu/device.ts';
+import { addScaled, fill } from '../kernels/pointwise.ts';
+import { sameShape, showShape } from '../util/shape.ts';
+import { at, defineOp, only } from './op.ts';
+import type { TapeNode } from './op.ts';
+import { empty } from './tensor.ts';
+import type { Tensor } from './tensor.ts';
+
+/**
+ * Where ops are recorded: a device, and whether recording is on. The graph itself hangs on the tensors, so it lives
+ * as long as somebody holds a result and no longer.
+ */
+export class Tape {
+  readonly gpu: Gpu;
+  #recording = true;
+
+  constructor(gpu: Gpu) {
+    this.gpu = gpu;
+  }
+
+  get recording(): boolean {
+    return this.#recording;
+  }
+
+  /** Runs `body` with recording off: its results have no history. */
+  noGrad<T>(body: () => T): T {
+    return this.withRecording(false, body);
+  }
+
+  withRecording<T>(on: boolean, body: () => T): T {
+    const before = this.#recording;
+    this.#recording = on;
+    try {
+      return body();
+    } finally {
+      this.#recording = before;
+    }
+  }
+
+  /** The gradient of a fused op's composition with respect to that op's own inputs, recorded. */
+  readonly partialGrad = (
+    outputs: readonly Tensor[],
+    inputs: readonly Tensor[],
+    grads: readonly (Tensor | undefined)[],
+  ): readonly (Tensor | undefined)[] =>
+    this.withRecording(true, () =>
+      differentiate({ outputs, inputs, grads, createGraph: true, partial: true }),
+    );
+}
+
+export interface GradOptions {
+  /** Record the backward pass, so that the gradients can be differentiated again. */
+  readonly createGraph?: boolean;
+  /** Gradient of each output; ones for outputs with a single element. */
+  readonly gradOutputs?: readonly Tensor[];
+  /** Leave `undefined`-gradients as zeros instead of throwing (PyTorch's `allow_unused` with zeros). */
+  readonly allowUnused?: boolean;
+}
+
+/**
+ * d(Σ outputs·gradOutputs)/d(inputs), one tensor an input, in the manner of `torch.autograd.grad`. The order of
+ * summation is the order of the graph, so the same graph gives the same bits.
+ */
+export function grad(
+  outputs: readonly Tensor[],
+  inputs: readonly Tensor[],
+  options: GradOptions = {},
+): Tensor[] {
+  const tape = at(outputs, 0).tape;
+  const createGraph = options.createGraph ?? false;
+  return tape.withRecording(createGraph, () => {
+    const seeds = outputs.map((output, i) => {
+      const given = options.gradOutputs?.[i];
+      if (given === undefined && output.size !== 1) {
+        throw new RangeError(
+          `grad: output ${i} is ${showShape(output.shape)}; only a single element has an implied gradient, pass gradOutputs`,
+        );
+      }
+      if (given !== undefined && !sameShape(given.shape, output.shape)) {
+        throw new RangeError(
+          `grad: gradOutputs[${i}] is ${showShape(given.shape)} but the output is ${showShape(output.shape)}`,
+        );
+      }
+      return given ?? filled(output, 1);
+    });
+    const found = differentiate({ outputs, inputs, grads: seeds, createGraph, partial: false });
+    return found.map((gradient, i) => {
+      if (gradient !== undefined) return gradient;
+      const input = at(inputs, i);
+      if (options.allowUnused === true) return filled(input, 0);
+      throw new Error(
+        `grad: input ${i} (${input.label}) is not used by the outputs; pass allowUnused for zeros`,
+      );
+    });
+  });
+}
+
+function filled(like: Tensor, value: number): Tensor {
+  const out = empty(like.tape, like.shape, { label: 'fill' });
+  fill(like.gpu, { out: out.storage, n: out.size, value });
+  return out;
+}
+
+/** a + b of one shape: how gradients meet. Recorded like any op, so accumulation has a gradient too. */
+const accumulate = defineOp({
+  name: 'accumulate',
+  infer: (inputs) => [{ shape: at(inputs, 0).shape }],
+  forward: (gpu, { inputs, outputs }) => {
+    const out = only(outputs);
+    addScaled(gpu, {
+      a: at(inputs, 0).storage,
+      b: at(inputs, 1).storage,
+      out: out.storage,
+      n: out.size,
+      scale: 1,
+    });
+  },
+  backward: ({ grads }) => [() => at(grads, 0) as Tensor, () => at(grads, 0) as Tensor],
+});
+
+interface Walk {
+  readonly outputs: readonly Tensor[];
+  readonly inputs: readonly Tensor[];
+  readonly grads: readonly (Tensor | undefined)[];
+  readonly createGraph: boolean;
+  /** Stop at the inputs: derivatives with the other inputs held still. */
+  readonly partial: boolean;
+}
+
+/** Walks back from the outputs, only where an input can be reached. */
+function differentiate({ outputs, inputs, grads, createGraph, partial }: Walk): (Tensor | undefined)[] {
+  const wanted = new Set(inputs);
+  const stops: ReadonlySet<Tensor> = partial ? wanted : new Set();
+  const order = reachingNodes(outputs, { wanted, stops });
+  const leads = new Set(order);
+  const sums = new Map<Tensor, Tensor>();
+  const give = (to: Tensor, gradient: Tensor) => {
+    const before = sums.get(to);
+    sums.set(to, before === undefined ? gradient : only(accumulate([before, gradient], undefined)));
+  };
+  outputs.forEach((output, i) => {
+    const seed = grads[i];
+    if (seed !== undefined) give(output, seed);
+  });
+  for (const node of order.reverse()) {
+    const mine = node.outputs.map((o) => (stops.has(o) ? undefined : sums.get(o)));
+    if (mine.every((g) => g === undefined)) continue;
+    const thunks = node.gradients(mine, createGraph);
+    node.inputs.forEach((input, i) => {
+      const thunk = thunks[i];
+      const needed = wanted.has(input) || (input.node !== undefined && leads.has(input.node));
+      if (thunk === undefined || !needed || !input.requiresGrad) return;
+      const gradient = thunk();
+      if (!sameShape(gradient.shape, input.shape)) {
+        throw new Error(
+          `${node.name}: gradient of input ${i} is ${showShape(gradient.shape)}, the input ${showShape(input.shape)}`,
+        );
+      }
+      give(input, gradient);
+    });
+    for (const o of node.outputs) if (!wanted.has(o)) sums.delete(o);
+  }
+  return inputs.map((input) => sums.get(input));
+}
+
+/** Nodes between the outputs and the wanted tensors, each after the nodes that feed it. Iterative: graphs are deep. */
+function reachingNodes(
+  outputs: readonly Tensor[],
+  { wanted, stops }: { wanted: ReadonlySet<Tensor>; stops: ReadonlySet<Tensor> },
+): TapeNode[] {
+  const order: TapeNode[] = [];
+  const reaches = new Map<TapeNode, boolean>();
+  const stack: { node: TapeNode; expanded: boolean }[] = [];
+  for (const output of outputs) {
+    if (output.node !== undefined && !stops.has(output)) stack.push({ node: output.node, expanded: false });
+  }
+  for (let top = stack.pop(); top !== undefined; top = stack.pop()) {
+    const { node, expanded } = top;
+    if (expanded) {
+      const hit = node.inputs.some(
+        (t) => wanted.has(t) || (t.node !== undefined && reaches.get(t.node) === true),
+      );
+      if (!reaches.has(node)) {
+        reaches.set(node, hit);
+        if (hit) order.push(node);
+      }
+      continue;
+    }
+    if (reaches.has(node)) continue;
+    stack.push({ node, expanded: true });
+    for (const input of node.inputs) {
+      const next = stops.has(input) ? undefined : input.node;
+      if (next !== undefined && !reaches.has(next)) stack.push({ node: next, expanded: false });
+    }
+  }
+  return order;
+}

@@ -1,0 +1,277 @@
+import { UserError } from '../util/errors.ts';
+import { chooseAdapter } from './adapter.ts';
+import type { AdapterChoice, AdapterSummary } from './adapter.ts';
+import { Capture } from './capture.ts';
+import { PipelineCache } from './pipelines.ts';
+import { hostMemoryBytes, resetPollThrottle } from './platform.ts';
+import { BufferPool, guardBytes, guardWord } from './pool.ts';
+import { Recorder } from './recorder.ts';
+import { Storage } from './storage.ts';
+import type { Dispatch } from './storage.ts';
+
+export interface GpuOptions extends AdapterChoice {
+  /** Most bytes of GPU buffers. Default: what the device can be expected to hold. */
+  readonly memoryBytes?: number;
+  /** Tests only: guard bands round every buffer, every block poisoned when it is handed out. */
+  readonly guard?: boolean;
+}
+
+export type HostArray = Float32Array | Uint32Array | Uint8Array;
+
+/** Opens the adapter that `options` choose and makes a device with every feature and limit the engine can use. */
+export async function openGpu(options: GpuOptions = {}): Promise<Gpu> {
+  const { adapter, summary } = await chooseAdapter(options);
+  const features = summary.features.filter((f) => usefulFeatures.has(f));
+  const requiredLimits: Record<string, number> = {};
+  for (const name of usefulLimits) {
+    const value = summary.limits[name];
+    if (value !== undefined) requiredLimits[name] = value;
+  }
+  const device = await adapter.requestDevice({
+    label: 'wgsagan',
+    requiredFeatures: features as GPUFeatureName[],
+    requiredLimits,
+  });
+  return new Gpu(device, summary, options);
+}
+
+const usefulFeatures = new Set([
+  'timestamp-query',
+  'shader-f16',
+  'subgroups',
+  'subgroup-size-control',
+  'chromium-experimental-subgroup-matrix',
+]);
+
+const usefulLimits = [
+  'maxBufferSize',
+  'maxStorageBufferBindingSize',
+  'maxStorageBuffersPerShaderStage',
+  'maxComputeWorkgroupStorageSize',
+  'maxComputeInvocationsPerWorkgroup',
+  'maxComputeWorkgroupSizeX',
+  'maxComputeWorkgroupSizeY',
+  'maxComputeWorkgroupSizeZ',
+  'maxComputeWorkgroupsPerDimension',
+];
+
+/**
+ * One open device: memory, pipelines, eager execution and capture. Opened by the CLI, a bench or a test and handed
+ * down. Errors of the device (validation, out of memory, loss) are fatal: they surface at the next wait or read.
+ */
+export class Gpu {
+  readonly device: GPUDevice;
+  readonly adapter: AdapterSummary;
+  readonly features: ReadonlySet<string>;
+  readonly limits: Readonly<Record<string, number>>;
+  readonly pool: BufferPool;
+  readonly pipelines: PipelineCache;
+  readonly recorder: Recorder;
+  readonly #guard: boolean;
+  readonly #failed: Promise<never>;
+  #fail: (error: Error) => void = () => undefined;
+  #failure: Error | undefined;
+  #closing = false;
+  #nextId = 1;
+  #capture: Capture | undefined;
+  #keepAlive = 0;
+  #scopes: Set<Storage>[] = [];
+
+  constructor(device: GPUDevice, adapter: AdapterSummary, options: GpuOptions) {
+    this.device = device;
+    this.adapter = adapter;
+    this.features = new Set(device.features);
+    this.limits = adapter.limits;
+    this.#guard = options.guard ?? false;
+    const budgetBytes = options.memoryBytes ?? defaultBudget(adapter);
+    this.pool = new BufferPool(device, { budgetBytes, guard: this.#guard });
+    this.pipelines = new PipelineCache(device);
+    this.recorder = new Recorder(device, this.pipelines);
+    this.#failed = new Promise((_resolve, reject) => {
+      this.#fail = (error) => {
+        this.#failure ??= error;
+        reject(error);
+      };
+    });
+    this.#failed.catch(() => undefined);
+    device.onuncapturederror = (event) => {
+      event.preventDefault();
+      this.#fail(new Error(`GPU ${event.error.constructor.name}: ${event.error.message}`));
+    };
+    void device.lost.then((info) => {
+      if (!this.#closing) {
+        this.#fail(new Error(`the GPU device was lost (${info.reason}): ${info.message}`));
+      }
+    });
+  }
+
+  /** True while a step is being captured: nothing runs, buffers are promises. */
+  get capturing(): boolean {
+    return this.#capture !== undefined;
+  }
+
+  /** A buffer for a tensor of `bytes`; virtual while capturing, released with the scope it was made in otherwise. */
+  alloc(bytes: number, label: string): Storage {
+    const limit = this.limits['maxStorageBufferBindingSize'] ?? 2 ** 27;
+    if (bytes > limit) {
+      throw new UserError(
+        `${label} needs ${bytes} bytes in one buffer, and this device binds at most ${limit}; try a smaller --batch`,
+      );
+    }
+    const capture = this.#keepAlive === 0 ? this.#capture : undefined;
+    const block = capture === undefined ? this.pool.acquire(bytes, label) : undefined;
+    const storage = new Storage(this.#nextId++, bytes, label, block);
+    if (capture !== undefined) capture.virtual.add(storage);
+    else if (this.#keepAlive === 0) this.#scopes.at(-1)?.add(storage);
+    return storage;
+  }
+
+  /** Buffers made inside `make` outlive scopes and captures: parameters, optimiser state, constants. */
+  persistent<T>(make: () => T): T {
+    this.#keepAlive += 1;
+    try {
+      return make();
+    } finally {
+      this.#keepAlive -= 1;
+    }
+  }
+
+  /** Gives a storage's bytes back to the pool; its tensor must not be used again. */
+  release(storage: Storage): void {
+    if (storage.block === undefined) return;
+    this.pool.release(storage.block);
+    storage.block = undefined;
+  }
+
+  /**
+   * Eager mode: releases every buffer made inside `body` when it ends, but for those in `keep(result)`, which pass to
+   * the scope around.
+   */
+  scope<T>(body: () => T, keep: (result: T) => readonly Storage[] = () => []): T {
+    const mine = new Set<Storage>();
+    this.#scopes.push(mine);
+    try {
+      const result = body();
+      for (const storage of keep(result)) {
+        if (mine.delete(storage)) this.#scopes.at(-2)?.add(storage);
+      }
+      return result;
+    } finally {
+      this.#scopes.pop();
+      for (const storage of mine) this.release(storage);
+    }
+  }
+
+  launch(dispatch: Dispatch): void {
+    if (this.#capture !== undefined) this.#capture.dispatches.push(dispatch);
+    else this.recorder.launch(dispatch);
+  }
+
+  /** Uploads host data, in order with the launches so far. */
+  write(storage: Storage, data: HostArray): void {
+    if (data.byteLength > storage.bytes) {
+      throw new Error(`${storage.label}: ${data.byteLength} bytes do not fit in ${storage.bytes}`);
+    }
+    const block = storage.block;
+    if (block === undefined) throw new Error(`${storage.label} has no bytes to write to`);
+    this.flush();
+    const whole = data.byteLength % 4 === 0;
+    const bytes = whole ? data : new Uint8Array(Math.ceil(data.byteLength / 4) * 4);
+    if (!whole) (bytes as Uint8Array).set(new Uint8Array(data.buffer, data.byteOffset, data.byteLength));
+    this.device.queue.writeBuffer(
+      block.buffer,
+      block.offset,
+      bytes.buffer as ArrayBuffer,
+      bytes.byteOffset,
+      bytes.byteLength,
+    );
+  }
+
+  /** The bytes of a storage, after everything launched so far. */
+  async read(storage: Storage): Promise<ArrayBuffer> {
+    if (this.capturing) throw new Error('a value cannot be read while a step is being captured');
+    const bytes = Math.ceil(storage.bytes / 4) * 4;
+    const host = this.device.createBuffer({
+      label: `read ${storage.label}`,
+      size: Math.max(4, bytes),
+      usage: GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST,
+    });
+    try {
+      if (bytes > 0) this.recorder.copy(storage, host, bytes);
+      this.flush();
+      await this.wait(host.mapAsync(GPUMapMode.READ));
+      return host.getMappedRange().slice(0, storage.bytes);
+    } finally {
+      host.destroy();
+    }
+  }
+
+  /** Submits what has been launched eagerly. */
+  flush(): void {
+    this.recorder.flush();
+  }
+
+  /** Resolves when the GPU has done everything submitted; rejects with the device's first error. */
+  async sync(): Promise<void> {
+    this.flush();
+    await this.wait(this.device.queue.onSubmittedWorkDone());
+  }
+
+  /** Waits for a promise of the device, or for the device to fail. */
+  async wait<T>(promise: Promise<T>): Promise<T> {
+    if (this.#failure !== undefined) throw this.#failure;
+    resetPollThrottle();
+    return Promise.race([promise, this.#failed]);
+  }
+
+  /**
+   * Runs `step` with nothing executed and every new buffer virtual, and returns what it launched together with its
+   * memory plan. `build()` on the result makes the program. `step` returns the storages that must outlive a run.
+   */
+  capture(step: () => readonly Storage[]): Capture {
+    if (this.#capture !== undefined) throw new Error('captures do not nest');
+    this.flush();
+    const capture = new Capture(this);
+    this.#capture = capture;
+    try {
+      capture.finish(step());
+    } finally {
+      this.#capture = undefined;
+    }
+    return capture;
+  }
+
+  /** Tests only: names the blocks whose guard bands were written to. */
+  async brokenGuards(): Promise<string[]> {
+    if (!this.#guard) throw new Error('the device was opened without guards');
+    await this.sync();
+    const broken: string[] = [];
+    for (const block of this.pool.blocks()) {
+      const bytes = block.capacity + 2 * guardBytes;
+      const usage = GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST;
+      const host = this.device.createBuffer({ size: bytes, usage });
+      const encoder = this.device.createCommandEncoder();
+      encoder.copyBufferToBuffer(block.buffer, 0, host, 0, bytes);
+      this.device.queue.submit([encoder.finish()]);
+      await this.wait(host.mapAsync(GPUMapMode.READ));
+      const words = new Uint32Array(host.getMappedRange());
+      const bands = [words.subarray(0, guardBytes / 4), words.subarray(-guardBytes / 4)];
+      if (bands.some((band) => band.some((w) => w !== guardWord))) broken.push(block.buffer.label);
+      host.destroy();
+    }
+    return broken;
+  }
+
+  /** Destroys every buffer and the device. */
+  close(): void {
+    if (this.#closing) return;
+    this.#closing = true;
+    this.pool.destroy();
+    this.device.destroy();
+  }
+}
+
+/** Software drivers take host memory and are killed without a word when it ends; a GPU is trusted to say no. */
+function defaultBudget(adapter: AdapterSummary): number {
+  return adapter.kind === 'software' ? hostMemoryBytes().available * 0.8 : Number.MAX_SAFE_INTEGER;
+}

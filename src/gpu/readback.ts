@@ -1,0 +1,84 @@
+import type { Gpu } from './device.ts';
+import type { Storage } from './storage.ts';
+
+interface Slot {
+  readonly buffer: GPUBuffer;
+  busy: Promise<void> | undefined;
+}
+
+/**
+ * Small results (losses) leave a running program through a ring of host-visible buffers and arrive some steps later,
+ * so that no step waits for the one before. The ring's depth bounds how far the host runs ahead.
+ */
+export class ReadbackRing {
+  readonly #gpu: Gpu;
+  readonly #watched: readonly Storage[];
+  readonly #slots: Slot[];
+  readonly #onValues: (values: Float32Array) => void;
+  #next = 0;
+  #recorded: Slot | undefined;
+
+  /** `onValues` receives the first f32 of each watched storage, in run order. */
+  constructor(
+    gpu: Gpu,
+    watched: readonly Storage[],
+    options: { depth?: number; onValues: (values: Float32Array) => void },
+  ) {
+    this.#gpu = gpu;
+    this.#watched = watched;
+    this.#onValues = options.onValues;
+    this.#slots = Array.from({ length: options.depth ?? 3 }, () => ({
+      buffer: gpu.device.createBuffer({
+        label: 'readback ring',
+        size: Math.max(4, watched.length * 4),
+        usage: GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST,
+      }),
+      busy: undefined,
+    }));
+  }
+
+  /** Resolves when the next run has a free slot. */
+  async ready(): Promise<void> {
+    const slot = this.#slots[this.#next];
+    if (slot?.busy !== undefined) await this.#gpu.wait(slot.busy);
+  }
+
+  record(encoder: GPUCommandEncoder): void {
+    const slot = this.#slots[this.#next];
+    if (slot === undefined || slot.busy !== undefined) {
+      throw new Error('readback ring is full: await ready() before each run');
+    }
+    this.#watched.forEach((storage, i) => {
+      const block = storage.block;
+      if (block === undefined) throw new Error(`${storage.label} has no bytes to read back`);
+      encoder.copyBufferToBuffer(block.buffer, block.offset, slot.buffer, i * 4, 4);
+    });
+    this.#recorded = slot;
+    this.#next = (this.#next + 1) % this.#slots.length;
+  }
+
+  /** Called right after the submit. */
+  arm(): void {
+    const slot = this.#recorded;
+    if (slot === undefined) return;
+    this.#recorded = undefined;
+    slot.busy = slot.buffer.mapAsync(GPUMapMode.READ).then(() => {
+      const values = new Float32Array(slot.buffer.getMappedRange().slice(0));
+      slot.buffer.unmap();
+      slot.busy = undefined;
+      this.#onValues(values);
+    });
+  }
+
+  /** Resolves when every value has arrived. */
+  async drain(): Promise<void> {
+    for (let i = 0; i < this.#slots.length; i++) {
+      const slot = this.#slots[(this.#next + i) % this.#slots.length];
+      if (slot?.busy !== undefined) await this.#gpu.wait(slot.busy);
+    }
+  }
+
+  destroy(): void {
+    for (const slot of this.#slots) slot.buffer.destroy();
+  }
+}

@@ -1,0 +1,103 @@
+import type { Pipeline, PipelineCache } from './pipelines.ts';
+import type { Dispatch, Storage } from './storage.ts';
+
+const maxPending = 256;
+const maxBindGroups = 4096;
+
+/** Eager execution: launches are encoded at once into one open pass and submitted in batches. */
+export class Recorder {
+  readonly #device: GPUDevice;
+  readonly #pipelines: PipelineCache;
+  readonly #bindGroups = new Map<string, GPUBindGroup>();
+  #encoder: GPUCommandEncoder | undefined;
+  #pass: GPUComputePassEncoder | undefined;
+  #pending = 0;
+  #created = 0;
+
+  constructor(device: GPUDevice, pipelines: PipelineCache) {
+    this.#device = device;
+    this.#pipelines = pipelines;
+  }
+
+  /** Bind groups created since the device was opened. */
+  get created(): number {
+    return this.#created;
+  }
+
+  launch(dispatch: Dispatch): void {
+    const pipeline = this.#pipelines.get(dispatch.spec);
+    const bindGroup = this.#cachedBindGroup(dispatch, pipeline);
+    this.#encoder ??= this.#device.createCommandEncoder();
+    this.#pass ??= this.#encoder.beginComputePass();
+    encode(this.#pass, { pipeline: pipeline.pipeline, bindGroup, dispatch });
+    this.#pending += 1;
+    if (this.#pending >= maxPending) this.flush();
+  }
+
+  /** Copies in queue order with the launches so far. */
+  copy(from: Storage, to: GPUBuffer, bytes: number): void {
+    const block = blockOf(from);
+    const encoder = this.#encoder ?? this.#device.createCommandEncoder();
+    this.#pass?.end();
+    this.#pass = undefined;
+    this.#encoder = encoder;
+    encoder.copyBufferToBuffer(block.buffer, block.offset, to, 0, bytes);
+  }
+
+  /** Submits what has been encoded. */
+  flush(): void {
+    this.#pass?.end();
+    const encoder = this.#encoder;
+    this.#pass = undefined;
+    this.#encoder = undefined;
+    this.#pending = 0;
+    if (encoder !== undefined) this.#device.queue.submit([encoder.finish()]);
+  }
+
+  /** A new bind group for a launch; programs keep theirs. */
+  bindGroup(dispatch: Dispatch, pipeline: Pipeline): GPUBindGroup {
+    this.#created += 1;
+    return this.#device.createBindGroup({
+      label: dispatch.spec.name,
+      layout: pipeline.layout,
+      entries: dispatch.storages.map((storage, binding) => {
+        const block = blockOf(storage);
+        return {
+          binding,
+          resource: {
+            buffer: block.buffer,
+            offset: block.offset,
+            size: Math.max(16, Math.ceil(storage.bytes / 16) * 16),
+          },
+        };
+      }),
+    });
+  }
+
+  #cachedBindGroup(dispatch: Dispatch, pipeline: Pipeline): GPUBindGroup {
+    const key = `${dispatch.spec.key}|${dispatch.storages.map((s) => `${blockOf(s).id}:${s.bytes}`).join()}`;
+    const hit = this.#bindGroups.get(key);
+    if (hit !== undefined) return hit;
+    if (this.#bindGroups.size >= maxBindGroups) this.#bindGroups.clear();
+    const made = this.bindGroup(dispatch, pipeline);
+    this.#bindGroups.set(key, made);
+    return made;
+  }
+}
+
+/** The four calls that a launch costs, eager or replayed. */
+export function encode(
+  pass: GPUComputePassEncoder,
+  entry: { pipeline: GPUComputePipeline; bindGroup: GPUBindGroup; dispatch: Dispatch },
+): void {
+  const { immediates, grid } = entry.dispatch;
+  pass.setPipeline(entry.pipeline);
+  pass.setBindGroup(0, entry.bindGroup);
+  if (immediates.length > 0) pass.setImmediates(0, immediates);
+  pass.dispatchWorkgroups(grid[0], grid[1], grid[2]);
+}
+
+function blockOf(storage: Storage) {
+  if (storage.block !== undefined) return storage.block;
+  throw new Error(`${storage.label} belongs to a captured program or was released; it has no bytes`);
+}

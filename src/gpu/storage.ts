@@ -1,0 +1,35 @@
+import type { Block } from './pool.ts';
+
+/**
+ * Where a tensor's bytes are. In eager mode and for everything that outlives a step the block is real at once;
+ * while a program is captured it is only promised, and the program's memory plan puts it somewhere.
+ */
+export class Storage {
+  readonly id: number;
+  readonly bytes: number;
+  readonly label: string;
+  /** Absent while the storage belongs to a captured program's plan. */
+  block: Block | undefined;
+
+  constructor(id: number, bytes: number, label: string, block: Block | undefined) {
+    this.id = id;
+    this.bytes = bytes;
+    this.label = label;
+    this.block = block;
+  }
+}
+
+/** What one kernel launch needs; the unit of eager execution, of programs, of the profiler and of `explain`. */
+export interface Dispatch {
+  readonly spec: import('./pipelines.ts').PipelineSpec;
+  /** One storage a binding, in binding order. */
+  readonly storages: readonly Storage[];
+  readonly immediates: Uint32Array;
+  readonly grid: readonly [number, number, number];
+  /** Floating-point operations of this launch, as its kernel counts them. */
+  readonly flops: number;
+  /** Bytes that must cross memory at least once, as its kernel counts them. */
+  readonly traffic: number;
+  /** The dims by name, for reports. */
+  readonly dims: Readonly<Record<string, number>>;
+}

@@ -1,0 +1,47 @@
+import { open, rename, rm, type FileHandle } from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
+import { errorCode, fileError } from './errno.ts';
+
+/** What file systems answer that cannot sync a folder (Windows, some network mounts). */
+const NO_FOLDER_SYNC = new Set(['EINVAL', 'ENOTSUP', 'EPERM', 'EISDIR', 'EACCES', 'EBADF']);
+
+let temporaries = 0;
+
+/**
+ * Writes a whole file so that `path` holds either its old bytes or all of the new ones, whenever the power goes: to a
+ * temporary name in the same folder, file synced, renamed, folder synced. The temporary file is removed on an error.
+ * Throws a `UserError` for a full disk, a missing or read-only folder, and the like.
+ */
+export async function writeFileAtomic(path: string, data: Uint8Array | string): Promise<void> {
+  const folder = dirname(path);
+  const temporary = join(folder, `.${basename(path)}.${process.pid}-${temporaries++}.tmp`);
+  let created = false;
+  try {
+    const file = await open(temporary, 'wx');
+    created = true;
+    try {
+      await file.writeFile(data);
+      await file.sync();
+    } finally {
+      await file.close();
+    }
+    await rename(temporary, path);
+    await syncFolder(folder);
+  } catch (error) {
+    if (created) await rm(temporary, { force: true }).catch(() => undefined);
+    throw fileError(error, 'write', path);
+  }
+}
+
+/** Makes a rename in the folder last through a power cut, where the file system has such a promise to give. */
+async function syncFolder(folder: string): Promise<void> {
+  let handle: FileHandle | undefined;
+  try {
+    handle = await open(folder, 'r');
+    await handle.sync();
+  } catch (error) {
+    if (!NO_FOLDER_SYNC.has(errorCode(error) ?? '')) throw error;
+  } finally {
+    await handle?.close();
+  }
+}

@@ -28,7 +28,10 @@ export interface OpDef<A> {
   /** Shapes of the outputs; throws a RangeError that names roles and sizes. */
   infer(inputs: readonly Tensor[], attrs: A): readonly OutputSpec[];
   /** Launches kernels that fill every output. */
-  forward(gpu: Gpu, args: { inputs: readonly Tensor[]; outputs: readonly Tensor[]; attrs: A }): void;
+  forward(
+    gpu: Gpu,
+    args: { inputs: readonly Tensor[]; outputs: readonly Tensor[]; attrs: A },
+  ): void;
   /** A view op gives its one output the storage of its first input, and launches nothing. */
   readonly view?: boolean;
   /** The tensors that backward will read; nothing else is kept. */
@@ -62,10 +65,11 @@ type PartialGrad = (
   grads: readonly (Tensor | undefined)[],
 ) => readonly (Tensor | undefined)[];
 
+/** An op as callers see it: tensors and attributes in, tensors out. */
+export type Op<A> = (inputs: readonly Tensor[], attrs: A) => readonly Tensor[];
+
 /** Makes an op callable: checks shapes, launches, and records a node if an input needs a gradient. */
-export function defineOp<A = undefined>(
-  def: OpDef<A>,
-): (inputs: readonly Tensor[], attrs: A) => readonly Tensor[] {
+export function defineOp<A = undefined>(def: OpDef<A>): Op<A> {
   return (inputs, attrs) => {
     const first = inputs[0];
     if (first === undefined) throw new Error(`${def.name}: an op has at least one input`);
@@ -77,7 +81,8 @@ export function defineOp<A = undefined>(
       ? { name: def.name, inputs, outputs: [], gradients: () => [] }
       : undefined;
     const outputs = specs.map(({ shape, dtype = 'f32' }) => {
-      const storage = def.view === true ? first.storage : tape.gpu.alloc(sizeOf(shape) * 4, def.name);
+      const storage =
+        def.view === true ? first.storage : tape.gpu.alloc(sizeOf(shape) * 4, def.name);
       const requiresGrad = record && dtype === 'f32';
       return new Tensor(tape, { shape, storage, dtype, requiresGrad, node });
     });
@@ -103,7 +108,8 @@ function throughComposition<A>(
   const all = once(() => partialGrad(outputs, args.inputs, args.grads));
   return args.inputs.map((_input, i) => () => {
     const gradient = all()[i];
-    if (gradient === undefined) throw new Error(`input ${i} does not reach the composition's output`);
+    if (gradient === undefined)
+      throw new Error(`input ${i} does not reach the composition's output`);
     return gradient;
   });
 }

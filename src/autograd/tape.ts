@@ -128,7 +128,13 @@ interface Walk {
 }
 
 /** Walks back from the outputs, only where an input can be reached. */
-function differentiate({ outputs, inputs, grads, createGraph, partial }: Walk): (Tensor | undefined)[] {
+function differentiate({
+  outputs,
+  inputs,
+  grads,
+  createGraph,
+  partial,
+}: Walk): (Tensor | undefined)[] {
   const wanted = new Set(inputs);
   const stops: ReadonlySet<Tensor> = partial ? wanted : new Set();
   const order = reachingNodes(outputs, { wanted, stops });
@@ -172,7 +178,8 @@ function reachingNodes(
   const reaches = new Map<TapeNode, boolean>();
   const stack: { node: TapeNode; expanded: boolean }[] = [];
   for (const output of outputs) {
-    if (output.node !== undefined && !stops.has(output)) stack.push({ node: output.node, expanded: false });
+    if (output.node !== undefined && !stops.has(output))
+      stack.push({ node: output.node, expanded: false });
   }
   for (let top = stack.pop(); top !== undefined; top = stack.pop()) {
     const { node, expanded } = top;

@@ -77,7 +77,8 @@ export class Tensor {
 
   /** The value of a tensor with one element. */
   async item(): Promise<number> {
-    if (this.size !== 1) throw new Error(`item(): ${showShape(this.shape)} has ${this.size} values`);
+    if (this.size !== 1)
+      throw new Error(`item(): ${showShape(this.shape)} has ${this.size} values`);
     const values = this.dtype === 'f32' ? await this.read() : await this.readU32();
     return values[0] ?? NaN;
   }
@@ -111,7 +112,12 @@ export function tensor(
 }
 
 /** Throws unless two tensors have the same shape; `roles` names them in the message. */
-export function requireSameShape(op: string, roles: readonly [string, string], a: Tensor, b: Tensor): void {
+export function requireSameShape(
+  op: string,
+  roles: readonly [string, string],
+  a: Tensor,
+  b: Tensor,
+): void {
   if (!sameShape(a.shape, b.shape)) {
     throw new RangeError(
       `${op}: ${roles[0]} is ${showShape(a.shape)} but ${roles[1]} is ${showShape(b.shape)}; the shapes must agree`,

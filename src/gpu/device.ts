@@ -177,7 +177,8 @@ export class Gpu {
     this.flush();
     const whole = data.byteLength % 4 === 0;
     const bytes = whole ? data : new Uint8Array(Math.ceil(data.byteLength / 4) * 4);
-    if (!whole) (bytes as Uint8Array).set(new Uint8Array(data.buffer, data.byteOffset, data.byteLength));
+    if (!whole)
+      (bytes as Uint8Array).set(new Uint8Array(data.buffer, data.byteOffset, data.byteLength));
     this.device.queue.writeBuffer(
       block.buffer,
       block.offset,

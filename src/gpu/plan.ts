@@ -38,7 +38,11 @@ export function planMemory(
   const byDeath = [...lives].sort((a, b) => a.last - b.last);
   let dead = 0;
   for (const life of lives) {
-    for (let next = byDeath[dead]; next !== undefined && next.last < life.first; next = byDeath[++dead]) {
+    for (
+      let next = byDeath[dead];
+      next !== undefined && next.last < life.first;
+      next = byDeath[++dead]
+    ) {
       const slot = slotOf.get(next.storage);
       if (slot !== undefined) free.push(slot);
     }

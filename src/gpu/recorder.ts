@@ -99,5 +99,7 @@ export function encode(
 
 function blockOf(storage: Storage) {
   if (storage.block !== undefined) return storage.block;
-  throw new Error(`${storage.label} belongs to a captured program or was released; it has no bytes`);
+  throw new Error(
+    `${storage.label} belongs to a captured program or was released; it has no bytes`,
+  );
 }

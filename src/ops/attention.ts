@@ -1,0 +1,104 @@
+import { at, defineOp, once } from '../autograd/op.ts';
+import type { Tensor } from '../autograd/tensor.ts';
+import {
+  attention as attentionKernel,
+  attentionBackward as backwardKernel,
+} from '../kernels/attention.ts';
+import { dim, showShape } from '../util/shape.ts';
+import { matmul } from './matmul.ts';
+import { softmax } from './softmax.ts';
+
+/** Channel-major (B, D, N), as a 1×1 convolution writes it, or sequence-major (B, N, D). */
+export type AttentionLayout = 'channel' | 'sequence';
+
+export interface AttentionOptions {
+  readonly layout?: AttentionLayout;
+  /** Factor of the scores; SAGAN's is 1, a transformer's 1/√DK. */
+  readonly scale?: number;
+}
+
+interface Attrs {
+  readonly layout: AttentionLayout;
+  readonly scale: number;
+}
+
+/**
+ * O = softmax(scale·Q·Kᵀ)·V without the N×N map; the second output is the log-sum-exp of each query's scores,
+ * from which the backward pass recomputes the map tile by tile.
+ */
+const attentionOp = defineOp<Attrs>({
+  name: 'attention',
+  infer: (inputs, { layout }) => {
+    const { B, Nq, DV } = sizes(inputs, layout);
+    return [{ shape: layout === 'channel' ? [B, DV, Nq] : [B, Nq, DV] }, { shape: [B, Nq] }];
+  },
+  forward: (gpu, { inputs, outputs, attrs }) => {
+    attentionKernel(gpu, {
+      q: at(inputs, 0).storage,
+      k: at(inputs, 1).storage,
+      v: at(inputs, 2).storage,
+      out: at(outputs, 0).storage,
+      lse: at(outputs, 1).storage,
+      ...sizes(inputs, attrs.layout),
+      ...attrs,
+    });
+  },
+  saves: (inputs, outputs) => [...inputs, ...outputs],
+  backward: ({ grads, saved, attrs }) => {
+    const all = once(() => attentionBackwardOp([...saved, at(grads, 0) as Tensor], attrs));
+    return [() => at(all(), 0), () => at(all(), 1), () => at(all(), 2)];
+  },
+  composition: (inputs, { layout, scale }) => {
+    const [q, k, v] = [at(inputs, 0), at(inputs, 1), at(inputs, 2)];
+    if (layout === 'channel') {
+      const map = softmax(matmul(q, k, { transA: true, alpha: scale }));
+      return [matmul(v, map, { transB: true })];
+    }
+    return [matmul(softmax(matmul(q, k, { transB: true, alpha: scale })), v)];
+  },
+});
+
+const attentionBackwardOp = defineOp<Attrs>({
+  name: 'attentionBackward',
+  infer: (inputs) => inputs.slice(0, 3).map((t) => ({ shape: t.shape })),
+  forward: (gpu, { inputs, outputs, attrs }) => {
+    backwardKernel(gpu, {
+      q: at(inputs, 0).storage,
+      k: at(inputs, 1).storage,
+      v: at(inputs, 2).storage,
+      out: at(inputs, 3).storage,
+      lse: at(inputs, 4).storage,
+      dOut: at(inputs, 5).storage,
+      dq: at(outputs, 0).storage,
+      dk: at(outputs, 1).storage,
+      dv: at(outputs, 2).storage,
+      ...sizes(inputs, attrs.layout),
+      ...attrs,
+    });
+  },
+});
+
+function sizes(inputs: readonly Tensor[], layout: AttentionLayout) {
+  const [q, k, v] = [at(inputs, 0).shape, at(inputs, 1).shape, at(inputs, 2).shape];
+  const [d, n] = layout === 'channel' ? [1, 2] : [2, 1];
+  const [B, DK, Nq, Nk, DV] = [dim(q, 0), dim(q, d), dim(q, n), dim(k, n), dim(v, d)];
+  const complain = (what: string) =>
+    new RangeError(
+      `attention: query is ${showShape(q)}, key ${showShape(k)}, value ${showShape(v)} (${layout}-major); ${what}`,
+    );
+  if (dim(k, d) !== DK) throw complain(`query and key widths must agree: ${DK} ≠ ${dim(k, d)}`);
+  if (dim(v, n) !== Nk) throw complain(`key and value lengths must agree: ${Nk} ≠ ${dim(v, n)}`);
+  if (dim(k, 0) !== B || dim(v, 0) !== B) throw complain('the batches must agree');
+  return { B, Nq, Nk, DK, DV };
+}
+
+/**
+ * softmax(scale·Q·Kᵀ)·V. Q (B, DK, Nq), K (B, DK, Nk), V (B, DV, Nk) → (B, DV, Nq) channel-major; the last two axes
+ * change places in sequence-major. Memory is linear in Nq and Nk.
+ */
+export function attention(q: Tensor, k: Tensor, v: Tensor, options: AttentionOptions = {}): Tensor {
+  return at(
+    attentionOp([q, k, v], { layout: options.layout ?? 'channel', scale: options.scale ?? 1 }),
+    0,
+  );
+}

@@ -1,0 +1,159 @@
+import { at, defineOp, only } from '../autograd/op.ts';
+import type { Tensor } from '../autograd/tensor.ts';
+import { convDataGrad, convForward, convWeightGrad } from '../kernels/conv.ts';
+import type { ConvDims } from '../kernels/conv.ts';
+import { dim, showShape } from '../util/shape.ts';
+import { sum } from './reduce.ts';
+
+/**
+ * Three bilinear maps, closed under differentiation. With x [N,C,H,W], w [K,C,R,S], y [N,K,OH,OW] of one geometry:
+ *   correlate(x, w) → y      the convolution
+ *   scatter(y, w)   → x      its adjoint by x: the data gradient, and the transposed convolution
+ *   weigh(x, y)     → w      its adjoint by w: the weight gradient
+ * The gradient of each by either argument is one of the other two.
+ */
+interface Attrs {
+  readonly dims: ConvDims;
+}
+
+const correlateOp = defineOp<Attrs>({
+  name: 'conv2d',
+  infer: (_inputs, { dims: d }) => [{ shape: [d.N, d.K, d.OH, d.OW] }],
+  forward: (gpu, { inputs, outputs, attrs: { dims } }) => {
+    const bias = inputs[2];
+    convForward(gpu, {
+      x: at(inputs, 0).storage,
+      w: at(inputs, 1).storage,
+      out: only(outputs).storage,
+      dims,
+      ...(bias === undefined ? {} : { bias: bias.storage }),
+    });
+  },
+  saves: (inputs) => inputs,
+  backward: ({ grads, saved, attrs: { dims } }) => {
+    const [g, x, w] = [at(grads, 0) as Tensor, at(saved, 0), at(saved, 1)];
+    return [() => scatter(g, w, dims), () => weigh(x, g, dims), () => sum(g, [0, 2, 3])];
+  },
+});
+
+const scatterOp = defineOp<Attrs>({
+  name: 'convTranspose2d',
+  infer: (_inputs, { dims: d }) => [{ shape: [d.N, d.C, d.H, d.W] }],
+  forward: (gpu, { inputs, outputs, attrs: { dims } }) => {
+    const bias = inputs[2];
+    convDataGrad(gpu, {
+      dy: at(inputs, 0).storage,
+      w: at(inputs, 1).storage,
+      out: only(outputs).storage,
+      dims,
+      ...(bias === undefined ? {} : { bias: bias.storage }),
+    });
+  },
+  saves: (inputs) => inputs,
+  backward: ({ grads, saved, attrs: { dims } }) => {
+    const [g, y, w] = [at(grads, 0) as Tensor, at(saved, 0), at(saved, 1)];
+    return [() => correlate(g, w, dims), () => weigh(g, y, dims), () => sum(g, [0, 2, 3])];
+  },
+});
+
+const weighOp = defineOp<Attrs>({
+  name: 'convWeight',
+  infer: (_inputs, { dims: d }) => [{ shape: [d.K, d.C, d.R, d.S] }],
+  forward: (gpu, { inputs, outputs, attrs: { dims } }) => {
+    convWeightGrad(gpu, {
+      x: at(inputs, 0).storage,
+      dy: at(inputs, 1).storage,
+      out: only(outputs).storage,
+      dims,
+    });
+  },
+  saves: (inputs) => inputs,
+  backward: ({ grads, saved, attrs: { dims } }) => {
+    const [g, x, y] = [at(grads, 0) as Tensor, at(saved, 0), at(saved, 1)];
+    return [() => scatter(y, g, dims), () => correlate(x, g, dims)];
+  },
+});
+
+function correlate(x: Tensor, w: Tensor, dims: ConvDims, bias?: Tensor): Tensor {
+  return only(correlateOp(bias === undefined ? [x, w] : [x, w, bias], { dims }));
+}
+function scatter(y: Tensor, w: Tensor, dims: ConvDims, bias?: Tensor): Tensor {
+  return only(scatterOp(bias === undefined ? [y, w] : [y, w, bias], { dims }));
+}
+function weigh(x: Tensor, y: Tensor, dims: ConvDims): Tensor {
+  return only(weighOp([x, y], { dims }));
+}
+
+export type Pair = number | readonly [number, number];
+
+export interface ConvOptions {
+  readonly bias?: Tensor | undefined;
+  readonly stride?: Pair;
+  readonly padding?: Pair;
+}
+
+function pair(value: Pair): readonly [number, number] {
+  return typeof value === 'number' ? [value, value] : value;
+}
+
+/**
+ * torch.nn.functional.conv2d: x [N, C, H, W], weight [K, C, R, S], bias [K] → [N, K, OH, OW] with
+ * OH = ⌊(H + 2·padding − R)/stride⌋ + 1. Throws a RangeError naming the sizes that do not meet.
+ */
+export function conv2d(x: Tensor, weight: Tensor, options: ConvOptions = {}): Tensor {
+  const [strideH, strideW] = pair(options.stride ?? 1);
+  const [padH, padW] = pair(options.padding ?? 0);
+  const [N, C, H, W] = four('conv2d', 'input', x);
+  const [K, CW, R, S] = four('conv2d', 'weight', weight);
+  if (C !== CW) {
+    throw new RangeError(
+      `conv2d: input is ${showShape(x.shape)} but weight is ${showShape(weight.shape)}; the input channels must agree: ${C} ≠ ${CW}`,
+    );
+  }
+  const OH = Math.floor((H + 2 * padH - R) / strideH) + 1;
+  const OW = Math.floor((W + 2 * padW - S) / strideW) + 1;
+  if (OH < 1 || OW < 1) {
+    throw new RangeError(
+      `conv2d: a ${R}×${S} kernel does not fit into ${showShape(x.shape)} with padding ${padH}, ${padW}`,
+    );
+  }
+  const dims = { N, C, H, W, K, R, S, OH, OW, strideH, strideW, padH, padW };
+  return correlate(x, weight, dims, options.bias);
+}
+
+/**
+ * torch.nn.functional.conv_transpose2d: x [N, Cin, H, W], weight [Cin, Cout, R, S], bias [Cout] → [N, Cout, OH, OW]
+ * with OH = (H − 1)·stride − 2·padding + R + outputPadding.
+ */
+export function convTranspose2d(
+  x: Tensor,
+  weight: Tensor,
+  options: ConvOptions & { readonly outputPadding?: Pair } = {},
+): Tensor {
+  const [strideH, strideW] = pair(options.stride ?? 1);
+  const [padH, padW] = pair(options.padding ?? 0);
+  const [extraH, extraW] = pair(options.outputPadding ?? 0);
+  const [N, K, OH, OW] = four('convTranspose2d', 'input', x);
+  const [KW, C, R, S] = four('convTranspose2d', 'weight', weight);
+  if (K !== KW) {
+    throw new RangeError(
+      `convTranspose2d: input is ${showShape(x.shape)} but weight is ${showShape(weight.shape)}; the input channels must agree: ${K} ≠ ${KW}`,
+    );
+  }
+  const H = (OH - 1) * strideH - 2 * padH + R + extraH;
+  const W = (OW - 1) * strideW - 2 * padW + S + extraW;
+  if (H < 1 || W < 1 || extraH >= strideH || extraW >= strideW) {
+    throw new RangeError(
+      `convTranspose2d: ${showShape(x.shape)} with stride ${strideH}, ${strideW}, padding ${padH}, ${padW} and outputPadding ${extraH}, ${extraW} gives ${H}×${W}; sizes must be positive and outputPadding below the stride`,
+    );
+  }
+  const dims = { N, C, H, W, K, R, S, OH, OW, strideH, strideW, padH, padW };
+  return scatter(x, weight, dims, options.bias);
+}
+
+function four(op: string, role: string, t: Tensor): [number, number, number, number] {
+  if (t.shape.length !== 4) {
+    throw new RangeError(`${op}: ${role} is ${showShape(t.shape)}; it must have four axes`);
+  }
+  return [dim(t.shape, 0), dim(t.shape, 1), dim(t.shape, 2), dim(t.shape, 3)];
+}

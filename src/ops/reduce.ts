@@ -1,0 +1,120 @@
+import { at, defineOp, only } from '../autograd/op.ts';
+import type { Tensor } from '../autograd/tensor.ts';
+import { reduce } from '../kernels/reduce.ts';
+import { sameShape, showShape } from '../util/shape.ts';
+import type { Shape } from '../util/shape.ts';
+import { div, greater, mul, affine } from './pointwise.ts';
+import { expand, reshape } from './layout.ts';
+
+export interface ReduceOptions {
+  /** Keep the reduced axes with size 1. Default false. */
+  readonly keepdim?: boolean;
+}
+
+interface ReduceAttrs {
+  readonly axes: readonly number[];
+  readonly scale: number;
+}
+
+/** Σ over axes, times a scale; the result keeps the reduced axes as 1. d = scale·expand(g). */
+const sumOp = defineOp<ReduceAttrs>({
+  name: 'sum',
+  infer: (inputs, { axes }) => [{ shape: keptShape(at(inputs, 0).shape, axes) }],
+  forward: (gpu, { inputs, outputs, attrs }) => {
+    const x = at(inputs, 0);
+    reduce(gpu, 'sum', { x: x.storage, out: only(outputs).storage, shape: x.shape, ...attrs });
+  },
+  saves: (inputs) => [at(inputs, 0)],
+  backward: ({ grads, saved, attrs }) => {
+    const shape = at(saved, 0).shape;
+    return [
+      () => {
+        const g = at(grads, 0) as Tensor;
+        return expand(attrs.scale === 1 ? g : mul(g, attrs.scale), shape);
+      },
+    ];
+  },
+});
+
+/** max over axes; where several are largest they share the gradient evenly (torch.amax). */
+const maxOp = defineOp<ReduceAttrs>({
+  name: 'amax',
+  infer: (inputs, { axes }) => [{ shape: keptShape(at(inputs, 0).shape, axes) }],
+  forward: (gpu, { inputs, outputs, attrs }) => {
+    const x = at(inputs, 0);
+    reduce(gpu, 'max', { x: x.storage, out: only(outputs).storage, shape: x.shape, ...attrs });
+  },
+  saves: (inputs, outputs) => [at(inputs, 0), only(outputs)],
+  backward: ({ grads, saved, attrs }) => {
+    const [x, y] = [at(saved, 0), at(saved, 1)];
+    return [
+      () => {
+        // y ≥ x everywhere, so x is largest exactly where y > x does not hold.
+        const hits = affine(greater(expand(y, x.shape), x), -1, 1);
+        const count = only(sumOp([hits], attrs));
+        return mul(hits, div(at(grads, 0) as Tensor, count));
+      },
+    ];
+  },
+});
+
+/** Sum over `axes` (all of them if left out), as torch.sum. */
+export function sum(x: Tensor, axes?: readonly number[], options: ReduceOptions = {}): Tensor {
+  return reduced(x, { axes, options, scale: () => 1, op: sumOp });
+}
+
+/** Mean over `axes` (all of them if left out), as torch.mean. */
+export function mean(x: Tensor, axes?: readonly number[], options: ReduceOptions = {}): Tensor {
+  return reduced(x, { axes, options, scale: (count) => 1 / count, op: sumOp });
+}
+
+/** Largest value over `axes` (all of them if left out), as torch.amax. */
+export function amax(x: Tensor, axes?: readonly number[], options: ReduceOptions = {}): Tensor {
+  return reduced(x, { axes, options, scale: () => 1, op: maxOp });
+}
+
+/** Sums a broadcast result's gradient back to the shape of the operand that was broadcast. */
+export function sumTo(x: Tensor, shape: Shape): Tensor {
+  if (sameShape(x.shape, shape)) return x;
+  const lead = x.shape.length - shape.length;
+  const axes = x.shape
+    .map((_d, i) => i)
+    .filter((i) => i < lead || (shape[i - lead] === 1 && x.shape[i] !== 1));
+  const summed = axes.length === 0 ? x : only(sumOp([x], { axes, scale: 1 }));
+  return reshape(summed, shape);
+}
+
+function reduced(
+  x: Tensor,
+  how: {
+    axes: readonly number[] | undefined;
+    options: ReduceOptions;
+    scale: (count: number) => number;
+    op: typeof sumOp;
+  },
+): Tensor {
+  const rank = x.shape.length;
+  const axes = normalise(how.axes ?? x.shape.map((_d, i) => i), x.shape);
+  const count = axes.reduce((n, axis) => n * at(x.shape, axis), 1);
+  const kept = only(how.op([x], { axes, scale: how.scale(count) }));
+  if (how.options.keepdim === true || rank === 0) return kept;
+  return reshape(
+    kept,
+    x.shape.filter((_d, i) => !axes.includes(i)),
+  );
+}
+
+function normalise(axes: readonly number[], shape: Shape): number[] {
+  const rank = shape.length;
+  const out = axes.map((a) => (a < 0 ? a + rank : a)).sort((a, b) => a - b);
+  if (out.some((a, i) => a < 0 || a >= rank || a === out[i - 1])) {
+    throw new RangeError(
+      `reduce: axes [${axes.join(', ')}] do not name distinct axes of ${showShape(shape)}`,
+    );
+  }
+  return out;
+}
+
+function keptShape(shape: Shape, axes: readonly number[]): number[] {
+  return shape.map((d, i) => (axes.includes(i) ? 1 : d));
+}

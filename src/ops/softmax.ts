@@ -1,0 +1,45 @@
+import { at, defineOp, only } from '../autograd/op.ts';
+import type { Tensor } from '../autograd/tensor.ts';
+import { softmax as softmaxKernel, softmaxBackward as backwardKernel } from '../kernels/softmax.ts';
+import { dim } from '../util/shape.ts';
+import { div, exp, sub } from './pointwise.ts';
+import { amax, sum } from './reduce.ts';
+
+function rowsOf(x: Tensor): { rows: number; cols: number } {
+  const cols = dim(x.shape, -1);
+  return { rows: x.size / cols, cols };
+}
+
+/** y = e^(x−max) / Σ e^(x−max) over the last axis;  dx = y ∘ (dy − Σ dy∘y). */
+const softmaxOp = defineOp({
+  name: 'softmax',
+  infer: (inputs) => [{ shape: at(inputs, 0).shape }],
+  forward: (gpu, { inputs, outputs }) => {
+    const x = at(inputs, 0);
+    softmaxKernel(gpu, { x: x.storage, out: only(outputs).storage, ...rowsOf(x) });
+  },
+  saves: (_inputs, outputs) => outputs,
+  backward: ({ grads, saved }) => [
+    () => only(softmaxBackwardOp([at(saved, 0), at(grads, 0) as Tensor], undefined)),
+  ],
+  composition: (inputs) => {
+    const x = at(inputs, 0);
+    // The maximum only shifts the exponent: it has no gradient of its own.
+    const e = exp(sub(x, amax(x, [-1], { keepdim: true }).detach()));
+    return [div(e, sum(e, [-1], { keepdim: true }))];
+  },
+});
+
+const softmaxBackwardOp = defineOp({
+  name: 'softmaxBackward',
+  infer: (inputs) => [{ shape: at(inputs, 0).shape }],
+  forward: (gpu, { inputs, outputs }) => {
+    const [y, dy] = [at(inputs, 0), at(inputs, 1)];
+    backwardKernel(gpu, { y: y.storage, dy: dy.storage, dx: only(outputs).storage, ...rowsOf(y) });
+  },
+});
+
+/** Softmax over the last axis. */
+export function softmax(x: Tensor): Tensor {
+  return only(softmaxOp([x], undefined));
+}

@@ -1,0 +1,119 @@
+import type { Tape } from '../autograd/tape.ts';
+import { tensor } from '../autograd/tensor.ts';
+import type { Tensor } from '../autograd/tensor.ts';
+import { attention } from '../ops/attention.ts';
+import { reshape } from '../ops/layout.ts';
+import { add, mul } from '../ops/pointwise.ts';
+import { maxPool2d } from '../ops/resample.ts';
+import { dim } from '../util/shape.ts';
+import { Conv2d } from './conv.ts';
+import { Layer } from './module.ts';
+import { spectralNorm } from './weighted.ts';
+import type { WeightOptions } from './weighted.ts';
+
+export interface SelfAttentionOptions extends WeightOptions {
+  /** Width of query and key is outChannels / reduction. Default 8. */
+  readonly reduction?: number;
+  /** Scores times 1/√(query width). SAGAN does not; the seeds' formula does. Default false. */
+  readonly scaled?: boolean;
+  /** Channels of the result; default those of the input. Where they differ the shortcut is a 1×1 convolution. */
+  readonly outChannels?: number;
+  /** Spectral norm on every convolution of the block. Default false. */
+  readonly spectral?: boolean;
+}
+
+/** A 1×1 convolution of an attention block, spectrally normalised if the block is. */
+function pointwiseConv(
+  tape: Tape,
+  sizes: readonly [number, number],
+  options: SelfAttentionOptions,
+): Conv2d {
+  const conv = new Conv2d(tape, sizes[0], sizes[1], { ...options, kernelSize: 1 });
+  return options.spectral === true ? spectralNorm(conv, { rng: options.rng }) : conv;
+}
+
+function gammaOf(tape: Tape): Tensor {
+  return tensor(tape, [0], [1], { label: 'gamma', requiresGrad: true });
+}
+
+/** (N, C, H, W) as the channel-major sequence (N, C, H·W): a view. */
+function flat(x: Tensor): Tensor {
+  return reshape(x, [dim(x.shape, 0), dim(x.shape, 1), -1]);
+}
+
+/**
+ * SAGAN's block as the seeds and most open implementations write it (system 1):
+ * x (N, C, H, W) → query, key (N, C/8, HW), value (N, C, HW) → gamma·softmax(QᵀK)V + x, gamma from 0.
+ */
+export class SelfAttention extends Layer {
+  readonly gamma: Tensor;
+  readonly #query: Conv2d;
+  readonly #key: Conv2d;
+  readonly #value: Conv2d;
+  readonly #shortcut: Conv2d | undefined;
+  readonly #scale: number;
+
+  constructor(tape: Tape, channels: number, options: SelfAttentionOptions) {
+    super(tape);
+    const { reduction = 8, scaled = false, outChannels = channels } = options;
+    const width = Math.max(1, Math.floor(outChannels / reduction));
+    this.#query = this.child('query_conv', pointwiseConv(tape, [channels, width], options));
+    this.#key = this.child('key_conv', pointwiseConv(tape, [channels, width], options));
+    this.#value = this.child('value_conv', pointwiseConv(tape, [channels, outChannels], options));
+    if (outChannels !== channels) {
+      const shortcut = pointwiseConv(tape, [channels, outChannels], options);
+      this.#shortcut = this.child('shortcut_conv', shortcut);
+    }
+    this.gamma = this.parameter('gamma', gammaOf(tape));
+    this.#scale = scaled ? 1 / Math.sqrt(width) : 1;
+  }
+
+  override forward(x: Tensor): Tensor {
+    const { q, k, v } = this.project(x);
+    const o = attention(q, k, v, { scale: this.#scale });
+    const shortcut = this.#shortcut?.forward(x) ?? x;
+    return add(mul(reshape(o, shortcut.shape), this.gamma), shortcut);
+  }
+
+  /** Query, key and value sequences of an input: what an attention map is drawn from. */
+  project(x: Tensor): { q: Tensor; k: Tensor; v: Tensor } {
+    return {
+      q: flat(this.#query.forward(x)),
+      k: flat(this.#key.forward(x)),
+      v: flat(this.#value.forward(x)),
+    };
+  }
+}
+
+/**
+ * The block of the authors' released code (system 2): key and value max-pooled to a quarter of the positions, value at
+ * C/2, and a fourth convolution back to C; no bias, no scale. Keys theta, phi, g, o as in BigGAN-PyTorch.
+ */
+export class PooledSelfAttention extends Layer {
+  readonly gamma: Tensor;
+  readonly #theta: Conv2d;
+  readonly #phi: Conv2d;
+  readonly #g: Conv2d;
+  readonly #o: Conv2d;
+
+  constructor(tape: Tape, channels: number, options: SelfAttentionOptions) {
+    super(tape);
+    const bare = { ...options, bias: false };
+    const narrow = Math.max(1, Math.floor(channels / (options.reduction ?? 8)));
+    const half = Math.max(1, Math.floor(channels / 2));
+    this.#theta = this.child('theta', pointwiseConv(tape, [channels, narrow], bare));
+    this.#phi = this.child('phi', pointwiseConv(tape, [channels, narrow], bare));
+    this.#g = this.child('g', pointwiseConv(tape, [channels, half], bare));
+    this.#o = this.child('o', pointwiseConv(tape, [half, channels], bare));
+    this.gamma = this.parameter('gamma', gammaOf(tape));
+  }
+
+  override forward(x: Tensor): Tensor {
+    const q = flat(this.#theta.forward(x));
+    const k = flat(maxPool2d(this.#phi.forward(x), 2));
+    const v = flat(maxPool2d(this.#g.forward(x), 2));
+    const [N, , H, W] = x.shape;
+    const mixed = reshape(attention(q, k, v), [N ?? 1, -1, H ?? 1, W ?? 1]);
+    return add(mul(this.#o.forward(mixed), this.gamma), x);
+  }
+}

@@ -1,0 +1,116 @@
+import type { Gpu } from '../gpu/device.ts';
+import type { Tape } from '../autograd/tape.ts';
+import type { Tensor } from '../autograd/tensor.ts';
+
+/**
+ * A tree of named parameters, buffers and children, in the manner of torch.nn.Module: the names joined by dots are
+ * PyTorch's state-dict keys.
+ */
+export abstract class Module {
+  readonly tape: Tape;
+  #training = true;
+  readonly #parameters = new Map<string, Tensor>();
+  readonly #buffers = new Map<string, Tensor>();
+  readonly #children = new Map<string, Module>();
+
+  constructor(tape: Tape) {
+    this.tape = tape;
+  }
+
+  get gpu(): Gpu {
+    return this.tape.gpu;
+  }
+
+  /** True in training mode: batch statistics and power iterations move only then. */
+  get training(): boolean {
+    return this.#training;
+  }
+
+  /** Sets training or evaluation mode here and below. */
+  train(mode = true): this {
+    this.#training = mode;
+    for (const child of this.#children.values()) child.train(mode);
+    return this;
+  }
+
+  eval(): this {
+    return this.train(false);
+  }
+
+  /** What an optimiser moves, by state-dict key. */
+  *namedParameters(prefix = ''): Generator<[string, Tensor]> {
+    for (const [name, value] of this.#parameters) yield [prefix + name, value];
+    for (const [name, child] of this.#children) yield* child.namedParameters(`${prefix}${name}.`);
+  }
+
+  /** State that is no parameter: running statistics, u and v. */
+  *namedBuffers(prefix = ''): Generator<[string, Tensor]> {
+    for (const [name, value] of this.#buffers) yield [prefix + name, value];
+    for (const [name, child] of this.#children) yield* child.namedBuffers(`${prefix}${name}.`);
+  }
+
+  /** This module and all below it, by path. */
+  *namedModules(prefix = ''): Generator<[string, Module]> {
+    yield [prefix, this];
+    for (const [name, child] of this.#children) {
+      yield* child.namedModules(prefix === '' ? name : `${prefix}.${name}`);
+    }
+  }
+
+  parameters(): Tensor[] {
+    return [...this.namedParameters()].map(([, value]) => value);
+  }
+
+  /** Number of trainable numbers. */
+  parameterCount(): number {
+    return this.parameters().reduce((n, p) => n + p.size, 0);
+  }
+
+  /** Parameters and buffers by PyTorch's keys. */
+  stateDict(): Map<string, Tensor> {
+    return new Map([...this.namedParameters(), ...this.namedBuffers()]);
+  }
+
+  protected parameter(name: string, value: Tensor): Tensor {
+    this.#parameters.set(name, value);
+    return value;
+  }
+
+  protected buffer(name: string, value: Tensor): Tensor {
+    this.#buffers.set(name, value);
+    return value;
+  }
+
+  protected child<M extends Module>(name: string, value: M): M {
+    this.#children.set(name, value);
+    value.train(this.#training);
+    return value;
+  }
+
+  /** Gives a parameter another key (spectral norm: `weight` becomes `weight_orig`), keeping its place. */
+  protected rename(from: string, to: string): void {
+    const entries = [...this.#parameters];
+    this.#parameters.clear();
+    for (const [name, value] of entries) this.#parameters.set(name === from ? to : name, value);
+  }
+}
+
+/** A module that maps one tensor to one. */
+export abstract class Layer extends Module {
+  abstract forward(x: Tensor): Tensor;
+}
+
+/** Layers one after the other; children are numbered, as in torch.nn.Sequential. */
+export class Sequential extends Layer {
+  readonly layers: readonly Layer[];
+
+  constructor(tape: Tape, layers: readonly Layer[]) {
+    super(tape);
+    this.layers = layers;
+    layers.forEach((layer, i) => this.child(String(i), layer));
+  }
+
+  override forward(x: Tensor): Tensor {
+    return this.layers.reduce((h, layer) => layer.forward(h), x);
+  }
+}

@@ -21,7 +21,17 @@ const ARRAYS = {
 } as const;
 
 export type SafetensorsDtype = keyof typeof ARRAYS;
-export type TensorData = InstanceType<(typeof ARRAYS)[SafetensorsDtype]>;
+export type TensorData =
+  | Float64Array
+  | Float32Array
+  | Uint16Array
+  | BigInt64Array
+  | Int32Array
+  | Int16Array
+  | Int8Array
+  | BigUint64Array
+  | Uint32Array
+  | Uint8Array;
 
 export interface StoredTensor {
   readonly dtype: SafetensorsDtype;
@@ -108,7 +118,8 @@ export function decodeSafetensors(
   checkLayout(entries, bytes.length - start, name);
   const tensors = new Map<string, StoredTensor>();
   for (const { name: key, dtype, shape, begin, end } of entries) {
-    const copy = bytes.slice(start + begin, start + end);
+    // Not slice(): on a Buffer it is a view, with the file's misaligned memory behind it.
+    const copy = new Uint8Array(bytes.subarray(start + begin, start + end));
     tensors.set(key, { dtype, shape, data: new ARRAYS[dtype](copy.buffer) });
   }
   return { tensors, metadata };
@@ -260,7 +271,6 @@ function checkLayout(entries: readonly Entry[], dataBytes: number, name: string)
 function nameProblem(name: string): string | undefined {
   if (name === '') return 'a tensor has an empty name';
   if (name === METADATA) return `"${METADATA}" cannot name a tensor`;
-  // eslint-disable-next-line no-control-regex
   if (/[\u0000-\u001f\u007f]/.test(name)) {
     return `tensor name ${JSON.stringify(name)} has a control character in it`;
   }
@@ -298,9 +308,7 @@ function isRecord(value: unknown): value is Record<string, unknown> {
 }
 
 function isCounts(value: unknown): value is number[] {
-  return (
-    Array.isArray(value) && value.every((n) => Number.isSafeInteger(n) && (n as number) >= 0)
-  );
+  return Array.isArray(value) && value.every((n) => Number.isSafeInteger(n) && (n as number) >= 0);
 }
 
 function describe(value: unknown): string {

@@ -42,14 +42,13 @@ export interface KernelSpec<T extends string, D extends string> {
   readonly needs?: Needs;
 }
 
-export interface Kernel<T extends string = string, D extends string = string>
-  extends KernelSpec<T, D> {
+export interface Kernel<T extends string = string, D extends string = string> extends KernelSpec<
+  T,
+  D
+> {
   readonly name: string;
   /** Launches it (or records the launch, while capturing). */
-  run(
-    gpu: Gpu,
-    args: { tensors: Readonly<Record<T, Storage>>; dims: Dims<D>; tile?: Tile },
-  ): void;
+  run(gpu: Gpu, args: { tensors: Readonly<Record<T, Storage>>; dims: Dims<D>; tile?: Tile }): void;
   /** The shader with a tile's constants put in; what will be compiled. */
   specialise(tile?: Tile): PipelineSpec;
 }

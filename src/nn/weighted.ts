@@ -88,7 +88,7 @@ export abstract class WeightedLayer extends Layer {
     const { outer, rows, inner } = spectralSizes(this.#weight.shape, this.#outputAxis);
     const unit = (name: string, length: number) => {
       const values = Float32Array.from({ length }, () => rng.normal());
-      const norm = Math.max(Math.hypot(...values), eps);
+      const norm = Math.max(Math.sqrt(values.reduce((s, x) => s + x * x, 0)), eps);
       return this.buffer(
         name,
         tensor(

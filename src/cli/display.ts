@@ -1,0 +1,145 @@
+import { SingleBar } from 'cli-progress';
+import pc from 'picocolors';
+import type { DataProgress, Dataset } from '../data/dataset.ts';
+import type { AdapterSummary } from '../gpu/adapter.ts';
+import type { TrainConfig } from '../train/config.ts';
+import type { MetricLine } from '../train/run-folder.ts';
+import type { ReadyInfo, TrainEvents, TrainResult } from '../train/trainer.ts';
+
+/** Seconds between lines where there is no terminal to draw a bar on. */
+const plainInterval = 10;
+
+/** What `train` shows: a bar on a terminal, a line now and then in a log. */
+export class TrainDisplay implements TrainEvents {
+  readonly #config: TrainConfig;
+  readonly #live = process.stdout.isTTY;
+  #bar: SingleBar | undefined;
+  #line: MetricLine | undefined;
+  #lastPlain = performance.now();
+  #firstStep = 0;
+  #started = performance.now();
+
+  constructor(config: TrainConfig) {
+    this.#config = config;
+  }
+
+  log(text: string): void {
+    if (this.#bar !== undefined && this.#live) process.stdout.write('\r\x1b[K');
+    process.stdout.write(`${text}\n`);
+  }
+
+  dataProgress({ stage, done, total }: DataProgress): void {
+    if (!this.#live) return;
+    process.stdout.write(`\r\x1b[K${stage}: ${done}/${total}${done === total ? '\n' : ''}`);
+  }
+
+  dataset(dataset: Dataset): void {
+    this.log(`data      ${dataset.description}`);
+    if (dataset.skipped.length > 0) {
+      const [first] = dataset.skipped;
+      const more = dataset.skipped.length > 1 ? ` and ${dataset.skipped.length - 1} more` : '';
+      this.log(pc.yellow(`skipped   ${first?.file} (${first?.reason})${more}`));
+    }
+  }
+
+  device(adapter: AdapterSummary): void {
+    this.log(`adapter   ${adapter.name} (${adapter.kind})`);
+  }
+
+  onReady(info: ReadyInfo): void {
+    const { preset, batch } = this.#config;
+    const millions = (n: number) => `${(n / 1e6).toFixed(2)} M`;
+    const mib = (n: number) => `${(n / 2 ** 20).toFixed(0)} MiB`;
+    this.#firstStep = info.firstStep;
+    this.log(
+      `model     ${preset}: generator ${millions(info.parametersG)}, discriminator ${millions(info.parametersD)} parameters`,
+    );
+    this.log(
+      `step      batch ${batch}, ${info.launches} launches, ${info.gflopPerStep.toFixed(2)} GFLOP, ` +
+        `${mib(info.plannedBytes)} planned (${mib(info.unplannedBytes)} unplanned) + ${mib(info.residentBytes)} resident`,
+    );
+    if (info.firstStep > 0) this.log(`resumed   at step ${info.firstStep}`);
+    this.#started = performance.now();
+    if (this.#live) this.#openBar();
+  }
+
+  onStep(step: number): void {
+    this.#bar?.update(step, this.#payload());
+    if (this.#bar !== undefined || this.#line === undefined) return;
+    const now = performance.now();
+    if ((now - this.#lastPlain) / 1000 < plainInterval) return;
+    this.#lastPlain = now;
+    const { left, losses, rate } = this.#payload();
+    this.log(`step ${step}/${this.#config.steps}  ${losses}  ${rate}  ${left} left`);
+  }
+
+  onMetrics(line: MetricLine): void {
+    this.#line = line;
+  }
+
+  onSamples(path: string, step: number): void {
+    if (step < this.#config.steps) this.log(pc.dim(`samples   ${path}`));
+  }
+
+  finish(
+    result: TrainResult,
+    { run, paths }: { run: string; paths: { losses: string; metrics: string } },
+  ): void {
+    this.close();
+    const how = {
+      finished: `finished ${result.step} steps`,
+      stopped: `stopped after step ${result.step}, saved`,
+      time: `time is up after step ${result.step}, saved`,
+    }[result.why];
+    const next =
+      result.why === 'finished'
+        ? `npx wgsagan train --out ${run} --resume --steps ${2 * result.step}`
+        : `npx wgsagan train --out ${run} --resume`;
+    this.log(
+      [
+        '',
+        pc.bold(how),
+        `picture     ${result.samples}`,
+        `losses      ${paths.losses}`,
+        `run folder  ${run}`,
+        `go on       ${next}`,
+        `sample      npx wgsagan sample --run ${run} --n 64 --seed 1 --out grid.png`,
+      ].join('\n'),
+    );
+  }
+
+  close(): void {
+    this.#bar?.stop();
+    this.#bar = undefined;
+  }
+
+  #openBar(): void {
+    this.#bar = new SingleBar({
+      format: '{bar} {value}/{total}  {losses}  {rate}  {left} left',
+      barsize: 24,
+      barCompleteChar: '█',
+      barIncompleteChar: '░',
+      hideCursor: true,
+      etaBuffer: 50,
+    });
+    this.#bar.start(this.#config.steps, this.#firstStep, this.#payload());
+  }
+
+  #payload() {
+    const line = this.#line;
+    if (line === undefined) return { losses: 'compiling', rate: '', left: '…' };
+    const perStep = (performance.now() - this.#started) / 1000 / (line.step - this.#firstStep);
+    const seconds = Math.max(0, (this.#config.steps - line.step) * perStep);
+    return {
+      losses: `D ${line.lossD.toFixed(3)} G ${line.lossG.toFixed(3)}`,
+      rate: `${line.imagesPerSecond.toFixed(0)} images/s`,
+      left: duration(seconds),
+    };
+  }
+}
+
+function duration(seconds: number): string {
+  if (seconds < 90) return `${Math.round(seconds)} s`;
+  if (seconds < 5400) return `${Math.round(seconds / 60)} min`;
+  return `${(seconds / 3600).toFixed(1)} h`;
+}

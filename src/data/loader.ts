@@ -1,0 +1,170 @@
+import { UserError } from '../util/errors.ts';
+import { HostRng, philox4x32Into, seedKey } from '../util/philox.ts';
+import type { Dataset } from './dataset.ts';
+
+/** Last word of Philox's counter: what a random number decides. */
+const SHUFFLE = 0x5348;
+const FLIP = 0x464c;
+
+export interface LoaderOptions {
+  readonly batch: number;
+  readonly seed: number;
+  /** Mirror each image left to right with probability ½, decided by (seed, epoch, image). Default false. */
+  readonly flip?: boolean;
+  /** Batches read ahead of the one asked for. Default 2. */
+  readonly prefetch?: number;
+}
+
+export interface Batch {
+  /** [batch, channels, imageSize, imageSize], bytes; the caller's to keep. */
+  readonly images: Uint8Array;
+  /** [batch] */
+  readonly labels: Uint32Array;
+  /** [batch], positions in the data set */
+  readonly indices: Uint32Array;
+  /** Batches since the beginning of training. */
+  readonly index: number;
+  readonly epoch: number;
+}
+
+/** Where the next batch begins, and what it was that was being read: plain JSON for a checkpoint. */
+export interface LoaderState {
+  readonly epoch: number;
+  /** Images of this epoch already handed out. */
+  readonly cursor: number;
+  readonly seed: number;
+  readonly batch: number;
+  readonly size: number;
+}
+
+/**
+ * Batches of a data set in random order without end. The order of an epoch is a Philox permutation of (seed, epoch), so the
+ * position is two integers and any of them can be taken up again to the same bytes. The images of an epoch that do not
+ * fill a batch are left out; a set smaller than a batch is run through several times for one.
+ */
+export class Loader {
+  /** Batches of an epoch. */
+  readonly batchesPerEpoch: number;
+  private readonly dataset: Dataset;
+  private readonly batch: number;
+  private readonly seed: number;
+  private readonly flip: boolean;
+  private readonly prefetch: number;
+  /** Serial number of the next batch to hand out; that of the next to read is `queue.length` further. */
+  private position = 0;
+  private queue: Promise<Batch>[] = [];
+  private order: { readonly epoch: number; readonly indices: Uint32Array } | undefined;
+
+  constructor(dataset: Dataset, options: LoaderOptions) {
+    const { batch, seed, flip = false, prefetch = 2 } = options;
+    if (dataset.size < 1) throw new UserError(`${dataset.name} has no images to train on`);
+    if (!Number.isSafeInteger(batch) || batch < 1) {
+      throw new UserError(`batch is ${batch}; it must be an integer from 1`);
+    }
+    seedKey(seed);
+    this.dataset = dataset;
+    this.batch = batch;
+    this.seed = seed;
+    this.flip = flip;
+    this.prefetch = prefetch;
+    this.batchesPerEpoch = Math.max(1, Math.floor(dataset.size / batch));
+  }
+
+  /** The next batch. Rejects with what went wrong in reading it; the position then stays where it was. */
+  async next(): Promise<Batch> {
+    while (this.queue.length <= this.prefetch) {
+      const reading = this.readBatch(this.position + this.queue.length);
+      // A batch read ahead may fail before anyone asks for it; the error is reported when it is asked for.
+      reading.catch(() => undefined);
+      this.queue.push(reading);
+    }
+    const first = this.queue.shift();
+    const position = this.position++;
+    if (first === undefined) throw new Error('the loader read nothing ahead');
+    try {
+      return await first;
+    } catch (error) {
+      this.position = position;
+      this.queue = [];
+      throw error;
+    }
+  }
+
+  /** The position of the next batch, whatever was read ahead. */
+  state(): LoaderState {
+    const epoch = Math.floor(this.position / this.batchesPerEpoch);
+    const cursor = (this.position % this.batchesPerEpoch) * this.batch;
+    return { epoch, cursor, seed: this.seed, batch: this.batch, size: this.dataset.size };
+  }
+
+  /** Goes on from a state. Throws a `UserError` where the same batches cannot follow. */
+  restore(state: LoaderState): void {
+    const { name, size } = this.dataset;
+    if (state.size !== size) {
+      throw new UserError(
+        `${name} has ${size} images now and had ${state.size} when the run was saved; the order of images ` +
+          'cannot be continued, so put the files back or start a new run',
+      );
+    }
+    for (const key of ['seed', 'batch'] as const) {
+      if (state[key] === this[key]) continue;
+      throw new UserError(
+        `${key} is ${this[key]} now and was ${state[key]} when the run was saved; go on with ${state[key]} or start a new run`,
+      );
+    }
+    const inEpoch = state.cursor / this.batch;
+    const whole = [state.epoch, inEpoch].every((n) => Number.isSafeInteger(n) && n >= 0);
+    if (!whole || inEpoch >= this.batchesPerEpoch) {
+      throw new UserError(
+        `the saved position in the data is damaged: epoch ${state.epoch}, image ${state.cursor} of ${size}`,
+      );
+    }
+    this.position = state.epoch * this.batchesPerEpoch + inEpoch;
+    this.queue = [];
+  }
+
+  /** Forgets what was read ahead, once it has arrived: nothing touches the files afterwards. */
+  async close(): Promise<void> {
+    const pending = this.queue;
+    this.queue = [];
+    await Promise.allSettled(pending);
+  }
+
+  private async readBatch(index: number): Promise<Batch> {
+    const { channels, imageSize } = this.dataset;
+    const epoch = Math.floor(index / this.batchesPerEpoch);
+    const begin = (index % this.batchesPerEpoch) * this.batch;
+    const indices = this.orderOf(epoch).slice(begin, begin + this.batch);
+    const images = new Uint8Array(this.batch * channels * imageSize * imageSize);
+    await this.dataset.read(indices, images);
+    if (this.flip) this.flipSome(images, indices, epoch);
+    const labels = indices.map((i) => this.dataset.label(i));
+    return { images, labels, indices, index, epoch };
+  }
+
+  /** Every index once, or several permutations end to end where one does not fill a batch. */
+  private orderOf(epoch: number): Uint32Array {
+    if (this.order?.epoch === epoch) return this.order.indices;
+    const { size } = this.dataset;
+    const rng = new HostRng(this.seed, { stream: [epoch, SHUFFLE] });
+    const rounds = Math.max(1, Math.ceil(this.batch / size));
+    const indices = new Uint32Array(rounds * size);
+    for (let round = 0; round < rounds; round++) indices.set(rng.permutation(size), round * size);
+    this.order = { epoch, indices };
+    return indices;
+  }
+
+  private flipSome(images: Uint8Array, indices: Uint32Array, epoch: number): void {
+    const width = this.dataset.imageSize;
+    const imageBytes = this.dataset.channels * width * width;
+    const [k0, k1] = seedKey(this.seed);
+    const words = new Uint32Array(4);
+    for (const [i, image] of indices.entries()) {
+      philox4x32Into(words, 0, image, 0, epoch, FLIP, k0, k1);
+      if ((words[0] ?? 0) < 2 ** 31) continue;
+      for (let row = i * imageBytes; row < (i + 1) * imageBytes; row += width) {
+        images.subarray(row, row + width).reverse();
+      }
+    }
+  }
+}

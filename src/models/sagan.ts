@@ -1,0 +1,170 @@
+import type { Tape } from '../autograd/tape.ts';
+import type { Tensor } from '../autograd/tensor.ts';
+import { LeakyReLU, ReLU, Tanh } from '../nn/activation.ts';
+import { SelfAttention } from '../nn/attention.ts';
+import { Conv2d, ConvTranspose2d } from '../nn/conv.ts';
+import { initialisers } from '../nn/init.ts';
+import type { InitName } from '../nn/init.ts';
+import { Layer, Sequential } from '../nn/module.ts';
+import { BatchNorm2d } from '../nn/norm.ts';
+import { spectralNorm } from '../nn/weighted.ts';
+import { reshape } from '../ops/layout.ts';
+import type { HostRng } from '../util/philox.ts';
+
+/** What decides the shape of a SAGAN (system 4). */
+export interface SaganOptions {
+  /** Side of the images in pixels: a power of two from 8. */
+  readonly imageSize: number;
+  /** 1 grey, 3 colour. */
+  readonly channels: 1 | 3;
+  readonly latentSize: number;
+  /** Channels at half the image's size; doubled at each halving. */
+  readonly width: number;
+  /** Feature sizes (pixels a side) that get a self-attention block, in each net. */
+  readonly attentionG: readonly number[];
+  readonly attentionD: readonly number[];
+  readonly init: InitName;
+  /** LeakyReLU's slope in the discriminator. */
+  readonly slope: number;
+}
+
+export const saganPresets = {
+  /** The demo's: trains to recognisable images in minutes on two CPU cores. */
+  'sagan-32-tiny': {
+    imageSize: 32,
+    channels: 3,
+    latentSize: 64,
+    width: 16,
+    attentionG: [16],
+    attentionD: [16],
+    init: 'orthogonal',
+    slope: 0.1,
+  },
+  'sagan-32': {
+    imageSize: 32,
+    channels: 3,
+    latentSize: 128,
+    width: 64,
+    attentionG: [16],
+    attentionD: [16],
+    init: 'xavier',
+    slope: 0.1,
+  },
+  'sagan-64': {
+    imageSize: 64,
+    channels: 3,
+    latentSize: 128,
+    width: 64,
+    attentionG: [16, 32],
+    attentionD: [32, 16],
+    init: 'xavier',
+    slope: 0.1,
+  },
+  'sagan-128': {
+    imageSize: 128,
+    channels: 3,
+    latentSize: 128,
+    width: 64,
+    attentionG: [32, 64],
+    attentionD: [64, 32],
+    init: 'xavier',
+    slope: 0.1,
+  },
+} as const satisfies Record<string, SaganOptions>;
+
+export type SaganPreset = keyof typeof saganPresets;
+
+/** Feature sizes between 4 and half the image: 4, 8, … imageSize/2. */
+export function featureSizes(imageSize: number): number[] {
+  const sizes: number[] = [];
+  for (let size = 4; size < imageSize; size *= 2) sizes.push(size);
+  return sizes;
+}
+
+/** Channels at a feature size: `width` at half the image, doubled at each halving. */
+function channelsAt(options: SaganOptions, size: number): number {
+  return (options.width * options.imageSize) / 2 / size;
+}
+
+/**
+ * z (N, latent) → image (N, channels, S, S) in [−1, 1]:
+ * z → ConvT 4×4 → 4×4 · [ConvT 4, stride 2 → BN → ReLU → attention where asked]… → ConvT 4, stride 2 → tanh.
+ * Every convolution is spectrally normalised, those of the attention blocks too (the paper's "both nets").
+ */
+export class Generator extends Layer {
+  readonly #main: Sequential;
+  readonly #latentSize: number;
+
+  constructor(tape: Tape, options: SaganOptions, rng: HostRng) {
+    super(tape);
+    this.#latentSize = options.latentSize;
+    const init = initialisers[options.init];
+    const sizes = featureSizes(options.imageSize);
+    const layers: Layer[] = [];
+    let from = options.latentSize;
+    for (const size of sizes) {
+      const to = channelsAt(options, size);
+      const first = size === sizes[0];
+      layers.push(
+        spectralNorm(
+          new ConvTranspose2d(tape, from, to, {
+            rng,
+            init,
+            kernelSize: 4,
+            stride: first ? 1 : 2,
+            padding: first ? 0 : 1,
+          }),
+          { rng },
+        ),
+        new BatchNorm2d(tape, to),
+        new ReLU(tape),
+      );
+      if (options.attentionG.includes(size))
+        layers.push(new SelfAttention(tape, to, { rng, init, spectral: true }));
+      from = to;
+    }
+    const last = { rng, init, kernelSize: 4, stride: 2, padding: 1 };
+    layers.push(
+      spectralNorm(new ConvTranspose2d(tape, from, options.channels, last), { rng }),
+      new Tanh(tape),
+    );
+    this.#main = this.child('main', new Sequential(tape, layers));
+  }
+
+  override forward(z: Tensor): Tensor {
+    return this.#main.forward(reshape(z, [-1, this.#latentSize, 1, 1]));
+  }
+}
+
+/**
+ * image (N, channels, S, S) → score (N, 1), no sigmoid:
+ * [Conv 4, stride 2 → LeakyReLU → attention where asked]… → 4×4 → Conv 4×4. No batch norm.
+ */
+export class Discriminator extends Layer {
+  readonly #main: Sequential;
+
+  constructor(tape: Tape, options: SaganOptions, rng: HostRng) {
+    super(tape);
+    const init = initialisers[options.init];
+    const sizes = featureSizes(options.imageSize).reverse();
+    const layers: Layer[] = [];
+    let from: number = options.channels;
+    for (const size of sizes) {
+      const to = channelsAt(options, size);
+      const conv = { rng, init, kernelSize: 4, stride: 2, padding: 1 };
+      layers.push(
+        spectralNorm(new Conv2d(tape, from, to, conv), { rng }),
+        new LeakyReLU(tape, options.slope),
+      );
+      if (options.attentionD.includes(size))
+        layers.push(new SelfAttention(tape, to, { rng, init, spectral: true }));
+      from = to;
+    }
+    layers.push(spectralNorm(new Conv2d(tape, from, 1, { rng, init, kernelSize: 4 }), { rng }));
+    this.#main = this.child('main', new Sequential(tape, layers));
+  }
+
+  override forward(x: Tensor): Tensor {
+    return reshape(this.#main.forward(x), [-1, 1]);
+  }
+}

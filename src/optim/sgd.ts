@@ -1,0 +1,76 @@
+import type { Tape } from '../autograd/tape.ts';
+import { at } from '../autograd/op.ts';
+import type { Tensor } from '../autograd/tensor.ts';
+import { sgd, sgdAdvance } from '../kernels/optim.ts';
+import { stateOf } from './adam.ts';
+import { ParameterGroup } from './optimizer.ts';
+import type { NamedParameters } from './optimizer.ts';
+
+export interface SgdOptions {
+  readonly lr?: number;
+  readonly momentum?: number;
+  readonly nesterov?: boolean;
+  readonly weightDecay?: number;
+}
+
+export interface SgdGroup extends SgdOptions {
+  readonly params: NamedParameters;
+}
+
+/** torch.optim.SGD: the first step's momentum buffer is the gradient itself, as PyTorch's. */
+export class SGD {
+  readonly groups: readonly ParameterGroup[];
+  readonly #nesterov: readonly boolean[];
+  readonly #momentum: readonly boolean[];
+
+  constructor(tape: Tape, groups: readonly SgdGroup[], options: SgdOptions = {}) {
+    const resolved = groups.map((group) => ({ ...options, ...group }));
+    this.#nesterov = resolved.map((g) => g.nesterov ?? false);
+    this.#momentum = resolved.map((g) => (g.momentum ?? 0) !== 0);
+    this.groups = resolved.map((all, i) => {
+      if (this.#nesterov[i] === true && this.#momentum[i] !== true) {
+        throw new RangeError('SGD: nesterov needs a momentum above 0');
+      }
+      return new ParameterGroup(tape, all.params, {
+        host: {
+          lr: all.lr ?? 1e-3,
+          momentum: all.momentum ?? 0,
+          weightDecay: all.weightDecay ?? 0,
+        },
+        device: { step: 0 },
+        stateNames: this.#momentum[i] === true ? ['momentum_buffer'] : [],
+      });
+    });
+  }
+
+  parameters(): Tensor[] {
+    return this.groups.flatMap((g) => g.slots.map((s) => s.parameter));
+  }
+
+  /** One update in place; gradients in the order of `parameters()`. */
+  step(gradients: readonly Tensor[]): void {
+    let i = 0;
+    this.groups.forEach(({ hyper, slots }, group) => {
+      const gpu = hyper.gpu;
+      sgdAdvance(gpu, { hyper: hyper.storage });
+      for (const { parameter, state } of slots) {
+        sgd(gpu, {
+          w: parameter.storage,
+          g: at(gradients, i++).storage,
+          hyper: hyper.storage,
+          ...(this.#momentum[group] === true
+            ? { momentum: stateOf(state, 'momentum_buffer').storage }
+            : {}),
+          n: parameter.size,
+          nesterov: this.#nesterov[group] === true,
+        });
+      }
+    });
+  }
+
+  *namedState(): Generator<[string, Tensor]> {
+    for (const [i, group] of this.groups.entries()) {
+      for (const [name, value] of group.namedState()) yield [`${i}.${name}`, value];
+    }
+  }
+}

@@ -1,0 +1,148 @@
+import { readdir, unlink } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { Tensor } from '../autograd/tensor.ts';
+import type { LoaderState } from '../data/loader.ts';
+import { writeFileAtomic } from '../io/atomic.ts';
+import { encodeSafetensors, readSafetensors } from '../io/safetensors.ts';
+import type { SafetensorsFile, StoredTensor } from '../io/safetensors.ts';
+import type { HostTensor } from '../nn/state.ts';
+import { UserError } from '../util/errors.ts';
+import { sameShape, showShape } from '../util/shape.ts';
+import { architectureKeys, configToYaml, optionName, parseConfig } from './config.ts';
+import type { TrainConfig } from './config.ts';
+import type { Gan } from './gan.ts';
+
+/** Where a run stands, beside its tensors. */
+export interface Progress {
+  /** Steps done. */
+  readonly step: number;
+  readonly loader: LoaderState;
+}
+
+const formatVersion = '1';
+const pattern = /^step-(\d+)\.safetensors$/;
+
+export function checkpointFolder(run: string): string {
+  return join(run, 'checkpoints');
+}
+
+/** Every tensor of a training state under the key that it has in the file. */
+function* namedTensors(gan: Gan): Generator<[string, Tensor]> {
+  const parts = {
+    generator: gan.generator,
+    discriminator: gan.discriminator,
+    average: gan.average,
+  };
+  for (const [prefix, module] of Object.entries(parts)) {
+    for (const [name, value] of module.stateDict()) yield [`${prefix}.${name}`, value];
+  }
+  for (const [name, value] of gan.optimizerG.namedState()) yield [`optimizer_g.${name}`, value];
+  for (const [name, value] of gan.optimizerD.namedState()) yield [`optimizer_d.${name}`, value];
+}
+
+/** Writes a checkpoint under a temporary name, synced and renamed; the newest `keep` stay. Returns its path. */
+export async function saveCheckpoint(
+  run: string,
+  gan: Gan,
+  progress: Progress,
+  keep = 3,
+): Promise<string> {
+  const tensors = new Map<string, StoredTensor>();
+  for (const [name, value] of namedTensors(gan)) {
+    tensors.set(name, { dtype: 'F32', shape: value.shape, data: await value.read() });
+  }
+  const bytes = encodeSafetensors(tensors, {
+    format: formatVersion,
+    kind: 'wgsagan checkpoint',
+    step: String(progress.step),
+    loader: JSON.stringify(progress.loader),
+    config: configToYaml(gan.config),
+  });
+  const folder = checkpointFolder(run);
+  const path = join(folder, `step-${String(progress.step).padStart(7, '0')}.safetensors`);
+  await writeFileAtomic(path, bytes);
+  const old = (await listCheckpoints(run)).slice(0, -keep);
+  for (const file of old) await unlink(join(folder, file));
+  return path;
+}
+
+/** File names of a run's checkpoints, oldest first. */
+export async function listCheckpoints(run: string): Promise<string[]> {
+  const names = await readdir(checkpointFolder(run)).catch(() => []);
+  const stepOf = (name: string) => Number(pattern.exec(name)?.[1] ?? NaN);
+  return names.filter((n) => pattern.test(n)).sort((a, b) => stepOf(a) - stepOf(b));
+}
+
+/** The newest checkpoint's path. Throws a `UserError` where a run has none. */
+export async function newestCheckpoint(run: string): Promise<string> {
+  const newest = (await listCheckpoints(run)).at(-1);
+  if (newest === undefined) {
+    throw new UserError(`${run} holds no checkpoint; train it first: wgsagan train --out ${run} …`);
+  }
+  return join(checkpointFolder(run), newest);
+}
+
+export interface Checkpoint {
+  readonly path: string;
+  readonly file: SafetensorsFile;
+  readonly config: TrainConfig;
+  readonly progress: Progress;
+}
+
+/** Reads a checkpoint and what it says of itself. Throws a `UserError` for a file that is cut, or is none of ours. */
+export async function readCheckpoint(path: string): Promise<Checkpoint> {
+  const file = await readSafetensors(path, { role: 'checkpoint' });
+  const { format, step, loader, config } = file.metadata;
+  if (format !== formatVersion || step === undefined || loader === undefined || !config) {
+    throw new UserError(
+      `checkpoint ${path} was not written by wgsagan ${formatVersion}.x training`,
+    );
+  }
+  return {
+    path,
+    file,
+    config: parseConfig(config, `inside ${path}`) as TrainConfig,
+    progress: { step: Number(step), loader: JSON.parse(loader) as LoaderState },
+  };
+}
+
+/** The tensors under a prefix, without it. */
+export function partOf(checkpoint: Checkpoint, prefix: string): Map<string, HostTensor> {
+  const part = new Map<string, HostTensor>();
+  for (const [name, { shape, data }] of checkpoint.file.tensors) {
+    if (!name.startsWith(`${prefix}.`) || !(data instanceof Float32Array)) continue;
+    part.set(name.slice(prefix.length + 1), { shape, data });
+  }
+  return part;
+}
+
+/** Refuses to go on with another architecture, naming the first option that differs. */
+export function checkArchitecture(checkpoint: Checkpoint, config: TrainConfig): void {
+  for (const key of architectureKeys) {
+    const [then, now] = [checkpoint.config[key], config[key]];
+    if (JSON.stringify(then) !== JSON.stringify(now)) {
+      throw new UserError(
+        `checkpoint ${checkpoint.path} is of another architecture: --${optionName(key)} was ${String(then)}, now ${String(now)}`,
+      );
+    }
+  }
+}
+
+/** Puts a checkpoint's tensors into a training state; nothing is changed unless all of them fit. */
+export function restoreGan(gan: Gan, checkpoint: Checkpoint): void {
+  checkArchitecture(checkpoint, gan.config);
+  for (const [name, value] of namedTensors(gan)) {
+    const stored = checkpoint.file.tensors.get(name);
+    if (stored === undefined || !sameShape(stored.shape, value.shape)) {
+      const found = stored === undefined ? 'missing' : showShape(stored.shape);
+      throw new UserError(
+        `checkpoint ${checkpoint.path} is of another architecture: ${name} is ${found}, needed ${showShape(value.shape)}`,
+      );
+    }
+  }
+  for (const [name, value] of namedTensors(gan)) {
+    const data = checkpoint.file.tensors.get(name)?.data;
+    if (data instanceof Float32Array) value.set(data);
+  }
+  gan.rng.restore(checkpoint.progress.step);
+}

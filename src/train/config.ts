@@ -1,0 +1,214 @@
+import { readFileSync } from 'node:fs';
+import { parse, stringify } from 'yaml';
+import { z } from 'zod';
+import { featureSizes, saganPresets } from '../models/sagan.ts';
+import type { SaganOptions, SaganPreset } from '../models/sagan.ts';
+import { initialisers } from '../nn/init.ts';
+import type { InitName } from '../nn/init.ts';
+import { UserError, messageOf } from '../util/errors.ts';
+import { didYouMean } from '../util/nearest.ts';
+import { losses } from './losses.ts';
+import type { LossName } from './losses.ts';
+
+const presetNames = Object.keys(saganPresets) as [SaganPreset, ...SaganPreset[]];
+const initNames = Object.keys(initialisers) as [InitName, ...InitName[]];
+const lossNames = Object.keys(losses) as [LossName, ...LossName[]];
+
+const count = z.int().min(1);
+const rate = z.number().positive();
+const sizes = z.array(z.int().min(1));
+
+/**
+ * Every option of a run, with its help text. One vocabulary: `imageSize` here is `image-size` in a config file and
+ * `--image-size` on the command line.
+ */
+export const configSchema = z.strictObject({
+  data: z.string().min(1).describe('image folder, IDX folder, fashion-mnist or avatars'),
+  preset: z.enum(presetNames).describe(`architecture: ${presetNames.join(', ')}`),
+  steps: count.describe('training steps in all'),
+  batch: count.describe('images a step'),
+  seed: z.int().min(0).describe('seed of weights, noise and data order'),
+  imageSize: z.int().describe('side of the images in pixels, a power of two'),
+  channels: z.union([z.literal(1), z.literal(3)]).describe('1 grey, 3 colour'),
+  latentSize: count.describe('length of the noise vector'),
+  width: count.describe('channels at half the image size'),
+  attentionG: sizes.describe('feature sizes with attention in the generator, as 16,32'),
+  attentionD: sizes.describe('feature sizes with attention in the discriminator'),
+  init: z.enum(initNames).describe(`first weights: ${initNames.join(', ')}`),
+  slope: z.number().min(0).max(1).describe("LeakyReLU's slope in the discriminator"),
+  loss: z.enum(lossNames).describe(`adversarial loss: ${lossNames.join(', ')}`),
+  lrG: rate.describe("generator's learning rate"),
+  lrD: rate.describe("discriminator's learning rate"),
+  beta1: z.number().min(0).lt(1).describe("Adam's first decay"),
+  beta2: z.number().min(0).lt(1).describe("Adam's second decay"),
+  dSteps: count.describe('discriminator steps for each generator step'),
+  emaDecay: z.number().min(0).lt(1).describe("decay of the generator's averaged weights"),
+  emaStart: z.int().min(0).describe('step at which averaging begins'),
+  flip: z.boolean().describe('mirror half of the images'),
+  strict: z.boolean().describe('a broken image is an error instead of being skipped'),
+  sampleEvery: count.describe('steps between sample grids'),
+  checkpointEvery: count.describe('steps between checkpoints'),
+  logEvery: count.describe('steps between lines of metrics.jsonl'),
+  timeLimit: z.number().positive().optional().describe('stop and save after this many minutes'),
+});
+
+export type TrainConfig = z.infer<typeof configSchema>;
+export type ConfigKey = keyof TrainConfig;
+/** Some of the options: what a file or the flags say. */
+export type PartialConfig = { readonly [K in ConfigKey]?: TrainConfig[K] | undefined };
+
+/** What holds where neither preset, file nor flag says anything. */
+const defaults = {
+  steps: 100_000,
+  batch: 64,
+  seed: 0,
+  loss: 'hinge',
+  lrG: 1e-4,
+  lrD: 4e-4,
+  beta1: 0,
+  beta2: 0.9,
+  dSteps: 1,
+  emaDecay: 0.999,
+  emaStart: 1000,
+  flip: false,
+  strict: false,
+  sampleEvery: 500,
+  checkpointEvery: 1000,
+  logEvery: 10,
+} as const satisfies Partial<TrainConfig>;
+
+/** Training options that belong to a preset, besides its architecture. */
+const recipes: Readonly<Partial<Record<SaganPreset, Partial<TrainConfig>>>> = {
+  'sagan-32-tiny': {
+    batch: 16,
+    emaDecay: 0.99,
+    emaStart: 100,
+    sampleEvery: 250,
+    checkpointEvery: 250,
+  },
+};
+
+/** The options that fix the meaning of the weights: a resumed run may not change them. */
+export const architectureKeys = [
+  'preset',
+  'imageSize',
+  'channels',
+  'latentSize',
+  'width',
+  'attentionG',
+  'attentionD',
+  'slope',
+] as const satisfies readonly ConfigKey[];
+
+export function optionName(key: string): string {
+  return key.replaceAll(/[A-Z]/g, (c) => `-${c.toLowerCase()}`);
+}
+
+export function keyOf(option: string): string {
+  return option.replaceAll(/-([a-z])/g, (_m, c: string) => c.toUpperCase());
+}
+
+const knownOptions = Object.keys(configSchema.shape).map(optionName);
+
+/** Options from a YAML file. Throws a `UserError` for a file that cannot be read, is no map, or has an unknown key. */
+export function readConfigFile(path: string): PartialConfig {
+  let text: string;
+  try {
+    text = readFileSync(path, 'utf8');
+  } catch (error) {
+    throw new UserError(`config ${path} cannot be read: ${messageOf(error)}`);
+  }
+  return parseConfig(text, path);
+}
+
+export function parseConfig(text: string, path: string): PartialConfig {
+  let parsed: unknown;
+  try {
+    parsed = parse(text);
+  } catch (error) {
+    throw new UserError(`config ${path} is not YAML: ${messageOf(error).split('\n')[0] ?? ''}`);
+  }
+  if (parsed === null || parsed === undefined) return {};
+  if (typeof parsed !== 'object' || Array.isArray(parsed)) {
+    throw new UserError(`config ${path} must be a map of options, such as "batch: 32"`);
+  }
+  const out: Record<string, unknown> = {};
+  for (const [option, value] of Object.entries(parsed)) {
+    if (!knownOptions.includes(option)) {
+      throw new UserError(
+        `config ${path}: unknown key ${option}${didYouMean(option, knownOptions)}`,
+      );
+    }
+    out[keyOf(option)] = value;
+  }
+  return check(configSchema.partial(), out, `config ${path}`);
+}
+
+/** Defaults, then preset, then each layer in turn (file, flags); the whole is checked. Throws a `UserError`. */
+export function resolveConfig(
+  ...layers: readonly Readonly<Record<string, unknown>>[]
+): TrainConfig {
+  const asked: Record<string, unknown> = {};
+  for (const layer of layers) {
+    for (const [key, value] of Object.entries(layer)) if (value !== undefined) asked[key] = value;
+  }
+  const preset = asked['preset'] ?? 'sagan-32';
+  if (typeof preset !== 'string' || !(preset in saganPresets)) {
+    throw new UserError(
+      `unknown preset ${String(preset)}${didYouMean(String(preset), presetNames)}; there are ${presetNames.join(', ')}`,
+    );
+  }
+  const name = preset as SaganPreset;
+  const shaped = reshapeAttention(saganPresets[name], asked);
+  const merged = { ...defaults, ...shaped, ...recipes[name], ...asked, preset: name };
+  const config = check(configSchema, merged, 'options');
+  checkSizes(config);
+  return config;
+}
+
+/** Another image size than the preset's keeps only the attention stages that still exist. */
+function reshapeAttention(
+  preset: SaganOptions,
+  asked: Readonly<Record<string, unknown>>,
+): SaganOptions {
+  const size = asked['imageSize'];
+  if (typeof size !== 'number' || size === preset.imageSize) return preset;
+  const there = featureSizes(size);
+  const keep = (stages: readonly number[]) => stages.filter((s) => there.includes(s));
+  return { ...preset, attentionG: keep(preset.attentionG), attentionD: keep(preset.attentionD) };
+}
+
+function checkSizes(config: TrainConfig): void {
+  const { imageSize, attentionG, attentionD } = config;
+  if (imageSize < 8 || imageSize > 512 || !Number.isInteger(Math.log2(imageSize))) {
+    throw new UserError(
+      `--image-size ${imageSize} is impossible: it must be a power of two from 8 to 512`,
+    );
+  }
+  const there = featureSizes(imageSize);
+  for (const [option, stages] of [
+    ['attention-g', attentionG],
+    ['attention-d', attentionD],
+  ] as const) {
+    const bad = stages.find((s) => !there.includes(s));
+    if (bad !== undefined) {
+      throw new UserError(
+        `--${option} ${bad} is no feature size of a ${imageSize}-pixel image; there are ${there.join(', ')}`,
+      );
+    }
+  }
+}
+
+function check<T>(schema: z.ZodType<T>, value: unknown, where: string): T {
+  const result = schema.safeParse(value);
+  if (result.success) return result.data;
+  const issue = result.error.issues[0];
+  const option = issue?.path[0] === undefined ? '' : ` ${optionName(String(issue.path[0]))}`;
+  throw new UserError(`${where}:${option} ${issue?.message ?? 'invalid'}`);
+}
+
+/** The resolved options as the YAML that `--config` reads. */
+export function configToYaml(config: TrainConfig): string {
+  const entries = Object.entries(config).map(([key, value]) => [optionName(key), value]);
+  return stringify(Object.fromEntries(entries));
+}

@@ -1,0 +1,82 @@
+import { grad } from '../autograd/tape.ts';
+import type { Tape } from '../autograd/tape.ts';
+import type { Tensor } from '../autograd/tensor.ts';
+import { Discriminator, Generator } from '../models/sagan.ts';
+import { Adam } from '../optim/adam.ts';
+import { imagesToFloat } from '../ops/images.ts';
+import { mean } from '../ops/reduce.ts';
+import { Rng } from '../ops/random.ts';
+import { HostRng } from '../util/philox.ts';
+import type { TrainConfig } from './config.ts';
+import { losses } from './losses.ts';
+
+/** Everything that training moves: what a checkpoint holds. */
+export interface Gan {
+  readonly tape: Tape;
+  readonly config: TrainConfig;
+  readonly generator: Generator;
+  readonly discriminator: Discriminator;
+  /** A generator whose parameters are the moving average of the first one's. */
+  readonly average: Generator;
+  readonly optimizerG: Adam;
+  readonly optimizerD: Adam;
+  readonly rng: Rng;
+}
+
+/** Streams of the host's random numbers: what each is for. */
+const stream = { generator: [1, 0], discriminator: [2, 0] } as const;
+
+/** Builds both nets, their optimisers and the averaged generator from a config; the seed decides every bit. */
+export function createGan(tape: Tape, config: TrainConfig): Gan {
+  const host = (which: keyof typeof stream) => new HostRng(config.seed, { stream: stream[which] });
+  const generator = new Generator(tape, config, host('generator'));
+  const average = new Generator(tape, config, host('generator'));
+  const discriminator = new Discriminator(tape, config, host('discriminator'));
+  const adam = { betas: [config.beta1, config.beta2] } as const;
+  const ema = new Map(average.namedParameters());
+  const optimizerG = new Adam(tape, [
+    { params: generator.namedParameters(), ...adam, lr: config.lrG, ema, emaDecay: 0 },
+  ]);
+  const optimizerD = new Adam(tape, [
+    { params: discriminator.namedParameters(), ...adam, lr: config.lrD },
+  ]);
+  const rng = new Rng(tape, config.seed);
+  return { tape, config, generator, discriminator, average, optimizerG, optimizerD, rng };
+}
+
+/** The numbers that a step reports, in the order in which they leave the GPU. */
+export const stepValues = ['lossD', 'lossG', 'dReal', 'dFake'] as const;
+export type StepValues = Readonly<Record<(typeof stepValues)[number], Tensor>>;
+
+/**
+ * One training step: `dSteps` updates of the discriminator, one of the generator, each on noise of its own.
+ * `bytes` holds a batch of uint8 images [batch, channels, size, size], four to a word, for every update of D.
+ * Launches only, so it can be captured.
+ */
+export function ganStep(gan: Gan, bytes: readonly Tensor[], batch = gan.config.batch): StepValues {
+  const { tape, config, generator, discriminator, optimizerD, optimizerG, rng } = gan;
+  const loss = losses[config.loss];
+  const noise = () => rng.normal([batch, config.latentSize]);
+  const image = [batch, config.channels, config.imageSize, config.imageSize];
+
+  let report: Pick<StepValues, 'lossD' | 'dReal' | 'dFake'> | undefined;
+  for (const images of bytes) {
+    const real = discriminator.forward(imagesToFloat(images, image));
+    const made = tape.noGrad(() => generator.forward(noise()));
+    const fake = discriminator.forward(made);
+    const lossD = loss.discriminator(real, fake);
+    optimizerD.step(grad([lossD], optimizerD.parameters()));
+    report = tape.noGrad(() => ({ lossD, dReal: mean(real), dFake: mean(fake) }));
+  }
+  if (report === undefined) throw new Error('a step needs at least one batch of images');
+
+  const lossG = loss.generator(discriminator.forward(generator.forward(noise())));
+  optimizerG.step(grad([lossG], optimizerG.parameters()));
+  rng.advance();
+  return { ...report, lossG };
+}
+
+/** Decay of the averaged weights for the step about to run: 0 (a copy) until averaging begins. */
+export function emaDecayAt(config: TrainConfig, step: number): number {
+  return step < config.emaStart ? 0 : config.emaDecay;
+}

@@ -1,0 +1,83 @@
+import { appendFileSync, existsSync, mkdirSync, readFileSync, readdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { writeFileAtomic } from '../io/atomic.ts';
+import { fileError } from '../io/errno.ts';
+import { UserError } from '../util/errors.ts';
+import { configToYaml } from './config.ts';
+import type { TrainConfig } from './config.ts';
+
+/** One line of metrics.jsonl: means over the steps since the line before. */
+export interface MetricLine {
+  readonly step: number;
+  readonly lossD: number;
+  readonly lossG: number;
+  /** Mean score of real and of generated images. */
+  readonly dReal: number;
+  readonly dFake: number;
+  readonly imagesPerSecond: number;
+  /** Seconds of training since the run began, resumed parts added up. */
+  readonly seconds: number;
+}
+
+/** What a run folder holds, by role. */
+export function runPaths(run: string) {
+  return {
+    config: join(run, 'config.yaml'),
+    metrics: join(run, 'metrics.jsonl'),
+    samples: join(run, 'samples'),
+    losses: join(run, 'losses.svg'),
+  };
+}
+
+/** Makes the folder of a new run. Throws a `UserError` if it holds a run, or anything else, or cannot be made. */
+export async function createRunFolder(run: string, config: TrainConfig): Promise<void> {
+  const paths = runPaths(run);
+  if (existsSync(paths.config)) {
+    throw new UserError(
+      `${run} holds another run; go on with it by --resume, or choose another --out`,
+    );
+  }
+  try {
+    if (existsSync(run) && readdirSync(run).length > 0) {
+      throw new UserError(`${run} is not empty and holds no run; choose another --out`);
+    }
+    mkdirSync(paths.samples, { recursive: true });
+    mkdirSync(join(run, 'checkpoints'), { recursive: true });
+  } catch (error) {
+    throw error instanceof UserError ? error : fileError(error, 'make', run);
+  }
+  await saveConfig(run, config);
+}
+
+export async function saveConfig(run: string, config: TrainConfig): Promise<void> {
+  const text = `# wgsagan: the resolved options of this run\n${configToYaml(config)}`;
+  await writeFileAtomic(runPaths(run).config, text);
+}
+
+export function appendMetrics(run: string, line: MetricLine): void {
+  appendFileSync(runPaths(run).metrics, `${JSON.stringify(line)}\n`);
+}
+
+/** The lines of metrics.jsonl; a last line cut by a kill is left out. */
+export function readMetrics(run: string): MetricLine[] {
+  const path = runPaths(run).metrics;
+  if (!existsSync(path)) return [];
+  const lines: MetricLine[] = [];
+  for (const text of readFileSync(path, 'utf8').split('\n')) {
+    try {
+      lines.push(JSON.parse(text) as MetricLine);
+    } catch {
+      // Only the line that was being written can be broken; what follows it would be later still.
+      break;
+    }
+  }
+  return lines;
+}
+
+/** Takes back what was logged after the step that a resumed run starts from. Returns the lines kept. */
+export async function rewindMetrics(run: string, step: number): Promise<MetricLine[]> {
+  const kept = readMetrics(run).filter((line) => line.step <= step);
+  const text = kept.map((line) => `${JSON.stringify(line)}\n`).join('');
+  await writeFileAtomic(runPaths(run).metrics, text);
+  return kept;
+}

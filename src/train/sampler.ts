@@ -1,0 +1,124 @@
+import { tensor } from '../autograd/tensor.ts';
+import type { Tensor } from '../autograd/tensor.ts';
+import type { Program } from '../gpu/program.ts';
+import type { Generator } from '../models/sagan.ts';
+import { copyInto } from '../ops/copy.ts';
+import { Rng } from '../ops/random.ts';
+import { HostRng } from '../util/philox.ts';
+import { sizeOf } from '../util/shape.ts';
+
+/** Passes that settle batch-norm statistics and power iterations of averaged weights. */
+const settlingPasses = 20;
+/** Key of the settling noise: the same for every run, so that samples depend on the weights alone. */
+const settlingSeed = 0x5a6a4e;
+
+/** Latent vectors (count, latentSize) of a seed; row i is the same for every count. */
+export function latents(seed: number, count: number, latentSize: number): Float32Array {
+  const rng = new HostRng(seed, { stream: [3, 0] });
+  return Float32Array.from({ length: count * latentSize }, () => rng.normal());
+}
+
+/**
+ * Makes images with a generator in evaluation mode. Averaged weights have no batch statistics of their own: `settle`
+ * starts from those of the trained generator and runs training-mode passes on fixed noise until they fit.
+ */
+export class Sampler {
+  readonly #generator: Generator;
+  readonly #z: Tensor;
+  readonly #images: Tensor;
+  readonly #evaluate: Program;
+  readonly #settle: Program;
+  readonly #rng: Rng;
+  readonly #batch: number;
+
+  private constructor(parts: {
+    generator: Generator;
+    z: Tensor;
+    images: Tensor;
+    evaluate: Program;
+    settle: Program;
+    rng: Rng;
+    batch: number;
+  }) {
+    this.#generator = parts.generator;
+    this.#z = parts.z;
+    this.#images = parts.images;
+    this.#evaluate = parts.evaluate;
+    this.#settle = parts.settle;
+    this.#rng = parts.rng;
+    this.#batch = parts.batch;
+  }
+
+  static async open(
+    generator: Generator,
+    options: { batch: number; latentSize: number },
+  ): Promise<Sampler> {
+    const { batch, latentSize } = options;
+    const { tape, gpu } = generator;
+    const z = tensor(tape, new Float32Array(batch * latentSize), [batch, latentSize], {
+      label: 'sample latents',
+    });
+    const rng = new Rng(tape, settlingSeed);
+    const settle = gpu.capture(() =>
+      tape.noGrad(() => {
+        generator.train();
+        const out = generator.forward(rng.normal([batch, latentSize]));
+        rng.advance();
+        return [out.storage];
+      }),
+    );
+    let images = z;
+    const evaluate = gpu.capture(() =>
+      tape.noGrad(() => {
+        generator.eval();
+        images = generator.forward(z);
+        return [images.storage];
+      }),
+    );
+    return new Sampler({
+      generator,
+      z,
+      images,
+      evaluate: await evaluate.build(),
+      settle: await settle.build(),
+      rng,
+      batch,
+    });
+  }
+
+  /** Settles the generator's buffers, starting from those of `from` (or from its own). */
+  settle(from?: Generator): void {
+    if (from !== undefined) {
+      const own = new Map(this.#generator.namedBuffers());
+      for (const [name, value] of from.namedBuffers()) {
+        const to = own.get(name);
+        if (to !== undefined) copyInto(to, value);
+      }
+    }
+    this.#rng.restore(0);
+    for (let i = 0; i < settlingPasses; i++) this.#settle.run();
+  }
+
+  /** Images (count, C, S, S) in [−1, 1] for latents (count, latentSize). */
+  async images(z: Float32Array): Promise<Float32Array> {
+    const latentSize = this.#z.size / this.#batch;
+    const count = z.length / latentSize;
+    const each = sizeOf(this.#images.shape) / this.#batch;
+    const out = new Float32Array(count * each);
+    for (let first = 0; first < count; first += this.#batch) {
+      const part = new Float32Array(this.#z.size);
+      part.set(z.subarray(first * latentSize, (first + this.#batch) * latentSize));
+      this.#z.set(part);
+      this.#evaluate.run();
+      const made = await this.#images.read();
+      const wanted = Math.min(this.#batch, count - first);
+      out.set(made.subarray(0, wanted * each), first * each);
+    }
+    return out;
+  }
+
+  close(): void {
+    this.#evaluate.destroy();
+    this.#settle.destroy();
+  }
+}

@@ -1,0 +1,279 @@
+import { join } from 'node:path';
+import { tensor } from '../autograd/tensor.ts';
+import { Tape } from '../autograd/tape.ts';
+import type { Dataset } from '../data/dataset.ts';
+import { Loader } from '../data/loader.ts';
+import type { Gpu } from '../gpu/device.ts';
+import type { Program } from '../gpu/program.ts';
+import { ReadbackRing } from '../gpu/readback.ts';
+import { writeFileAtomic } from '../io/atomic.ts';
+import { encodePng, imageGrid } from '../io/png.ts';
+import { UserError } from '../util/errors.ts';
+import { checkBatchFits, imageWords } from './capacity.ts';
+import { lineChart } from './chart.ts';
+import { restoreGan, saveCheckpoint } from './checkpoint.ts';
+import type { Checkpoint } from './checkpoint.ts';
+import type { TrainConfig } from './config.ts';
+import { createGan, emaDecayAt, ganStep, stepValues } from './gan.ts';
+import type { Gan } from './gan.ts';
+import { appendMetrics, rewindMetrics, runPaths, saveConfig } from './run-folder.ts';
+import type { MetricLine } from './run-folder.ts';
+import { Sampler, latents } from './sampler.ts';
+
+/** What a run tells whoever started it; the trainer prints nothing. */
+export interface TrainEvents {
+  /** Before the first step. */
+  onReady?(info: ReadyInfo): void;
+  onStep?(step: number): void;
+  onMetrics?(line: MetricLine): void;
+  onSamples?(path: string, step: number): void;
+  onCheckpoint?(path: string, step: number): void;
+}
+
+export interface ReadyInfo {
+  readonly firstStep: number;
+  readonly launches: number;
+  readonly gflopPerStep: number;
+  readonly plannedBytes: number;
+  readonly unplannedBytes: number;
+  /** Weights, optimiser state and the rest that outlives a step. */
+  readonly residentBytes: number;
+  readonly parametersG: number;
+  readonly parametersD: number;
+}
+
+export interface TrainOptions {
+  readonly gpu: Gpu;
+  readonly dataset: Dataset;
+  readonly config: TrainConfig;
+  /** The run folder, made already. */
+  readonly run: string;
+  readonly resume?: Checkpoint | undefined;
+  /** Set to stop after the current step, saved. */
+  readonly stop?: { requested: boolean };
+  readonly events?: TrainEvents;
+}
+
+export interface TrainResult {
+  /** Steps done in all. */
+  readonly step: number;
+  readonly why: 'finished' | 'stopped' | 'time';
+  /** The newest grid and checkpoint. */
+  readonly samples: string;
+  readonly checkpoint: string;
+}
+
+const gridImages = 64;
+
+/** Trains until the steps are done, the time is up or a stop is asked for; leaves a grid and a checkpoint each time. */
+export async function train(options: TrainOptions): Promise<TrainResult> {
+  const { gpu, dataset, config, run, resume, events = {} } = options;
+  if (resume !== undefined && resume.progress.step >= config.steps) {
+    throw new UserError(
+      `${run} has ${resume.progress.step} steps already; give more by --steps to go on`,
+    );
+  }
+  const tape = new Tape(gpu);
+  const gan = createGan(tape, config);
+  if (resume !== undefined) restoreGan(gan, resume);
+  const loader = new Loader(dataset, { batch: config.batch, seed: config.seed, flip: config.flip });
+  if (resume !== undefined) loader.restore(resume.progress.loader);
+  checkBatchFits(gan);
+
+  const firstStep = resume?.progress.step ?? 0;
+  const earlier = await rewindMetrics(run, firstStep);
+  const loop = await Loop.open({ ...options, gan, loader, firstStep, earlier });
+  events.onReady?.(loop.info);
+  await saveConfig(run, config);
+  return loop.run();
+}
+
+interface LoopParts extends TrainOptions {
+  readonly gan: Gan;
+  readonly loader: Loader;
+  readonly firstStep: number;
+  readonly earlier: MetricLine[];
+}
+
+/** The state of a running loop: the captured step, its inputs, and the numbers on their way out. */
+class Loop {
+  readonly #parts: LoopParts;
+  readonly #program: Program;
+  readonly #bytes: readonly ReturnType<typeof tensor>[];
+  readonly #ring: ReadbackRing;
+  readonly #sampler: Sampler;
+  readonly #metrics: MetricLine[];
+  readonly #sums = new Float64Array(stepValues.length);
+  #arrived: number;
+  #inSum = 0;
+  #lineStarted = performance.now();
+  #failure: Error | undefined;
+
+  private constructor(
+    parts: LoopParts,
+    made: {
+      program: Program;
+      bytes: readonly ReturnType<typeof tensor>[];
+      sampler: Sampler;
+      watched: ConstructorParameters<typeof ReadbackRing>[1];
+    },
+  ) {
+    this.#parts = parts;
+    this.#program = made.program;
+    this.#bytes = made.bytes;
+    this.#sampler = made.sampler;
+    this.#metrics = parts.earlier;
+    this.#arrived = parts.firstStep;
+    this.#ring = new ReadbackRing(parts.gpu, made.watched, {
+      onValues: (values) => {
+        this.#receive(values);
+      },
+    });
+  }
+
+  static async open(parts: LoopParts): Promise<Loop> {
+    const { gan, gpu, config } = parts;
+    const words = imageWords(config, config.batch);
+    const bytes = Array.from({ length: config.dSteps }, (_u, i) =>
+      tensor(gan.tape, new Uint32Array(words), [words], { label: `images ${i}` }),
+    );
+    let watched: ConstructorParameters<typeof ReadbackRing>[1] = [];
+    const capture = gpu.capture(() => {
+      const values = ganStep(gan, bytes);
+      watched = stepValues.map((name) => values[name].storage);
+      return watched;
+    });
+    const program = await capture.build();
+    const sampler = await Sampler.open(gan.average, {
+      batch: Math.min(config.batch, gridImages),
+      latentSize: config.latentSize,
+    });
+    return new Loop(parts, { program, bytes, sampler, watched });
+  }
+
+  get info(): ReadyInfo {
+    const { gan, gpu, firstStep } = this.#parts;
+    const { plannedBytes, unplannedBytes } = this.#program.memory;
+    return {
+      firstStep,
+      launches: this.#program.entries.length,
+      gflopPerStep: this.#program.flops / 1e9,
+      plannedBytes,
+      unplannedBytes,
+      residentBytes: gpu.pool.stats().liveBytes - plannedBytes,
+      parametersG: gan.generator.parameterCount(),
+      parametersD: gan.discriminator.parameterCount(),
+    };
+  }
+
+  async run(): Promise<TrainResult> {
+    const { config, gan, loader, firstStep, stop, events = {} } = this.#parts;
+    const started = performance.now();
+    this.#lineStarted = started;
+    let step = firstStep;
+    let why: TrainResult['why'] = 'finished';
+    let samples = '';
+    let checkpoint = '';
+    gan.optimizerG.groups[0]?.set({ emaDecay: emaDecayAt(config, step) });
+    while (step < config.steps) {
+      if (step === config.emaStart) gan.optimizerG.groups[0]?.set({ emaDecay: config.emaDecay });
+      for (const input of this.#bytes) {
+        const { images } = await loader.next();
+        gan.tape.gpu.write(input.storage, images);
+      }
+      await this.#ring.ready();
+      this.#throwIfFailed();
+      this.#program.run(this.#ring);
+      step += 1;
+      events.onStep?.(step);
+      const minutes = (performance.now() - started) / 60_000;
+      if (stop?.requested === true) why = 'stopped';
+      else if (config.timeLimit !== undefined && minutes >= config.timeLimit) why = 'time';
+      const last = step === config.steps || why !== 'finished';
+      if (last || step % config.sampleEvery === 0) samples = await this.#drawSamples(step);
+      if (last || step % config.checkpointEvery === 0) checkpoint = await this.#save(step);
+      if (last) break;
+    }
+    this.#ring.destroy();
+    this.#sampler.close();
+    return { step, why: step === config.steps ? 'finished' : why, samples, checkpoint };
+  }
+
+  /** Values of one step, in order, some steps late. */
+  #receive(values: Float32Array): void {
+    const { config, run, events } = this.#parts;
+    this.#arrived += 1;
+    values.forEach((value, i) => {
+      this.#sums[i] = (this.#sums[i] ?? 0) + value;
+    });
+    this.#inSum += 1;
+    if (values.some((v) => !Number.isFinite(v))) {
+      const named = stepValues.map((name, i) => `${name} ${String(values[i])}`).join(', ');
+      this.#failure ??= new Error(
+        `step ${this.#arrived} gave ${named}; the last checkpoint in ${run} is whole: go on from it by --resume with lower --lr-g and --lr-d`,
+      );
+      return;
+    }
+    if (this.#arrived % config.logEvery !== 0) return;
+    const now = performance.now();
+    const elapsed = (now - this.#lineStarted) / 1000;
+    const mean = (i: number) => (this.#sums[i] ?? 0) / this.#inSum;
+    const line: MetricLine = {
+      step: this.#arrived,
+      lossD: mean(0),
+      lossG: mean(1),
+      dReal: mean(2),
+      dFake: mean(3),
+      imagesPerSecond: (this.#inSum * config.batch * config.dSteps) / elapsed,
+      seconds: (this.#metrics.at(-1)?.seconds ?? 0) + elapsed,
+    };
+    this.#sums.fill(0);
+    this.#inSum = 0;
+    this.#lineStarted = now;
+    this.#metrics.push(line);
+    appendMetrics(run, line);
+    events?.onMetrics?.(line);
+  }
+
+  #throwIfFailed(): void {
+    if (this.#failure !== undefined) throw this.#failure;
+  }
+
+  /** The grid of the fixed latents, and the loss curves so far. */
+  async #drawSamples(step: number): Promise<string> {
+    const { config, gan, run, events } = this.#parts;
+    await this.#settleReadback();
+    const paths = runPaths(run);
+    this.#sampler.settle(gan.generator);
+    const z = latents(config.seed, gridImages, config.latentSize);
+    const images = await this.#sampler.images(z);
+    const { imageSize, channels } = config;
+    const size = { n: gridImages, channels, height: imageSize, width: imageSize };
+    const grid = imageGrid(images, size);
+    const path = join(paths.samples, `step-${String(step).padStart(7, '0')}.png`);
+    await writeFileAtomic(path, encodePng(grid.pixels, grid));
+    const curve = (name: 'lossD' | 'lossG', colour: string) => ({
+      name,
+      colour,
+      points: this.#metrics.map((line) => [line.step, line[name]] as const),
+    });
+    const curves = [curve('lossD', '#d1495b'), curve('lossG', '#2e86ab')];
+    await writeFileAtomic(paths.losses, lineChart('losses', curves, 'step'));
+    events?.onSamples?.(path, step);
+    return path;
+  }
+
+  async #save(step: number): Promise<string> {
+    const { gan, loader, run, events } = this.#parts;
+    await this.#settleReadback();
+    const path = await saveCheckpoint(run, gan, { step, loader: loader.state() });
+    events?.onCheckpoint?.(path, step);
+    return path;
+  }
+
+  /** Every loss has arrived and was finite: what is written now is good. */
+  async #settleReadback(): Promise<void> {
+    await this.#ring.drain();
+    this.#throwIfFailed();
+  }
+}

@@ -6,7 +6,7 @@ import { cacheDir } from '../gpu/platform.ts';
 import { newestCheckpoint, readCheckpoint, checkArchitecture } from '../train/checkpoint.ts';
 import { readConfigFile, resolveConfig } from '../train/config.ts';
 import type { TrainConfig } from '../train/config.ts';
-import { createRunFolder, runPaths } from '../train/run-folder.ts';
+import { refuseUsedFolder, runPaths } from '../train/run-folder.ts';
 import { train } from '../train/trainer.ts';
 import type { TrainResult } from '../train/trainer.ts';
 import { UserError } from '../util/errors.ts';
@@ -50,11 +50,11 @@ export async function runTraining(
     flags.resume === true ? await readCheckpoint(await newestCheckpoint(run)) : undefined;
   const config = resolveConfig(resume?.config ?? {}, file, asked);
   if (config.data === undefined) throw new UserError('--data is missing: name a folder of images');
-  if (resume !== undefined) checkArchitecture(resume, config);
+  if (resume === undefined) refuseUsedFolder(run);
+  else checkArchitecture(resume, config);
 
   const display = new TrainDisplay(config);
   const dataset = await openData(config, display);
-  if (resume === undefined) await createRunFolder(run, config);
   const gpu = await openGpu({
     adapter: flags.adapter,
     ...(flags.memory === undefined ? {} : { memoryBytes: flags.memory * 2 ** 20 }),

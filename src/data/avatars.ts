@@ -12,7 +12,7 @@ import { DECODES_IN_FLIGHT, forEachParallel } from './parallel.ts';
 import { AVATAR_STYLES, loadStyle } from './styles.ts';
 
 export const AVATARS_DEFAULT_COUNT = 6000;
-const DEFAULT_STYLES = ['thumbs'];
+const DEFAULT_STYLES = ['thumbs', 'pixel-art'];
 /** Part of the cache's file name: raise it when styles, options, DiceBear or the drawing change. */
 const VERSION = 1;
 /** Drawn this many times larger than needed, at least 128 pixels, and scaled down, so that edges are smooth. */

@@ -41,8 +41,8 @@ export class ParameterGroup {
     },
   ) {
     const words = new Float32Array(hyperWords);
-    for (const [name, value] of Object.entries({ ...options.host, ...options.device })) {
-      words[hyperIndex[name as keyof typeof hyperIndex]] = value;
+    for (const [name, value] of entriesOf({ ...options.host, ...options.device })) {
+      words[indexOf(name)] = value;
     }
     const hostCount = 1 + Math.max(...Object.keys(options.host).map((k) => indexOf(k)));
     this.#host = words.slice(0, hostCount);
@@ -60,7 +60,7 @@ export class ParameterGroup {
 
   /** Changes hyper-parameters from the next step on. */
   set(values: HyperValues): void {
-    for (const [name, value] of Object.entries(values)) {
+    for (const [name, value] of entriesOf(values)) {
       const i = indexOf(name);
       if (i >= this.#host.length) throw new Error(`${name} is moved by the GPU and cannot be set`);
       this.#host[i] = value;
@@ -75,6 +75,10 @@ export class ParameterGroup {
       for (const [key, value] of Object.entries(state)) yield [`${name}.${key}`, value];
     }
   }
+}
+
+function entriesOf(values: HyperValues): [string, number][] {
+  return Object.entries(values) as [string, number][];
 }
 
 function indexOf(name: string): number {

@@ -29,22 +29,33 @@ export function runPaths(run: string) {
   };
 }
 
-/** Makes the folder of a new run. Throws a `UserError` if it holds a run, or anything else, or cannot be made. */
-export async function createRunFolder(run: string, config: TrainConfig): Promise<void> {
-  const paths = runPaths(run);
-  if (existsSync(paths.config)) {
+/** Throws a `UserError` if the folder holds a run, or anything else, or cannot be looked into. Changes nothing. */
+export function refuseUsedFolder(run: string): void {
+  if (existsSync(runPaths(run).config)) {
     throw new UserError(
       `${run} holds another run; go on with it by --resume, or choose another --out`,
     );
   }
+  if (!existsSync(run)) return;
+  let entries: string[];
   try {
-    if (existsSync(run) && readdirSync(run).length > 0) {
-      throw new UserError(`${run} is not empty and holds no run; choose another --out`);
-    }
-    mkdirSync(paths.samples, { recursive: true });
+    entries = readdirSync(run);
+  } catch (error) {
+    throw fileError(error, 'read', run);
+  }
+  if (entries.length > 0) {
+    throw new UserError(`${run} is not empty and holds no run; choose another --out`);
+  }
+}
+
+/** Makes the folder of a new run, with its config in it. */
+export async function createRunFolder(run: string, config: TrainConfig): Promise<void> {
+  refuseUsedFolder(run);
+  try {
+    mkdirSync(runPaths(run).samples, { recursive: true });
     mkdirSync(join(run, 'checkpoints'), { recursive: true });
   } catch (error) {
-    throw error instanceof UserError ? error : fileError(error, 'make', run);
+    throw fileError(error, 'make', run);
   }
   await saveConfig(run, config);
 }

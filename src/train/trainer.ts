@@ -16,7 +16,13 @@ import type { Checkpoint } from './checkpoint.ts';
 import type { TrainConfig } from './config.ts';
 import { createGan, emaDecayAt, ganStep, stepValues } from './gan.ts';
 import type { Gan } from './gan.ts';
-import { appendMetrics, rewindMetrics, runPaths, saveConfig } from './run-folder.ts';
+import {
+  appendMetrics,
+  createRunFolder,
+  rewindMetrics,
+  runPaths,
+  saveConfig,
+} from './run-folder.ts';
 import type { MetricLine } from './run-folder.ts';
 import { Sampler, latents } from './sampler.ts';
 
@@ -46,7 +52,7 @@ export interface TrainOptions {
   readonly gpu: Gpu;
   readonly dataset: Dataset;
   readonly config: TrainConfig;
-  /** The run folder, made already. */
+  /** The run folder: made before the first step, or there already when resuming. */
   readonly run: string;
   readonly resume?: Checkpoint | undefined;
   /** Set to stop after the current step, saved. */
@@ -79,6 +85,7 @@ export async function train(options: TrainOptions): Promise<TrainResult> {
   const loader = new Loader(dataset, { batch: config.batch, seed: config.seed, flip: config.flip });
   if (resume !== undefined) loader.restore(resume.progress.loader);
   checkBatchFits(gan);
+  if (resume === undefined) await createRunFolder(run, config);
 
   const firstStep = resume?.progress.step ?? 0;
   const earlier = await rewindMetrics(run, firstStep);

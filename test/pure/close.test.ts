@@ -58,7 +58,7 @@ describe('expectClose', () => {
     expect(() => expectClose([], [], exact, 'x')).toThrow('nothing to compare');
     expect(() =>
       expectTensorClose({ shape: [2, 3], data: ref }, { shape: [3, 2], data: ref }, exact, 'x'),
-    ).toThrow('x: shape [2,3], expected [3,2]');
+    ).toThrow('x: shape [2, 3], expected [3, 2]');
   });
 
   it('refuses a budget that cannot fail', () => {

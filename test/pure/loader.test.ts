@@ -1,0 +1,210 @@
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import type { Dataset } from '../../src/data/dataset.ts';
+import { type Batch, Loader, type LoaderOptions } from '../../src/data/loader.ts';
+import { memoryDataset } from '../../src/data/memory.ts';
+import { UserError } from '../../src/util/errors.ts';
+
+/** Image i is 2×2 with 4 i … 4 i + 3 (modulo 256); label i mod 3. */
+function numbers(size: number): Dataset {
+  return memoryDataset({
+    name: 'numbers',
+    description: '',
+    channels: 1,
+    imageSize: 2,
+    classes: ['0', '1', '2'],
+    images: Uint8Array.from({ length: size * 4 }, (_, i) => i),
+    labels: Uint32Array.from({ length: size }, (_, i) => i % 3),
+  });
+}
+
+async function take(loader: Loader, n: number): Promise<Batch[]> {
+  const batches: Batch[] = [];
+  for (let i = 0; i < n; i++) batches.push(await loader.next());
+  return batches;
+}
+
+const sizes = fc.integer({ min: 1, max: 40 });
+const options: fc.Arbitrary<LoaderOptions> = fc.record({
+  batch: fc.integer({ min: 1, max: 12 }),
+  seed: fc.nat(),
+  flip: fc.boolean(),
+  prefetch: fc.nat(4),
+});
+
+describe('Loader', () => {
+  it('visits every index once an epoch, and drops what fills no batch', async () => {
+    await fc.assert(
+      fc.asyncProperty(sizes, options, fc.nat(3), async (size, opts, epochs) => {
+        const loader = new Loader(numbers(size), opts);
+        for (let epoch = 0; epoch <= epochs; epoch++) {
+          const batches = await take(loader, loader.batchesPerEpoch);
+          const seen = batches.flatMap((b) => [...b.indices]);
+          expect(batches.every((b) => b.epoch === epoch)).toBe(true);
+          if (size >= opts.batch) {
+            expect(new Set(seen).size).toBe(seen.length);
+            expect(seen.length).toBe(size - (size % opts.batch));
+          } else {
+            expect(batches).toHaveLength(1);
+            const counts = Array.from(
+              { length: size },
+              (_, i) => seen.filter((s) => s === i).length,
+            );
+            expect(seen.length).toBe(opts.batch);
+            expect(Math.max(...counts) - Math.min(...counts)).toBeLessThanOrEqual(1);
+          }
+        }
+      }),
+    );
+  });
+
+  it('goes on from any position to the same batches, whatever was read ahead', async () => {
+    await fc.assert(
+      fc.asyncProperty(sizes, options, fc.nat(30), fc.nat(4), async (size, opts, skip, ahead) => {
+        const whole = new Loader(numbers(size), opts);
+        await take(whole, skip);
+        const saved = JSON.parse(JSON.stringify(whole.state()));
+        const expected = await take(whole, 5);
+        const resumed = new Loader(numbers(size), { ...opts, prefetch: ahead });
+        await take(resumed, 2);
+        resumed.restore(saved);
+        expect(resumed.state()).toEqual(saved);
+        expect(await take(resumed, 5)).toEqual(expected);
+        expect(resumed.state()).toEqual(whole.state());
+      }),
+    );
+  });
+
+  it('counts batches, and gives images and labels of the indices', async () => {
+    const loader = new Loader(numbers(10), { batch: 3, seed: 1 });
+    const batches = await take(loader, 7);
+    expect(batches.map((b) => b.index)).toEqual([0, 1, 2, 3, 4, 5, 6]);
+    expect(batches.map((b) => b.epoch)).toEqual([0, 0, 0, 1, 1, 1, 2]);
+    for (const { indices, images, labels } of batches) {
+      expect([...labels]).toEqual([...indices].map((i) => i % 3));
+      expect([...images]).toEqual([...indices].flatMap((i) => [0, 1, 2, 3].map((k) => 4 * i + k)));
+    }
+    expect(loader.state()).toEqual({ epoch: 2, cursor: 3, seed: 1, batch: 3, size: 10 });
+  });
+
+  it('orders epochs and seeds differently', async () => {
+    const order = async (seed: number) => {
+      const batches = await take(new Loader(numbers(40), { batch: 40, seed }), 3);
+      return batches.map((b) => b.indices.join());
+    };
+    const all = [...(await order(1)), ...(await order(2))];
+    expect(new Set(all).size).toBe(6);
+    expect(await order(1)).toEqual(all.slice(0, 3));
+  });
+
+  it('mirrors about half of the images, each the same way whatever the batch', async () => {
+    const mirrored = async (batch: number) => {
+      const found = new Map<string, boolean>();
+      const loader = new Loader(numbers(60), { batch, seed: 5, flip: true });
+      for (const { images, indices, epoch } of await take(loader, 5 * loader.batchesPerEpoch)) {
+        for (const [i, index] of indices.entries()) {
+          const rows = [...images.subarray(4 * i, 4 * i + 4)];
+          const [a, b, c, d] = [0, 1, 2, 3].map((k) => 4 * index + k) as [
+            number,
+            number,
+            number,
+            number,
+          ];
+          const flipped = rows[0] !== a;
+          expect(rows).toEqual(flipped ? [b, a, d, c] : [a, b, c, d]);
+          found.set(`${epoch}/${index}`, flipped);
+        }
+      }
+      return found;
+    };
+    const found = await mirrored(1);
+    expect(found.size).toBe(300);
+    const count = [...found.values()].filter(Boolean).length;
+    expect(Math.abs(count - 150)).toBeLessThan(5 * Math.sqrt(300 / 4));
+    expect(new Map([...(await mirrored(20))].sort())).toEqual(new Map([...found].sort()));
+    const perEpoch = [0, 1].map((e) =>
+      Array.from({ length: 60 }, (_, i) => found.get(`${e}/${i}`)),
+    );
+    expect(perEpoch[0]).not.toEqual(perEpoch[1]);
+  });
+
+  it('reads ahead as many batches as asked, and keeps calls in order', async () => {
+    const set = numbers(100);
+    let reads = 0;
+    const counting: Dataset = {
+      ...set,
+      async read(indices, out) {
+        const wait = reads++ % 2 === 0 ? 5 : 0;
+        await new Promise((resolve) => setTimeout(resolve, wait));
+        await set.read(indices, out);
+      },
+    };
+    const loader = new Loader(counting, { batch: 5, seed: 1, prefetch: 2 });
+    expect(reads).toBe(0);
+    await loader.next();
+    expect(reads).toBe(3);
+    const three = await Promise.all([loader.next(), loader.next(), loader.next()]);
+    expect(three.map((b) => b.index)).toEqual([1, 2, 3]);
+    expect(reads).toBe(6);
+    await loader.close();
+    expect(loader.state().cursor).toBe(20);
+    expect((await loader.next()).index).toBe(4);
+  });
+
+  it('reports a failed read when its batch is asked for, and can try again', async () => {
+    const set = numbers(10);
+    let broken = true;
+    const failing: Dataset = {
+      ...set,
+      async read(indices, out) {
+        if (broken && indices.length > 0) throw new UserError('the disk is gone');
+        await set.read(indices, out);
+      },
+    };
+    const loader = new Loader(failing, { batch: 2, seed: 1 });
+    await expect(loader.next()).rejects.toThrow('the disk is gone');
+    expect(loader.state().cursor).toBe(0);
+    broken = false;
+    expect(await loader.next()).toEqual(await new Loader(set, { batch: 2, seed: 1 }).next());
+  });
+
+  it('refuses an empty set, a batch of nothing and a bad seed', () => {
+    const make =
+      (size: number, batch: number, seed = 1) =>
+      () =>
+        new Loader(numbers(size), { batch, seed });
+    expect(make(0, 4)).toThrow(new UserError('numbers has no images to train on'));
+    expect(make(4, 0)).toThrow(new UserError('batch is 0; it must be an integer from 1'));
+    expect(make(4, 2, -1)).toThrow('seed is -1; it must be an integer from 0 to 2^53 - 1');
+  });
+
+  it('refuses a state from which the same batches cannot follow', () => {
+    const loader = new Loader(numbers(10), { batch: 3, seed: 1 });
+    const state = { epoch: 1, cursor: 3, seed: 1, batch: 3, size: 10 };
+    expect(() => {
+      loader.restore({ ...state, size: 12 });
+    }).toThrow(
+      new UserError(
+        'numbers has 10 images now and had 12 when the run was saved; the order of images cannot be continued, ' +
+          'so put the files back or start a new run',
+      ),
+    );
+    expect(() => {
+      loader.restore({ ...state, batch: 4 });
+    }).toThrow(
+      new UserError(
+        'batch is 3 now and was 4 when the run was saved; go on with 4 or start a new run',
+      ),
+    );
+    expect(() => {
+      loader.restore({ ...state, seed: 2 });
+    }).toThrow('seed is 1 now and was 2');
+    for (const cursor of [-3, 1, 9, NaN]) {
+      expect(() => {
+        loader.restore({ ...state, cursor });
+      }).toThrow(`the saved position in the data is damaged: epoch 1, image ${cursor} of 10`);
+    }
+    loader.restore(state);
+    expect(loader.state()).toEqual(state);
+  });
+});

@@ -59,8 +59,6 @@ export interface DriverManifest {
 
 const ENABLED = ['allow_unsafe_apis', 'vulkan_enable_f16_on_nvidia'];
 const DISABLED = ['timestamp_quantization'];
-const REMEDY =
-  'no GPU adapter was found: run `npm run setup`, which brings a software Vulkan driver';
 
 /**
  * A device does not keep its instance alive, and an instance that is collected takes the process down
@@ -80,7 +78,7 @@ export async function createInstance(options: PlatformOptions = {}): Promise<Pla
     disabled: [...new Set([...DISABLED, ...(options.disableToggles ?? [])])],
   };
   const vectorWidth = options.vectorWidth ?? 128;
-  const open = (driver: DriverInUse, remedy = REMEDY) => openDawn(driver, toggles, options, remedy);
+  const open = (driver: DriverInUse) => openDawn(driver, toggles, options);
 
   if (options.backend === 'null') return open({ kind: 'null', version: null, vectorWidth });
   prepareLavapipe(vectorWidth);
@@ -97,7 +95,8 @@ export async function createInstance(options: PlatformOptions = {}): Promise<Pla
       useCachedDriver(manifest);
       return open({ kind: choice, version: manifest.version, vectorWidth });
     }
-    const remedy = `the ${choice} driver is not in ${join(cacheDir(), 'drivers')}: run \`npm run setup -- --driver ${choice}\``;
+    const folder = join(cacheDir(), 'drivers');
+    const remedy = `the ${choice} driver is not in ${folder}: run \`${setupCommand(choice)}\``;
     return { ...(await open({ kind: 'null', version: null, vectorWidth })), adapters: [], remedy };
   }
 
@@ -116,7 +115,6 @@ async function openDawn(
   driver: DriverInUse,
   toggles: Toggles,
   options: PlatformOptions,
-  remedy: string,
 ): Promise<Platform> {
   installGlobals();
   const flags = [
@@ -128,6 +126,7 @@ async function openDawn(
   const gpu = create(flags);
   instances.add(gpu);
   const adapters = await listAdapters(gpu);
+  const remedy = `no GPU adapter was found: run \`${setupCommand()}\`, which brings a software Vulkan driver`;
   return { gpu, adapters, driver, toggles, remedy: adapters.length > 0 ? null : remedy };
 }
 
@@ -298,20 +297,27 @@ export function deferredPolls(): number {
 
 // ---- files, memory, cores -------------------------------------------------------------------------------------------
 
-let packageRoot: string | undefined;
-
 /** The text of a file below `kernels/`, e.g. `readText('matmul/1_naive.wgsl')`. Synchronous; throws if it is absent. */
 export function readText(pathInKernels: string): string {
-  packageRoot ??= findPackageRoot(dirname(fileURLToPath(import.meta.url)));
-  return readFileSync(join(packageRoot, 'kernels', pathInKernels), 'utf8');
+  return readFileSync(join(packageRoot(), 'kernels', pathInKernels), 'utf8');
 }
 
-/** The folder of package.json above `folder`: the same from src/gpu and from dist/gpu. */
-function findPackageRoot(folder: string): string {
-  if (existsSync(join(folder, 'package.json'))) return folder;
+let knownRoot: string | undefined;
+
+/** The folder of package.json above this file: the same from src/gpu and from dist/gpu. */
+function packageRoot(folder = dirname(fileURLToPath(import.meta.url))): string {
+  if (knownRoot !== undefined) return knownRoot;
+  if (existsSync(join(folder, 'package.json'))) return (knownRoot = folder);
   const parent = dirname(folder);
   if (parent === folder) throw new Error('wgsagan: no package.json above its own source files');
-  return findPackageRoot(parent);
+  return packageRoot(parent);
+}
+
+/** The command that brings a driver: npm's script in a clone, the file itself in an installed package. */
+function setupCommand(driver?: string): string {
+  const flag = driver === undefined ? '' : `--driver ${driver}`;
+  if (existsSync(join(packageRoot(), 'src'))) return `npm run setup ${flag && `-- ${flag}`}`.trim();
+  return `node ${join(packageRoot(), 'scripts', 'setup.mjs')} ${flag}`.trim();
 }
 
 /** The user's cache folder for drivers, shader binaries and generated data sets; not necessarily there yet. */

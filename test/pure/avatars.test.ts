@@ -133,7 +133,7 @@ describe('avatars', () => {
 
 describe('avatar styles', () => {
   it('are read from the source', () => {
-    expect(parseAvatarStyles('avatars')).toEqual(['thumbs']);
+    expect(parseAvatarStyles('avatars')).toEqual(['thumbs', 'pixel-art']);
     expect(parseAvatarStyles('avatars:thumbs,pixel-art')).toEqual(['thumbs', 'pixel-art']);
     expect(parseAvatarStyles('./avatars')).toBeUndefined();
   });

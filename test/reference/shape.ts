@@ -35,7 +35,8 @@ export function broadcastShape(a: Shape, b: Shape): number[] {
   for (let i = 0; i < rank; i++) {
     const x = a[i - rank + a.length] ?? 1;
     const y = b[i - rank + b.length] ?? 1;
-    if (x !== y && x !== 1 && y !== 1) throw new Error(`[${a}] and [${b}] do not broadcast`);
+    if (x !== y && x !== 1 && y !== 1)
+      throw new Error(`[${a.join(', ')}] and [${b.join(', ')}] do not broadcast`);
     out.push(x === 1 ? y : x);
   }
   return out;

@@ -50,8 +50,8 @@ function applyTransposed(w: Data, rows: number, cols: number, u: Data, r: Round)
 
 export function spectralNorm(o: SpectralNorm, r: Round): SpectralNormOutput {
   const { w, rows, cols, eps = 1e-12 } = o;
-  let u = Float64Array.from(o.u);
-  let v = Float64Array.from(o.v);
+  let u: Float64Array = Float64Array.from(o.u);
+  let v: Float64Array = Float64Array.from(o.v);
   if (o.training) {
     v = normalize(applyTransposed(w, rows, cols, u, r), eps, r);
     u = normalize(apply(w, rows, cols, v, r), eps, r);

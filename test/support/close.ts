@@ -68,7 +68,9 @@ export function expectTensorClose(
     actual.shape.length === reference.shape.length &&
     actual.shape.every((d, i) => d === reference.shape[i]);
   if (!same) {
-    throw new Error(`${what}: shape [${actual.shape}], expected [${reference.shape}]`);
+    throw new Error(
+      `${what}: shape [${actual.shape.join(', ')}], expected [${reference.shape.join(', ')}]`,
+    );
   }
   expectClose(actual.data, reference.data, budget, what);
 }

@@ -1,0 +1,29 @@
+// Finds the engine's modules: compiled in an installed package, TypeScript through tsx in a clone.
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath, pathToFileURL } from 'node:url';
+
+export const root = fileURLToPath(new URL('../..', import.meta.url));
+
+/** Is this a clone (it has its sources) and not an installed package? */
+export const isClone = existsSync(join(root, 'src'));
+
+let registered = false;
+
+/** Imports a module of the engine by its path below src, without extension: `load('cli/main')`. */
+export async function load(module) {
+  if (!isClone) return import(pathToFileURL(join(root, 'dist', `${module}.js`)).href);
+  if (!registered) {
+    const { register } = await import('tsx/esm/api');
+    register();
+    registered = true;
+    process.setSourceMapsEnabled(true);
+  }
+  return import(pathToFileURL(join(root, 'src', `${module}.ts`)).href);
+}
+
+/** Runs the command line in this process; resolves to its exit code. */
+export async function runCli(argv) {
+  const { main } = await load('cli/main');
+  return main(argv);
+}

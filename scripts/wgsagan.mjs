@@ -1,0 +1,5 @@
+#!/usr/bin/env node
+// The `wgsagan` command.
+import { runCli } from './lib/source.mjs';
+
+process.exitCode = await runCli(process.argv.slice(2));

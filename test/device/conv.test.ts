@@ -1,0 +1,168 @@
+import { describe, expect, test } from 'vitest';
+import type { Gpu } from '../../src/gpu/device.ts';
+import {
+  chooseConvDataGrad,
+  chooseConvForward,
+  chooseConvWeightGrad,
+  convDataGrad,
+  convDataGradLadder,
+  convForward,
+  convForwardLadder,
+  convWeightGrad,
+  convWeightGradLadder,
+} from '../../src/kernels/conv.ts';
+import type { ConvDims } from '../../src/kernels/conv.ts';
+import { canRun } from '../../src/kernels/kernel.ts';
+import { conv2d, conv2dBackward, convTranspose2d } from '../reference/conv.ts';
+import type { Conv2d } from '../reference/conv.ts';
+import { budget, f32, f64 } from '../reference/naive.ts';
+import { expectClose } from '../support/close.ts';
+import { openTestGpu } from '../support/device.ts';
+import { randomData } from '../support/random.ts';
+
+const gpu = await openTestGpu();
+
+type Pair = readonly [number, number];
+
+interface Case {
+  readonly N: number;
+  readonly C: number;
+  readonly K: number;
+  readonly size: Pair;
+  readonly window: Pair;
+  readonly stride?: Pair;
+  readonly pad?: Pair;
+}
+
+function dimsOf({ N, C, K, size, window, stride = [1, 1], pad = [0, 0] }: Case): ConvDims {
+  const out = (i: 0 | 1) => Math.floor((size[i] + 2 * pad[i] - window[i]) / stride[i]) + 1;
+  return {
+    ...{ N, C, H: size[0], W: size[1], K, R: window[0], S: window[1], OH: out(0), OW: out(1) },
+    ...{ strideH: stride[0], strideW: stride[1], padH: pad[0], padW: pad[1] },
+  };
+}
+
+const title = (d: ConvDims) =>
+  `N${d.N} ${d.C}→${d.K} ${d.H}×${d.W}→${d.OH}×${d.OW} window ${d.R}×${d.S}` +
+  ` stride ${d.strideH},${d.strideW} pad ${d.padH},${d.padW}`;
+
+const cases: readonly ConvDims[] = [
+  // SAGAN's own: halving, from a latent and to one number, 3×3, 1×1.
+  dimsOf({ N: 4, C: 3, K: 16, size: [16, 16], window: [4, 4], stride: [2, 2], pad: [1, 1] }),
+  dimsOf({ N: 2, C: 16, K: 24, size: [8, 8], window: [4, 4], stride: [2, 2], pad: [1, 1] }),
+  dimsOf({ N: 16, C: 24, K: 9, size: [4, 4], window: [4, 4] }),
+  dimsOf({ N: 4, C: 33, K: 1, size: [4, 4], window: [4, 4] }),
+  dimsOf({ N: 2, C: 12, K: 20, size: [8, 8], window: [3, 3], pad: [1, 1] }),
+  dimsOf({ N: 2, C: 16, K: 3, size: [8, 8], window: [1, 1] }),
+  dimsOf({ N: 4, C: 70, K: 66, size: [4, 4], window: [1, 1] }),
+  // Size 1 everywhere, odd and prime sizes, unequal sides.
+  dimsOf({ N: 1, C: 1, K: 1, size: [1, 1], window: [1, 1] }),
+  dimsOf({ N: 1, C: 1, K: 1, size: [1, 1], window: [3, 3], pad: [1, 1] }),
+  dimsOf({ N: 2, C: 5, K: 7, size: [1, 1], window: [3, 3], pad: [1, 1] }),
+  dimsOf({ N: 3, C: 5, K: 7, size: [3, 5], window: [1, 1] }),
+  dimsOf({ N: 1, C: 7, K: 5, size: [13, 11], window: [3, 5], pad: [1, 2] }),
+  dimsOf({ N: 2, C: 3, K: 5, size: [11, 7], window: [2, 3], stride: [2, 1], pad: [0, 1] }),
+  dimsOf({ N: 3, C: 2, K: 3, size: [10, 13], window: [5, 2], stride: [3, 2], pad: [2, 0] }),
+  dimsOf({ N: 1, C: 4, K: 4, size: [17, 17], window: [3, 3], stride: [3, 3], pad: [2, 1] }),
+  // The window is smaller than the stride: some phases meet no tap. Pixels that no window covers.
+  dimsOf({ N: 2, C: 3, K: 4, size: [9, 8], window: [2, 1], stride: [3, 3], pad: [0, 1] }),
+  dimsOf({ N: 2, C: 6, K: 5, size: [6, 6], window: [1, 1], stride: [2, 2] }),
+  dimsOf({ N: 2, C: 3, K: 2, size: [5, 5], window: [1, 1], pad: [1, 1] }),
+  // One output along an axis while the image is longer than the window.
+  dimsOf({ N: 2, C: 3, K: 4, size: [7, 6], window: [3, 2], stride: [9, 1] }),
+  // More than one tile in every direction, parts of unequal length.
+  dimsOf({ N: 5, C: 9, K: 71, size: [12, 15], window: [3, 3], pad: [1, 1] }),
+  dimsOf({ N: 16, C: 2, K: 3, size: [9, 9], window: [3, 3], stride: [2, 2], pad: [1, 1] }),
+];
+
+interface Inputs {
+  readonly reference: Conv2d;
+  readonly x: Float64Array;
+  readonly w: Float64Array;
+  readonly dy: Float64Array;
+  readonly biasK: Float64Array;
+  readonly biasC: Float64Array;
+}
+
+function inputsOf(d: ConvDims): Inputs {
+  const x = randomData(d.N * d.C * d.H * d.W, 1);
+  const w = randomData(d.K * d.C * d.R * d.S, 2);
+  const dy = randomData(d.N * d.K * d.OH * d.OW, 3);
+  const reference: Conv2d = {
+    ...{ x, w, N: d.N, C: d.C, H: d.H, W: d.W, K: d.K, R: d.R, S: d.S },
+    ...{ stride: [d.strideH, d.strideW], pad: [d.padH, d.padW] },
+  };
+  return { reference, x, w, dy, biasK: randomData(d.K, 4), biasC: randomData(d.C, 5) };
+}
+
+function upload(device: Gpu, data: Float64Array, label: string) {
+  const storage = device.alloc(4 * data.length, label);
+  device.write(storage, Float32Array.from(data));
+  return storage;
+}
+
+async function download(storage: ReturnType<Gpu['alloc']>) {
+  return new Float32Array(await gpu.read(storage));
+}
+
+/** Runs `body` and releases every buffer that it made. */
+async function scoped<T>(body: () => Promise<T>): Promise<T> {
+  const made: ReturnType<Gpu['alloc']>[] = [];
+  const result = gpu.scope(body, () => []);
+  const value = await result;
+  made.forEach((s) => gpu.release(s));
+  return value;
+}
+
+describe.each(cases.map((dims) => ({ name: title(dims), dims })))('$name', ({ dims }) => {
+  const { reference, x, w, dy, biasK, biasC } = inputsOf(dims);
+  const channels = (y: Float64Array, bias: Float64Array, area: number, r: (v: number) => number) =>
+    y.map((v, i) => r(v + bias[Math.floor(i / area) % bias.length]!));
+
+  test.each([false, true])('forward on every rung, bias %s', async (withBias) => {
+    const options = withBias ? { ...reference, bias: biasK } : reference;
+    const expected = conv2d(options, f64);
+    const allowed = budget(expected, conv2d(options, f32));
+    const rungs = convForwardLadder.filter((r) => r.fits(dims) && canRun(gpu, r.kernel));
+    expect(rungs).toContain(chooseConvForward(gpu, dims));
+    for (const rung of rungs) {
+      const out = gpu.alloc(4 * expected.length, 'y');
+      const bias = withBias ? upload(gpu, biasK, 'bias') : undefined;
+      rung.run(gpu, { x: upload(gpu, x, 'x'), w: upload(gpu, w, 'w'), out, bias, dims });
+      expectClose(await download(out), expected, allowed, rung.kernel.name);
+    }
+    expect(await gpu.brokenGuards()).toEqual([]);
+  });
+
+  test.each([false, true])('data gradient on every rung, bias %s', async (withBias) => {
+    const area = dims.H * dims.W;
+    const run = (r: (v: number) => number) => {
+      const { dx } = conv2dBackward(reference, dy, r);
+      return withBias ? channels(dx, biasC, area, r) : dx;
+    };
+    const expected = run(f64);
+    const allowed = budget(expected, run(f32));
+    const rungs = convDataGradLadder.filter((r) => r.fits(dims) && canRun(gpu, r.kernel));
+    expect(rungs).toContain(chooseConvDataGrad(gpu, dims));
+    for (const rung of rungs) {
+      const out = gpu.alloc(4 * expected.length, 'dx');
+      const bias = withBias ? upload(gpu, biasC, 'bias') : undefined;
+      rung.run(gpu, { dy: upload(gpu, dy, 'dy'), w: upload(gpu, w, 'w'), out, bias, dims });
+      expectClose(await download(out), expected, allowed, rung.kernel.name);
+    }
+    expect(await gpu.brokenGuards()).toEqual([]);
+  });
+
+  test('weight gradient on every rung', async () => {
+    const expected = conv2dBackward(reference, dy, f64).dw;
+    const allowed = budget(expected, conv2dBackward(reference, dy, f32).dw);
+    const rungs = convWeightGradLadder.filter((r) => r.fits(dims) && canRun(gpu, r.kernel));
+    expect(rungs).toContain(chooseConvWeightGrad(gpu, dims));
+    for (const rung of rungs) {
+      const out = gpu.alloc(4 * expected.length, 'dw');
+      rung.run(gpu, { x: upload(gpu, x, 'x'), dy: upload(gpu, dy, 'dy'), out, dims });
+      expectClose(await download(out), expected, allowed, rung.kernel.name);
+    }
+    expect(await gpu.brokenGuards()).toEqual([]);
+  });
+});

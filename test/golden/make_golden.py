@@ -1,0 +1,67 @@
+#!/usr/bin/env python3
+"""Writes the golden files beside this script: what PyTorch says about every family.
+
+    apt-get install python3-torch python3-numpy      # Debian 12: PyTorch 1.13, NumPy 1.24
+    /usr/bin/python3 test/golden/make_golden.py
+
+Every input is a float32 number. PyTorch computes in float64, and each result is rounded once to float32, so a golden
+value is within half an ulp of the exact one and what a test sees is the error of what it tests. Two runs write the same
+bytes.
+
+Layout. A file holds cases; tensor `T` of case `c` is stored as `c/T`, and the parameters of case `c` as JSON under the key
+`c` of `__metadata__`. Gradients are those of sum(y · dy): `dx` belongs to `x`. F32 unless said otherwise. Pairs are
+[vertical, horizontal]. Parameter names are those of test/reference.
+
+matmul            a b y dy da db                      M K N batchA batchB transA transB
+softmax           x y dy dx                           rows cols            (`logits_1e4` spans ±1e4)
+attention         q k v o lse dy dq dk dv             B Nq Nk DK DV scale channelMajor
+conv2d            x w [bias] y dy dx dw [dbias]       N C H W K R S stride pad
+conv_transpose2d  x w [bias] y dy dx dw [dbias]       N Cin H W Cout R S stride pad outputPad
+batch_norm        x [gamma beta] [runningMean runningVar] y dy dx [dgamma dbeta] [runningMeanAfter runningVarAfter]
+                                                      N C H W training eps momentum
+                  `calls_1`, `calls_2`, `calls_3`: one module called three times; then `calls_eval` in evaluation mode
+spectral_norm     weight_orig weight_u weight_v (before), dweight, and for calls i = 1…4 in training mode
+                  u{i} v{i} sigma{i} weight{i} grad{i}   grad{i} = d sum(weight{i} · dweight) / d weight_orig
+                  weight_eval grad_eval: a fifth call, in evaluation mode; u and v stay those of call 4
+                                                      kind rows cols dim shape eps
+pooling           x y dy dx                           kind ("max" | "avg") N C H W kernel stride pad
+resize            x y dy dx                           kind ("nearest" | "bilinear") N C H W, factor or P Q
+embedding         table index (I32) y dy dtable       V D
+activations       x y dy dx                           f (name in test/reference/pointwise.ts) [slope]
+arithmetic        a b y dy da db                      f shapeA shapeB
+reduce            x y dy dx                           f ("sum" | "mean" | "max") shape axes
+adam              p0 [n], g [steps, n], p m v [steps, n] after each step     lr beta1 beta2 eps weightDecay
+                  `groups_a` and `groups_b` are two parameter groups of one optimiser
+sgd               p0 [n], g [steps, n], p [steps, n] [buffer [n] after the last]
+                                                      lr momentum dampening nesterov weightDecay
+double_backward   inputs, dy, y, grad.T, second.T for every input T and for dy     inputs (their names) and the case's own
+                  grad.T = d sum(y · dy) / dT; second.T = d (Σ over inputs I of sum(grad.I²)) / dT
+self_attention_blocks
+                  x y dy attention [B, Nq, Nk], state (`query_conv.weight`, …, `gamma`), grad.x, grad.<parameter>,
+                  second.x, second.dy, second.<parameter> with second as in double_backward, over x and every parameter
+                                                      B C H W scale
+                  `plain`, `scaled`: query_conv, key_conv C → C/8, value_conv C → C, biases; y = gamma·o + x
+                  `paper`: theta, phi C → C/8, g C → C/2, o C/2 → C, no biases, 2×2 max pool of phi and g
+                  `paper_sn`: the same under spectral norm, one training forward; state is before it,
+                  and `after.<buffer>` are u and v behind it
+sagan_step        ten steps of a small SAGAN, batch 4, 16×16 colour; see `sagan_step` in golden_models.py. No case: tensors are
+                  g.start.<key> d.start.<key> g.final.<key> d.final.<key>   state dicts, num_batches_tracked as I64
+                  real [10, 4, 3, 16, 16], z_d z_g [10, 4, 16, 1, 1], d_loss g_loss [10]
+                  d.grad.<parameter> of the first D step, g.grad.<parameter> of the first G step
+                  fake [4, 3, 16, 16]: G(z_d[0]) in the first D step; d_real d_fake [4]: D's outputs there
+"""
+import sys
+
+sys.dont_write_bytecode = True  # no __pycache__ in the tree
+
+import golden_models as models
+import golden_ops as ops
+
+FAMILIES = [
+    ops.matmul, ops.softmax, ops.attention, ops.conv2d, ops.conv_transpose2d, ops.batch_norm, ops.spectral, ops.pooling,
+    ops.resize, ops.embedding, ops.activations, ops.arithmetic, ops.reduce,
+    models.adam, models.sgd, models.double_backward, models.self_attention_blocks, models.sagan_step,
+]
+
+if __name__ == '__main__':
+    print(f'{sum(family() for family in FAMILIES)} bytes in all')

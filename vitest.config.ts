@@ -1,0 +1,40 @@
+import { defineConfig } from 'vitest/config';
+import type { ProvidedContext } from 'vitest';
+import { readManifest } from './src/gpu/platform.ts';
+
+type Driver = ProvidedContext['driver'];
+
+const MINUTES = 60_000;
+
+/** The device layer runs on every software driver that set-up brought; where it brought none, on the system's own. */
+const software = (['lavapipe', 'swiftshader'] as const).filter((name) => readManifest(name));
+const drivers: readonly Driver[] = software.length > 0 ? software : ['auto'];
+
+const project = (name: string, folder: string, options: { driver: Driver; timeoutMs: number }) => ({
+  test: {
+    name,
+    include: [`test/${folder}/**/*.test.ts`],
+    provide: { driver: options.driver },
+    testTimeout: options.timeoutMs,
+    hookTimeout: options.timeoutMs,
+    pool: 'forks' as const,
+  },
+});
+
+const best = drivers[0] ?? 'auto';
+
+export default defineConfig({
+  test: {
+    // Software Vulkan uses all cores: tests side by side would only slow each other.
+    maxWorkers: 1,
+    fileParallelism: false,
+    projects: [
+      project('pure', 'pure', { driver: best, timeoutMs: MINUTES / 2 }),
+      ...drivers.map((driver) =>
+        project(`device-${driver}`, 'device', { driver, timeoutMs: 2 * MINUTES }),
+      ),
+      project('model', 'model', { driver: best, timeoutMs: 5 * MINUTES }),
+      project('e2e', 'e2e', { driver: best, timeoutMs: 10 * MINUTES }),
+    ],
+  },
+});

@@ -2,7 +2,7 @@ import type { Gpu } from '../gpu/device.ts';
 import type { Storage } from '../gpu/storage.ts';
 import { ceilDiv } from '../util/shape.ts';
 import { kernel, linearGrid } from './kernel.ts';
-import type { Dims } from './kernel.ts';
+import type { Dims, Grid } from './kernel.ts';
 import { reduce } from './reduce.ts';
 import { rowsForm, rowsGrid } from './rows.ts';
 import { powerOfTwoAbove, splitTerms } from './split.ts';
@@ -64,7 +64,7 @@ const finishRecord = {
   file: 'spectral/finish.wgsl',
   dims: ['n', 'm', 'parts', 'eps'],
   tile: { WG: 256 },
-  grid: () => [1, 1, 1],
+  grid: (): Grid => [1, 1, 1],
   flops: ({ n, parts }: Dims<'n' | 'parts'>) => (parts + 3) * n,
   bytes: ({ n, m, parts }: Dims<'n' | 'm' | 'parts'>) => 4 * ((parts + 2) * n + 2 * m),
   needs: { workgroupBytes: 1024 },

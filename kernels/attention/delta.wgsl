@@ -1,0 +1,35 @@
+// attention/delta — what the softmax of a query takes off its dP: one number a query, made before the backward passes.
+//
+//   out, dOut [B, Nq, DV]  →  delta [B, Nq] = Σ dOut·out over DV, equal to Σ P·dP over the keys     (CHANNEL: [B, DV, Nq])
+//
+// cost       2·B·Nq·DV flops, 2·B·Nq·DV floats.
+// after      Dao et al. 2022, appendix B.
+struct Params {
+  B: u32,
+  Nq: u32,
+  DV: u32,
+}
+
+const CHANNEL = true;
+const WG = 64u;
+
+@group(0) @binding(0) var<storage, read> out: array<f32>;
+@group(0) @binding(1) var<storage, read> dOut: array<f32>;
+@group(0) @binding(2) var<storage, read_write> delta: array<f32>;
+var<immediate> p: Params;
+
+@compute @workgroup_size(WG)
+fn main(@builtin(global_invocation_id) id: vec3u) {
+  let i = id.x;
+  let batch = id.y;
+  if (i >= p.Nq) {
+    return;
+  }
+  let start = select((batch * p.Nq + i) * p.DV, batch * p.DV * p.Nq + i, CHANNEL);
+  let step = select(1u, p.Nq, CHANNEL);
+  var sum = 0.0;
+  for (var e = 0u; e < p.DV; e++) {
+    sum = fma(out[start + e * step], dOut[start + e * step], sum);
+  }
+  delta[batch * p.Nq + i] = sum;
+}

@@ -1,0 +1,96 @@
+// conv/1x1_tiled — a 1×1 convolution is a matrix product for each image: no window, no border, no im2col.
+//
+//   forward     y[n]  [K, HW] = W [K, C] · x[n] [C, HW] (+ bias [K])
+//   data grad   dx[n] [C, HW] = Wᵀ · dy[n] [K, HW] (+ bias [C])     TRANSPOSED
+//   M rows come out, T are summed over; group.z = n.
+//
+// since 1    both operands are staged BK deep in workgroup memory; each float loaded serves BM or BN sums.
+// cost       2·N·M·T·HW flops; reads N·((HW/BN)·M·T + (M/BM)·T·HW) floats.
+// needs      BK·(BM + 1 + BN)·4 bytes of workgroup memory; any shape.
+
+const BM = 64u;
+const BN = 64u;
+const BK = 16u;
+const TM = 4u;
+const TN = 4u;
+const TX = BN / TN;
+const THREADS = BM * BN / (TM * TN);
+const TRANSPOSED = false;
+const BIAS = false;
+
+@group(0) @binding(0) var<storage, read> x: array<f32>;
+@group(0) @binding(1) var<storage, read> w: array<f32>;
+@group(0) @binding(2) var<storage, read> bias: array<f32>;
+@group(0) @binding(3) var<storage, read_write> y: array<f32>;
+
+struct Params {
+  N: u32,
+  M: u32,
+  T: u32,
+  HW: u32,
+}
+var<immediate> p: Params;
+
+var<workgroup> As: array<f32, BK * (BM + 1u)>; // [t][m]; the odd row length spreads the banks
+var<workgroup> Bs: array<f32, BK * BN>; // [t][column]
+
+@compute @workgroup_size(THREADS)
+fn main(
+  @builtin(workgroup_id) group: vec3u,
+  @builtin(local_invocation_index) local: u32,
+) {
+  let tx = local % TX;
+  let ty = local / TX;
+  var acc: array<array<f32, TN>, TM>;
+  let m0 = group.y * BM;
+  let column0 = group.x * BN;
+  let image = group.z * p.T * p.HW;
+  for (var t0 = 0u; t0 < p.T; t0 += BK) {
+    for (var e = local; e < BM * BK; e += THREADS) {
+      // Neighbouring threads read neighbouring weights in either layout.
+      let i = select(e / BK, e % BM, TRANSPOSED);
+      let d = select(e % BK, e / BM, TRANSPOSED);
+      let m = m0 + i;
+      let t = t0 + d;
+      let inside = m < p.M && t < p.T;
+      let at = select(m * p.T + t, t * p.M + m, TRANSPOSED);
+      let value = w[select(0u, at, inside)];
+      As[d * (BM + 1u) + i] = select(0.0, value, inside);
+    }
+    for (var e = local; e < BN * BK; e += THREADS) {
+      let t = t0 + e / BN;
+      let column = column0 + e % BN;
+      let inside = t < p.T && column < p.HW;
+      let value = x[select(0u, image + t * p.HW + column, inside)];
+      Bs[e] = select(0.0, value, inside);
+    }
+    workgroupBarrier(); // both tiles are whole
+    for (var t = 0u; t < BK; t++) {
+      var a: array<f32, TM>;
+      for (var i = 0u; i < TM; i++) {
+        a[i] = As[t * (BM + 1u) + ty * TM + i];
+      }
+      for (var j = 0u; j < TN; j++) {
+        let b = Bs[t * BN + tx + j * TX];
+        for (var i = 0u; i < TM; i++) {
+          acc[i][j] = fma(a[i], b, acc[i][j]);
+        }
+      }
+    }
+    workgroupBarrier(); // everyone has read them
+  }
+
+  for (var j = 0u; j < TN; j++) {
+    let column = column0 + tx + j * TX;
+    for (var i = 0u; i < TM; i++) {
+      let m = m0 + ty * TM + i;
+      if (m < p.M && column < p.HW) {
+        var value = acc[i][j];
+        if (BIAS) {
+          value += bias[m];
+        }
+        y[(group.z * p.M + m) * p.HW + column] = value;
+      }
+    }
+  }
+}

@@ -1,0 +1,151 @@
+// matmul/4_vec4 — rung 2's tiles in workgroup memory, rung 3's registers above them, four floats a load throughout.
+//
+//   A [batch, M, K] · B [batch, K, N]  →  out [batch, M, N], times alpha     (A [K, M] if TRANS_A, B [N, K] if TRANS_B)
+//
+// since 3    BM × BN outputs share their operands through workgroup memory. A is kept as vec4s along k and B as vec4s
+//            along n, so that four k cost a thread TM + TN vec4 reads and 4·TM·TN multiply-adds.
+// cost       2·M·N·K flops a batch; reads M·N·K·(1/BM + 1/BN) floats.
+// needs      (BM/TM)·(BN/TN) invocations, BK·(BM + BN)·4 bytes of workgroup memory plus padding. VEC_K, VEC_N: K, N and
+//            the batch strides are multiples of 4. Entry vec4 stores four at a time and needs VEC_N.
+struct Params {
+  M: u32,
+  N: u32,
+  K: u32,
+  batch: u32,
+  strideA: u32,
+  strideB: u32,
+  alpha: f32,
+}
+
+const TRANS_A = false;
+const TRANS_B = false;
+const VEC_K = false;
+const VEC_N = false;
+const BM = 64u;
+const BN = 64u;
+const BK = 16u;
+const TM = 4u;
+const TN = 4u;
+const WX = BN / TN;
+const WY = BM / TM;
+const THREADS = WX * WY;
+const TN4 = TN / 4u;
+const BK4 = BK / 4u;
+const BN4 = BN / 4u;
+// One vec4 more than a row of A, so that the rows of two threads do not meet in one bank.
+const PITCH = BK4 + 1u;
+
+alias Tile = array<array<vec4f, TN4>, TM>;
+
+@group(0) @binding(0) var<storage, read> a: array<vec4f>;
+@group(0) @binding(1) var<storage, read> b: array<vec4f>;
+@group(0) @binding(2) var<storage, read_write> out: array<f32>;
+@group(0) @binding(2) var<storage, read_write> out4: array<vec4f>;
+var<immediate> p: Params;
+
+// as_[m][k/4] = four k of one row;  bs[k][n/4] = four columns at one k
+var<workgroup> as_: array<vec4f, BM * PITCH>;
+var<workgroup> bs: array<vec4f, BK * BN4>;
+
+fn a_at(base: u32, row: u32, k: u32) -> f32 {
+  let i = base + select(row * p.K + k, k * p.M + row, TRANS_A);
+  return select(0.0, a[i >> 2u][i & 3u], row < p.M && k < p.K);
+}
+
+fn b_at(base: u32, k: u32, col: u32) -> f32 {
+  let i = base + select(k * p.N + col, col * p.K + k, TRANS_B);
+  return select(0.0, b[i >> 2u][i & 3u], k < p.K && col < p.N);
+}
+
+// Four k of one row, 0 outside.
+fn a_along_k(base: u32, row: u32, k: u32) -> vec4f {
+  if (VEC_K && !TRANS_A) {
+    return select(vec4f(), a[(base + row * p.K + k) >> 2u], row < p.M && k < p.K);
+  }
+  return vec4f(
+    a_at(base, row, k), a_at(base, row, k + 1u), a_at(base, row, k + 2u), a_at(base, row, k + 3u),
+  );
+}
+
+// Four columns at one k, 0 outside.
+fn b_along_n(base: u32, k: u32, col: u32) -> vec4f {
+  if (VEC_N && !TRANS_B) {
+    return select(vec4f(), b[(base + k * p.N + col) >> 2u], k < p.K && col < p.N);
+  }
+  return vec4f(
+    b_at(base, k, col), b_at(base, k, col + 1u), b_at(base, k, col + 2u), b_at(base, k, col + 3u),
+  );
+}
+
+fn product(group: vec3u, thread: u32) -> Tile {
+  let row0 = group.y * BM;
+  let col0 = group.x * BN;
+  let base_a = group.z * p.strideA;
+  let base_b = group.z * p.strideB;
+  let x = thread % WX;
+  let y = thread / WX;
+  var acc: Tile;
+  for (var k0 = 0u; k0 < p.K; k0 += BK) {
+    // Neighbouring threads take neighbouring addresses of whatever is stored.
+    for (var s = thread; s < BM * BK4; s += THREADS) {
+      let m = select(s / BK4, s % BM, TRANS_A);
+      let k4 = select(s % BK4, s / BM, TRANS_A);
+      as_[m * PITCH + k4] = a_along_k(base_a, row0 + m, k0 + 4u * k4);
+    }
+    for (var s = thread; s < BK * BN4; s += THREADS) {
+      let k = select(s / BN4, s % BK, TRANS_B);
+      let n4 = select(s % BN4, s / BK, TRANS_B);
+      bs[k * BN4 + n4] = b_along_n(base_b, k0 + k, col0 + 4u * n4);
+    }
+    workgroupBarrier(); // both tiles are complete
+    for (var k4 = 0u; k4 < BK4; k4++) {
+      var ak: array<vec4f, TM>;
+      for (var i = 0u; i < TM; i++) {
+        ak[i] = as_[(y * TM + i) * PITCH + k4];
+      }
+      for (var q = 0u; q < 4u; q++) {
+        for (var j = 0u; j < TN4; j++) {
+          let bk = bs[(4u * k4 + q) * BN4 + j * WX + x];
+          for (var i = 0u; i < TM; i++) {
+            acc[i][j] = fma(vec4f(ak[i][q]), bk, acc[i][j]);
+          }
+        }
+      }
+    }
+    workgroupBarrier(); // nobody reads the tiles any more
+  }
+  return acc;
+}
+
+// A thread's columns are TN4 groups of four, WX groups apart: its neighbours' loads and stores then touch.
+fn column(group: vec3u, thread: u32, j: u32) -> u32 {
+  return group.x * BN + 4u * (j * WX + thread % WX);
+}
+
+@compute @workgroup_size(THREADS)
+fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) thread: u32) {
+  let tile = product(group, thread);
+  let row = group.y * BM + (thread / WX) * TM;
+  for (var i = 0u; i < TM; i++) {
+    for (var j = 0u; j < TN; j++) {
+      let col = column(group, thread, j / 4u) + j % 4u;
+      if (row + i < p.M && col < p.N) {
+        out[(group.z * p.M + row + i) * p.N + col] = p.alpha * tile[i][j / 4u][j % 4u];
+      }
+    }
+  }
+}
+
+@compute @workgroup_size(THREADS)
+fn vec4(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) thread: u32) {
+  let tile = product(group, thread);
+  let row = group.y * BM + (thread / WX) * TM;
+  for (var i = 0u; i < TM; i++) {
+    for (var j = 0u; j < TN4; j++) {
+      let col = column(group, thread, j);
+      if (row + i < p.M && col < p.N) {
+        out4[((group.z * p.M + row + i) * p.N + col) >> 2u] = p.alpha * tile[i][j];
+      }
+    }
+  }
+}

@@ -1,0 +1,74 @@
+// norm/dx — the gradient of the input of batch norm in training, through the statistics.
+//
+//   x, dy [N, C, L] · mean, invStd, gamma, dgamma, dbeta [C]  →  dx [N, C, L]
+//   dx = gamma·invStd·(dy − mean(dy) − x̂·mean(dy·x̂)),   mean(dy) = dbeta/(N·L),   mean(dy·x̂) = dgamma/(N·L)
+//
+// grid       ROWS as in norm/apply.
+// entries    `scalar`, and `quads` (one vec4 along L a thread) for L a multiple of 4.
+// cost       6·n flops;  reads 2·n, writes n floats.
+// needs      without SCALE the caller binds any [C] tensor in the place of gamma; it is not read.
+const SCALE = true;
+const ROWS = 1u;
+const WG = 64u;
+
+struct Params { N: u32, C: u32, L: u32, share: f32 } // share = 1/(N·L)
+var<immediate> p: Params;
+
+@group(0) @binding(0) var<storage, read> x: array<f32>;
+@group(0) @binding(1) var<storage, read> dy: array<f32>;
+@group(0) @binding(2) var<storage, read> mean: array<f32>;
+@group(0) @binding(3) var<storage, read> invStd: array<f32>;
+@group(0) @binding(4) var<storage, read> gamma: array<f32>;
+@group(0) @binding(5) var<storage, read> dgamma: array<f32>;
+@group(0) @binding(6) var<storage, read> dbeta: array<f32>;
+@group(0) @binding(7) var<storage, read_write> dx: array<f32>;
+@group(0) @binding(0) var<storage, read> xQuads: array<vec4f>;
+@group(0) @binding(1) var<storage, read> dyQuads: array<vec4f>;
+@group(0) @binding(7) var<storage, read_write> dxQuads: array<vec4f>;
+
+struct Place { row: u32, column: u32, inside: bool }
+
+fn placeOf(group: vec3u, groups: vec3u, local: u32, units: u32) -> Place {
+  if (ROWS == 1u) {
+    let row = group.z * groups.y + group.y;
+    let column = group.x * WG + local;
+    return Place(row, column, row < p.N * p.C && column < units);
+  }
+  let i = (group.y * groups.x + group.x) * WG + local;
+  let row = i / units;
+  return Place(row, i - row * units, row < p.N * p.C);
+}
+
+fn gradient(v: vec4f, g: vec4f, c: u32) -> vec4f {
+  let inv = invStd[c];
+  var scale = inv;
+  if (SCALE) { scale *= gamma[c]; }
+  let hat = (v - mean[c]) * inv;
+  return scale * (g - dbeta[c] * p.share - hat * (dgamma[c] * p.share));
+}
+
+@compute @workgroup_size(WG)
+fn scalar(
+  @builtin(workgroup_id) group: vec3u,
+  @builtin(num_workgroups) groups: vec3u,
+  @builtin(local_invocation_index) local: u32,
+) {
+  let at = placeOf(group, groups, local, p.L);
+  if (at.inside) {
+    let i = at.row * p.L + at.column;
+    dx[i] = gradient(vec4f(x[i]), vec4f(dy[i]), at.row % p.C).x;
+  }
+}
+
+@compute @workgroup_size(WG)
+fn quads(
+  @builtin(workgroup_id) group: vec3u,
+  @builtin(num_workgroups) groups: vec3u,
+  @builtin(local_invocation_index) local: u32,
+) {
+  let at = placeOf(group, groups, local, p.L / 4u);
+  if (at.inside) {
+    let i = at.row * (p.L / 4u) + at.column;
+    dxQuads[i] = gradient(xQuads[i], dyQuads[i], at.row % p.C);
+  }
+}

@@ -1,0 +1,83 @@
+// norm/grads_thread — the two sums of a channel that every gradient of batch norm needs; a part a thread.
+//
+//   x, dy [N, C, L] · mean, invStd [C]  →  sums [parts, C, 2]:  Σ dy  and  Σ dy·(x − mean)·invStd
+//
+// grid       parts·C threads; part p takes C0 images from C0·⌊p/P1⌋ and C1 positions from C1·(p mod P1).
+// entries    `scalar`: any L.  `quads`: L and C1 multiples of 4.
+// cost       4·n flops;  reads 2·n floats.
+const WG = 16u;
+
+struct Params { N: u32, C: u32, L: u32, C0: u32, C1: u32, P1: u32, parts: u32 }
+var<immediate> p: Params;
+
+@group(0) @binding(0) var<storage, read> x: array<f32>;
+@group(0) @binding(1) var<storage, read> dy: array<f32>;
+@group(0) @binding(2) var<storage, read> mean: array<f32>;
+@group(0) @binding(3) var<storage, read> invStd: array<f32>;
+@group(0) @binding(4) var<storage, read_write> sums: array<vec2f>;
+@group(0) @binding(0) var<storage, read> xQuads: array<vec4f>;
+@group(0) @binding(1) var<storage, read> dyQuads: array<vec4f>;
+
+struct Span { c: u32, from0: u32, to0: u32, from1: u32, to1: u32 }
+
+fn spanOf(t: u32) -> Span {
+  let part = t / p.C;
+  let part0 = part / p.P1;
+  let part1 = part - part0 * p.P1;
+  return Span(
+    t - part * p.C,
+    part0 * p.C0, min(p.N, (part0 + 1u) * p.C0),
+    part1 * p.C1, min(p.L, (part1 + 1u) * p.C1),
+  );
+}
+
+@compute @workgroup_size(WG)
+fn scalar(
+  @builtin(workgroup_id) group: vec3u,
+  @builtin(num_workgroups) groups: vec3u,
+  @builtin(local_invocation_index) local: u32,
+) {
+  let t = (group.y * groups.x + group.x) * WG + local;
+  if (t >= p.parts * p.C) { return; }
+  let s = spanOf(t);
+  let average = mean[s.c];
+  var total = vec2f(0.0);
+  for (var n = s.from0; n < s.to0; n++) {
+    let row = (n * p.C + s.c) * p.L;
+    var sum = vec2f(0.0);
+    for (var i = s.from1; i < s.to1; i++) {
+      let g = dy[row + i];
+      sum += vec2f(g, g * (x[row + i] - average));
+    }
+    total += sum;
+  }
+  sums[t] = total * vec2f(1.0, invStd[s.c]);
+}
+
+@compute @workgroup_size(WG)
+fn quads(
+  @builtin(workgroup_id) group: vec3u,
+  @builtin(num_workgroups) groups: vec3u,
+  @builtin(local_invocation_index) local: u32,
+) {
+  let t = (group.y * groups.x + group.x) * WG + local;
+  if (t >= p.parts * p.C) { return; }
+  let s = spanOf(t);
+  let average = mean[s.c];
+  var total = vec4f(0.0);
+  var totalHat = vec4f(0.0);
+  for (var n = s.from0; n < s.to0; n++) {
+    let row = (n * p.C + s.c) * (p.L / 4u);
+    var sum = vec4f(0.0);
+    var sumHat = vec4f(0.0);
+    for (var i = s.from1 / 4u; i < s.to1 / 4u; i++) {
+      let g = dyQuads[row + i];
+      sum += g;
+      sumHat += g * (xQuads[row + i] - average);
+    }
+    total += sum;
+    totalHat += sumHat;
+  }
+  let one = vec4f(1.0);
+  sums[t] = vec2f(dot(total, one), dot(totalHat, one) * invStd[s.c]);
+}

@@ -1,0 +1,74 @@
+// softmax/1_naive — one thread goes over its row three times: maximum, exponentials and their sum, division.
+//
+//   forward    x [rows, cols]  →  out [rows, cols] = exp(x - max) / Σ exp(x - max)
+//   backward   y, dy [rows, cols]  →  dx [rows, cols] = y · (dy - Σ y·dy)
+//
+// cost       forward 5·rows·cols flops, backward 4·rows·cols; forward moves 6 floats an element, backward 5.
+// needs      nothing. The maximum is taken off first, so that logits of any size give exponents of at most 0.
+struct Params {
+  rows: u32,
+  cols: u32,
+}
+
+const WG = 16u;
+// Lowest start of a maximum; its product with log2(e) is still finite.
+const LOWEST = -1e38;
+
+@group(0) @binding(0) var<storage, read> x: array<f32>;
+@group(0) @binding(1) var<storage, read_write> out: array<f32>;
+
+@group(0) @binding(0) var<storage, read> y: array<f32>;
+@group(0) @binding(1) var<storage, read> dy: array<f32>;
+@group(0) @binding(2) var<storage, read_write> dx: array<f32>;
+
+var<immediate> p: Params;
+
+fn row_of(group: vec3u, groups: vec3u, thread: u32) -> u32 {
+  return (group.y * groups.x + group.x) * WG + thread;
+}
+
+@compute @workgroup_size(WG)
+fn forward(
+  @builtin(workgroup_id) group: vec3u,
+  @builtin(num_workgroups) groups: vec3u,
+  @builtin(local_invocation_index) thread: u32,
+) {
+  let row = row_of(group, groups, thread);
+  if (row >= p.rows) {
+    return;
+  }
+  let start = row * p.cols;
+  var m = LOWEST;
+  for (var j = 0u; j < p.cols; j++) {
+    m = max(m, x[start + j]);
+  }
+  var l = 0.0;
+  for (var j = 0u; j < p.cols; j++) {
+    let e = exp(x[start + j] - m);
+    out[start + j] = e;
+    l += e;
+  }
+  for (var j = 0u; j < p.cols; j++) {
+    out[start + j] /= l;
+  }
+}
+
+@compute @workgroup_size(WG)
+fn backward(
+  @builtin(workgroup_id) group: vec3u,
+  @builtin(num_workgroups) groups: vec3u,
+  @builtin(local_invocation_index) thread: u32,
+) {
+  let row = row_of(group, groups, thread);
+  if (row >= p.rows) {
+    return;
+  }
+  let start = row * p.cols;
+  var sum = 0.0;
+  for (var j = 0u; j < p.cols; j++) {
+    sum = fma(y[start + j], dy[start + j], sum);
+  }
+  for (var j = 0u; j < p.cols; j++) {
+    dx[start + j] = y[start + j] * (dy[start + j] - sum);
+  }
+}

@@ -1,0 +1,184 @@
+/** The records of kernels/conv: bindings, dims, grids and costs. `conv.ts` chooses among them and runs them. */
+import { ceilDiv } from '../util/shape.ts';
+import { kernel, linearGrid } from './kernel.ts';
+import type { Dims, Grid } from './kernel.ts';
+
+/**
+ * Sizes of a forward convolution x[N,C,H,W] * w[K,C,R,S] → y[N,K,OH,OW], zero padding, no dilation, no groups. Its data
+ * gradient, its weight gradient and the transposed convolution are described by the same record.
+ */
+export interface ConvDims {
+  readonly N: number;
+  readonly C: number;
+  readonly H: number;
+  readonly W: number;
+  readonly K: number;
+  readonly R: number;
+  readonly S: number;
+  readonly OH: number;
+  readonly OW: number;
+  readonly strideH: number;
+  readonly strideW: number;
+  readonly padH: number;
+  readonly padW: number;
+}
+
+const imageDims = ['N', 'C', 'H', 'W', 'K', 'R', 'S', 'OH', 'OW'] as const;
+const convDims = [...imageDims, 'strideH', 'strideW', 'padH', 'padW'] as const;
+
+const multiplyAdds = ({ N, K, OH, OW, C, R, S }: Dims<keyof ConvDims>) =>
+  N * K * OH * OW * C * R * S;
+
+const convCost = {
+  flops: (dims: Dims<keyof ConvDims>) => 2 * multiplyAdds(dims),
+  bytes: ({ N, C, H, W, K, R, S, OH, OW }: Dims<keyof ConvDims>) =>
+    4 * (N * C * H * W + K * C * R * S + N * K * OH * OW),
+};
+
+/** 16×16 threads and the two tiles of BK × 64 floats (one with rows of 65). */
+const tiledNeeds = { invocations: 256, workgroupBytes: 16 * (65 + 64) * 4 };
+
+type TileOf = (name: string) => number;
+
+// ---- one thread an output -------------------------------------------------------------------------------------------
+
+export const forwardDirect = kernel({
+  file: 'conv/forward_1_direct.wgsl',
+  tensors: ['x', 'w', 'bias', 'y'],
+  dims: convDims,
+  grid: ({ N, K, OH, OW }, tile) => linearGrid(N * K * OH * OW, tile('WG')),
+  ...convCost,
+});
+
+export const dataGradDirect = kernel({
+  file: 'conv/data_grad_1_direct.wgsl',
+  tensors: ['dy', 'w', 'bias', 'dx'],
+  dims: convDims,
+  grid: ({ N, C, H, W }, tile) => linearGrid(N * C * H * W, tile('WG')),
+  ...convCost,
+});
+
+export const weightGradDirect = kernel({
+  file: 'conv/weight_grad_1_direct.wgsl',
+  tensors: ['x', 'dy', 'dw'],
+  dims: convDims,
+  grid: ({ K, C, R, S }, tile) => linearGrid(K * C * R * S, tile('WG')),
+  ...convCost,
+});
+
+// ---- registers only, for software adapters --------------------------------------------------------------------------
+
+export const gather = kernel({
+  file: 'conv/2_gather.wgsl',
+  tensors: ['u', 'x', 'taps', 'columns', 'spans', 'bias', 'out'],
+  dims: ['M', 'uStride', 'outStride', 'blocks', 'P', 'T', 'reads'],
+  grid: ({ M, blocks }, tile): Grid => {
+    const [x, y] = linearGrid(blocks, 1);
+    return [ceilDiv(M, tile('TM')), x, y];
+  },
+  flops: ({ M, P, T }) => 2 * M * P * T,
+  bytes: ({ M, P, reads }) => 4 * (reads + M * P),
+});
+
+export const frame = kernel({
+  file: 'conv/frame.wgsl',
+  tensors: ['x', 'out'],
+  dims: ['planes', 'H', 'W', 'FH', 'FW', 'top', 'left'],
+  grid: ({ planes, FH, FW }, tile) => linearGrid(ceilDiv(planes * FH * FW, 4), tile('WG')),
+  flops: () => 0,
+  bytes: ({ planes, H, W, FH, FW }) => 4 * planes * (H * W + FH * FW),
+});
+
+export const sumParts = kernel({
+  file: 'conv/sum_parts.wgsl',
+  tensors: ['parts', 'out'],
+  dims: ['n4', 'PARTS'],
+  grid: ({ n4 }, tile) => linearGrid(n4, tile('WG')),
+  flops: ({ n4, PARTS }) => 4 * n4 * (PARTS - 1),
+  bytes: ({ n4, PARTS }) => 16 * n4 * (PARTS + 1),
+});
+
+export const pointwiseRegisters = kernel({
+  file: 'conv/1x1_registers.wgsl',
+  tensors: ['x', 'w', 'bias', 'y'],
+  dims: ['N', 'M', 'T', 'HW4'],
+  grid: ({ N, M, HW4 }, tile): Grid => {
+    const [x, y] = linearGrid(N * HW4, tile('WG') * tile('TN'));
+    return [ceilDiv(M, tile('TM')), x, y];
+  },
+  flops: ({ N, M, T, HW4 }) => 8 * N * M * T * HW4,
+  bytes: ({ N, M, T, HW4 }) => 4 * (4 * N * HW4 * (M + T) + M * T),
+});
+
+export const pointwiseWeightGradRegisters = kernel({
+  file: 'conv/1x1_weight_grad_registers.wgsl',
+  tensors: ['x', 'dy', 'parts'],
+  dims: ['N', 'C', 'K', 'HW4', 'chunk', 'stride'],
+  grid: ({ N, C, K, chunk }, tile): Grid => [
+    ceilDiv(K, tile('TM')),
+    ceilDiv(C, tile('WG') * tile('TN')),
+    ceilDiv(N, chunk),
+  ],
+  flops: ({ N, C, K, HW4 }) => 8 * N * C * K * HW4,
+  bytes: ({ N, C, K, HW4 }) => 4 * (4 * N * HW4 * (C + K) + C * K),
+});
+
+// ---- workgroup tiles, for GPUs --------------------------------------------------------------------------------------
+
+export const forwardTiled = kernel({
+  file: 'conv/forward_3_tiled.wgsl',
+  tensors: ['x', 'w', 'bias', 'y'],
+  dims: convDims,
+  grid: ({ N, K, OH, OW }, tile) => tiles(tile, { M: K, P: N * OH * OW, depth: 1 }),
+  ...convCost,
+  needs: tiledNeeds,
+});
+
+export const dataGradTiled = kernel({
+  file: 'conv/data_grad_3_tiled.wgsl',
+  tensors: ['dy', 'w', 'bias', 'dx'],
+  dims: convDims,
+  grid: ({ N, C, H, W, strideH, strideW }, tile) =>
+    tiles(tile, {
+      M: C,
+      P: N * ceilDiv(H, strideH) * ceilDiv(W, strideW),
+      depth: strideH * strideW,
+    }),
+  ...convCost,
+  needs: tiledNeeds,
+});
+
+export const weightGradTiled = kernel({
+  file: 'conv/weight_grad_3_tiled.wgsl',
+  tensors: ['x', 'dy', 'parts'],
+  dims: [...convDims, 'chunk', 'stride'],
+  grid: ({ N, K, C, R, S, OH, OW, chunk }, tile) =>
+    tiles(tile, { M: K, P: C * R * S, depth: ceilDiv(N * OH * OW, chunk) }),
+  ...convCost,
+  needs: tiledNeeds,
+});
+
+export const pointwiseTiled = kernel({
+  file: 'conv/1x1_tiled.wgsl',
+  tensors: ['x', 'w', 'bias', 'y'],
+  dims: ['N', 'M', 'T', 'HW'],
+  grid: ({ N, M, HW }, tile) => tiles(tile, { M, P: HW, depth: N }),
+  flops: ({ N, M, T, HW }) => 2 * N * M * T * HW,
+  bytes: ({ N, M, T, HW }) => 4 * (N * HW * (M + T) + M * T),
+  needs: tiledNeeds,
+});
+
+export const pointwiseWeightGradTiled = kernel({
+  file: 'conv/1x1_weight_grad_tiled.wgsl',
+  tensors: ['x', 'dy', 'parts'],
+  dims: ['N', 'C', 'K', 'HW', 'chunk', 'stride'],
+  grid: ({ N, C, K, HW, chunk }, tile) =>
+    tiles(tile, { M: K, P: C, depth: ceilDiv(N * HW, chunk) }),
+  flops: ({ N, C, K, HW }) => 2 * N * C * K * HW,
+  bytes: ({ N, C, K, HW }) => 4 * (N * HW * (C + K) + C * K),
+  needs: tiledNeeds,
+});
+
+function tiles(tile: TileOf, { M, P, depth }: { M: number; P: number; depth: number }): Grid {
+  return [ceilDiv(P, tile('BN')), ceilDiv(M, tile('BM')), depth];
+}

@@ -1,4 +1,4 @@
-// attention/2_registers — a thread owns TR queries and lets every key and value pass by once; no N×N map.
+// attention/2_registers — a thread owns four queries and lets every key and value pass by once; no N×N map.
 //
 //   Q [B, Nq, DK] · K [B, Nk, DK] · V [B, Nk, DV]  →  out [B, Nq, DV], lse [B, Nq]     (CHANNEL: [B, dims, positions])
 //   s = scale·QKᵀ,  out = softmax(s)·V,  lse = log Σ exp(s), kept for the backward pass
@@ -6,9 +6,10 @@
 // since 1    the scores of PB keys live in registers: softmax runs online, m is the maximum so far, l the sum of
 //            exp(s - m), and acc is put right when m grows. Keys and values have the same address for every thread of a
 //            workgroup, so a CPU driver loads them once for all lanes. No barrier, no workgroup memory.
-// cost       2·B·Nq·Nk·(DK + DV) flops; reads (Nq / (WG·TR))·Nk·(DK + DV) floats a batch from the cache.
+// cost       2·B·Nq·Nk·(DK + DV) flops; reads Nq / (4·WG)·Nk·(DK + DV) floats a batch from the cache.
 // needs      any sizes. TD dims of Q are kept in registers, those past it are read again; TV columns of V in a pass, and
-//            group.z takes the next TV. ALIGNED: Nq, Nk, DK, DV are multiples of 4; MASKED: Nk is no multiple of PB.
+//            group.z takes the next TV. ALIGNED: Nq, Nk, DK, DV are multiples of 4; MASKED: Nk is no multiple of PB;
+//            DEEP: DK > TD.
 // after      Milakov & Gimelshein 2018 (online softmax); Dao et al. 2022.
 struct Params {
   B: u32,
@@ -22,8 +23,8 @@ struct Params {
 const CHANNEL = true;
 const ALIGNED = false;
 const MASKED = true;
+const DEEP = false;
 const WG = 4u;
-const TR = 4u;
 const PB = 8u;
 const TD = 8u;
 const TV = 64u;
@@ -45,17 +46,27 @@ fn place(batch: u32, n: u32, d: u32, N: u32, D: u32) -> u32 {
   return select((batch * N + n) * D + d, (batch * D + d) * N + n, CHANNEL);
 }
 
-// Four dims of one position, 0 where there is no such dim.
-fn q_four(batch: u32, n: u32, d: u32) -> vec4f {
-  var x = vec4f();
-  for (var c = 0u; c < 4u; c++) {
-    let i = place(batch, min(n, p.Nq - 1u), min(d + c, p.DK - 1u), p.Nq, p.DK);
-    x[c] = select(0.0, q[i >> 2u][i & 3u], d + c < p.DK);
+// Four positions by four dims, a column a dim; 0 where there is no such dim. Positions past the end repeat the last.
+fn q_block(batch: u32, n: u32, d: u32) -> mat4x4f {
+  if (ALIGNED) {
+    let i = place(batch, min(n, p.Nq - 4u), min(d, p.DK - 4u), p.Nq, p.DK) >> 2u;
+    let step = select(p.DK, p.Nq, CHANNEL) >> 2u;
+    let m = mat4x4f(q[i], q[i + step], q[i + 2u * step], q[i + 3u * step]);
+    if (CHANNEL) {
+      return m;
+    }
+    return transpose(m);
   }
-  return x;
+  var m = mat4x4f();
+  for (var c = 0u; c < 4u; c++) {
+    for (var r = 0u; r < 4u; r++) {
+      let i = place(batch, min(n + r, p.Nq - 1u), min(d + c, p.DK - 1u), p.Nq, p.DK);
+      m[c][r] = select(0.0, q[i >> 2u][i & 3u], d + c < p.DK);
+    }
+  }
+  return m;
 }
 
-// Column c: four positions from n, at dim d + c; 0 where there is no such dim. Positions past the end repeat the last.
 fn k_block(batch: u32, n: u32, d: u32) -> mat4x4f {
   if (ALIGNED) {
     let i = place(batch, min(n, p.Nk - 4u), min(d, p.DK - 4u), p.Nk, p.DK) >> 2u;
@@ -96,18 +107,23 @@ fn v_block(batch: u32, n: u32, d: u32) -> mat4x4f {
   return m;
 }
 
-// acc + m·x: four fused multiply-adds of columns.
-fn plus(acc: vec4f, m: mat4x4f, x: vec4f) -> vec4f {
-  let low = fma(m[1], vec4f(x.y), fma(m[0], vec4f(x.x), acc));
-  return fma(m[3], vec4f(x.w), fma(m[2], vec4f(x.z), low));
-}
-
-fn total(x: vec4f) -> f32 {
-  return (x.x + x.y) + (x.z + x.w);
+// acc + m·x, each column four fused multiply-adds.
+fn plus(acc: mat4x4f, m: mat4x4f, x: mat4x4f) -> mat4x4f {
+  var sum = acc;
+  for (var t = 0u; t < 4u; t++) {
+    for (var c = 0u; c < 4u; c++) {
+      sum[t] = fma(m[c], vec4f(x[t][c]), sum[t]);
+    }
+  }
+  return sum;
 }
 
 fn largest(x: vec4f) -> f32 {
   return max(max(x.x, x.y), max(x.z, x.w));
+}
+
+fn total(x: vec4f) -> f32 {
+  return (x.x + x.y) + (x.z + x.w);
 }
 
 // Keys past the end get no weight.
@@ -121,68 +137,62 @@ fn masked(s: vec4f, j: u32) -> vec4f {
 @compute @workgroup_size(WG)
 fn forward(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
   let batch = group.y;
-  let i0 = group.x * WG * TR + lane;
+  let i0 = 4u * (group.x * WG + lane);
   let e0 = group.z * TV;
 
-  var qs: array<array<vec4f, TD4>, TR>;
-  var m: array<f32, TR>;
-  var l: array<f32, TR>;
-  var acc: array<array<vec4f, TV4>, TR>;
-  for (var t = 0u; t < TR; t++) {
-    m[t] = LOWEST;
-    for (var d = 0u; d < TD4; d++) {
-      qs[t][d] = q_four(batch, i0 + t * WG, 4u * d);
-    }
+  // A column is a query: its dims in qs and acc, its keys in s.
+  var qs: array<mat4x4f, TD4>;
+  for (var d = 0u; d < TD4; d++) {
+    qs[d] = transpose(q_block(batch, i0, 4u * d));
   }
+  var m = vec4f(LOWEST);
+  var l = vec4f();
+  var acc: array<mat4x4f, TV4>;
 
   for (var j = 0u; j < p.Nk; j += PB) {
-    var s = array<array<vec4f, PB4>, TR>();
+    // Without the initial value Dawn 0.6.2 keeps what the round before left.
+    var s = array<mat4x4f, PB4>();
     for (var c = 0u; c < PB4; c++) {
       for (var d = 0u; d < TD4; d++) {
-        let ks = k_block(batch, j + 4u * c, 4u * d);
-        for (var t = 0u; t < TR; t++) {
-          s[t][c] = plus(s[t][c], ks, qs[t][d]);
-        }
+        s[c] = plus(s[c], k_block(batch, j + 4u * c, 4u * d), qs[d]);
       }
-      for (var d = TD; d < p.DK; d += 4u) {
-        let ks = k_block(batch, j + 4u * c, d);
-        for (var t = 0u; t < TR; t++) {
-          s[t][c] = plus(s[t][c], ks, q_four(batch, i0 + t * WG, d));
+      if (DEEP) {
+        for (var d = TD; d < p.DK; d += 4u) {
+          s[c] = plus(s[c], k_block(batch, j + 4u * c, d), transpose(q_block(batch, i0, d)));
         }
       }
     }
-    for (var t = 0u; t < TR; t++) {
-      var top = m[t];
-      for (var c = 0u; c < PB4; c++) {
-        s[t][c] = masked(p.scale * s[t][c], j + 4u * c);
-        top = max(top, largest(s[t][c]));
+    var top = m;
+    for (var c = 0u; c < PB4; c++) {
+      for (var t = 0u; t < 4u; t++) {
+        s[c][t] = masked(p.scale * s[c][t], j + 4u * c);
+        top[t] = max(top[t], largest(s[c][t]));
       }
-      let shrink = exp(m[t] - top);
-      m[t] = top;
-      l[t] *= shrink;
-      for (var c = 0u; c < PB4; c++) {
-        s[t][c] = exp(s[t][c] - top);
-        l[t] += total(s[t][c]);
-      }
-      for (var e = 0u; e < TV4; e++) {
-        acc[t][e] *= shrink;
+    }
+    let shrink = exp(m - top);
+    m = top;
+    l *= shrink;
+    for (var c = 0u; c < PB4; c++) {
+      for (var t = 0u; t < 4u; t++) {
+        s[c][t] = exp(s[c][t] - top[t]);
+        l[t] += total(s[c][t]);
       }
     }
     for (var e = 0u; e < TV4; e++) {
+      for (var t = 0u; t < 4u; t++) {
+        acc[e][t] *= shrink[t];
+      }
       for (var c = 0u; c < PB4; c++) {
-        let vs = transpose(v_block(batch, j + 4u * c, e0 + 4u * e));
-        for (var t = 0u; t < TR; t++) {
-          acc[t][e] = plus(acc[t][e], vs, s[t][c]);
-        }
+        acc[e] = plus(acc[e], transpose(v_block(batch, j + 4u * c, e0 + 4u * e)), s[c]);
       }
     }
   }
 
-  for (var t = 0u; t < TR; t++) {
-    let i = i0 + t * WG;
+  for (var t = 0u; t < 4u; t++) {
+    let i = i0 + t;
     for (var e = 0u; e < TV; e++) {
       if (i < p.Nq && e0 + e < p.DV) {
-        out[place(batch, i, e0 + e, p.Nq, p.DV)] = acc[t][e / 4u][e % 4u] / l[t];
+        out[place(batch, i, e0 + e, p.Nq, p.DV)] = acc[e / 4u][t][e % 4u] / l[t];
       }
     }
     if (i < p.Nq && group.z == 0u) {

@@ -1,14 +1,14 @@
 // attention/2_registers_backward — the map is made again from lse, a block at a time; nothing is added by two threads.
 //
 //   delta [B, Nq] = Σ dOut·out = Σ P·dP comes from delta.wgsl                                  (CHANNEL: [B, dims, positions])
-//   queries Q, K, V, dOut, lse, delta  →  dq:   a thread owns TR queries, keys pass by
-//   keys    Q, K, V, dOut, lse, delta  →  dk, dv:   a thread owns TR keys, queries pass by
+//   queries Q, K, V, dOut, lse, delta  →  dq:   a thread owns four queries, keys pass by
+//   keys    Q, K, V, dOut, lse, delta  →  dk, dv:   a thread owns four keys, queries pass by
 //   P = exp(s - lse),  dP = dOut·Vᵀ,  dS = scale·P·(dP - delta),  dq = dS·K,  dk = dSᵀ·Q,  dv = Pᵀ·dOut
 //
 // cost       2·B·Nq·Nk·(2·DK + DV) flops for queries, 2·B·Nq·Nk·(2·DK + 2·DV) for keys. Each makes P and dP for itself:
 //            a second pass costs less than adding to dq from many threads, which would need atomics.
 // needs      any sizes. TD and TV dims are kept in registers and the rest read again; group.z takes the next TD columns
-//            of dq and dk and the next TV of dv. ALIGNED as in the forward pass; MASKED: Nq or Nk is no multiple of 4.
+//            of dq and dk and the next TV of dv. ALIGNED as in the forward pass; DEEP: DK > TD; WIDE: DV > TV.
 // after      Dao 2023, algorithm 2, with its one loop taken apart.
 struct Params {
   B: u32,
@@ -21,13 +21,11 @@ struct Params {
 
 const CHANNEL = true;
 const ALIGNED = false;
-const MASKED = true;
-// WIDE: DV > TV, so that the columns of dv that a thread owns need not be the first.
+const DEEP = false;
 const WIDE = false;
 const WRITE_DK = true;
 const WRITE_DV = true;
 const WG = 4u;
-const TR = 4u;
 const TD = 8u;
 const TV = 64u;
 const TD4 = TD / 4u;
@@ -49,44 +47,7 @@ fn place(batch: u32, n: u32, d: u32, N: u32, D: u32) -> u32 {
   return select((batch * N + n) * D + d, (batch * D + d) * N + n, CHANNEL);
 }
 
-// Four dims of one position, 0 where there is no such dim.
-fn q_four(batch: u32, n: u32, d: u32) -> vec4f {
-  var x = vec4f();
-  for (var c = 0u; c < 4u; c++) {
-    let i = place(batch, min(n, p.Nq - 1u), min(d + c, p.DK - 1u), p.Nq, p.DK);
-    x[c] = select(0.0, q[i >> 2u][i & 3u], d + c < p.DK);
-  }
-  return x;
-}
-
-fn k_four(batch: u32, n: u32, d: u32) -> vec4f {
-  var x = vec4f();
-  for (var c = 0u; c < 4u; c++) {
-    let i = place(batch, min(n, p.Nk - 1u), min(d + c, p.DK - 1u), p.Nk, p.DK);
-    x[c] = select(0.0, k[i >> 2u][i & 3u], d + c < p.DK);
-  }
-  return x;
-}
-
-fn v_four(batch: u32, n: u32, d: u32) -> vec4f {
-  var x = vec4f();
-  for (var c = 0u; c < 4u; c++) {
-    let i = place(batch, min(n, p.Nk - 1u), min(d + c, p.DV - 1u), p.Nk, p.DV);
-    x[c] = select(0.0, v[i >> 2u][i & 3u], d + c < p.DV);
-  }
-  return x;
-}
-
-fn dOut_four(batch: u32, n: u32, d: u32) -> vec4f {
-  var x = vec4f();
-  for (var c = 0u; c < 4u; c++) {
-    let i = place(batch, min(n, p.Nq - 1u), min(d + c, p.DV - 1u), p.Nq, p.DV);
-    x[c] = select(0.0, dOut[i >> 2u][i & 3u], d + c < p.DV);
-  }
-  return x;
-}
-
-// Column c: four positions from n, at dim d + c; 0 where there is no such dim. Positions past the end repeat the last.
+// Four positions by four dims, a column a dim; 0 where there is no such dim. Positions past the end repeat the last.
 fn q_block(batch: u32, n: u32, d: u32) -> mat4x4f {
   if (ALIGNED) {
     let i = place(batch, min(n, p.Nq - 4u), min(d, p.DK - 4u), p.Nq, p.DK) >> 2u;
@@ -167,14 +128,22 @@ fn dOut_block(batch: u32, n: u32, d: u32) -> mat4x4f {
   return m;
 }
 
-// acc + m·x: four fused multiply-adds of columns.
-fn plus(acc: vec4f, m: mat4x4f, x: vec4f) -> vec4f {
-  let low = fma(m[1], vec4f(x.y), fma(m[0], vec4f(x.x), acc));
-  return fma(m[3], vec4f(x.w), fma(m[2], vec4f(x.z), low));
+// acc + m·x, each column four fused multiply-adds.
+fn plus(acc: mat4x4f, m: mat4x4f, x: mat4x4f) -> mat4x4f {
+  var sum = acc;
+  for (var t = 0u; t < 4u; t++) {
+    for (var c = 0u; c < 4u; c++) {
+      sum[t] = fma(m[c], vec4f(x[t][c]), sum[t]);
+    }
+  }
+  return sum;
 }
 
 // 1 for positions before the end, 0 past it.
 fn inside(n: u32, N: u32) -> vec4f {
+  if (ALIGNED) {
+    return vec4f(1.0);
+  }
   return select(vec4f(), vec4f(1.0), vec4u(n, n + 1u, n + 2u, n + 3u) < vec4u(N));
 }
 
@@ -204,74 +173,55 @@ fn four_of_delta(batch: u32, i: u32) -> vec4f {
 @compute @workgroup_size(WG)
 fn queries(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
   let batch = group.y;
-  let i0 = group.x * WG * TR + lane;
+  let i0 = 4u * (group.x * WG + lane);
   let d0 = group.z * TD;
 
-  var qs: array<array<vec4f, TD4>, TR>;
-  var dos: array<array<vec4f, TV4>, TR>;
-  var ls: array<f32, TR>;
-  var deltas: array<f32, TR>;
-  var acc: array<array<vec4f, TD4>, TR>;
-  for (var t = 0u; t < TR; t++) {
-    let i = min(i0 + t * WG, p.Nq - 1u);
-    ls[t] = lse[batch * p.Nq + i];
-    deltas[t] = delta[batch * p.Nq + i];
-    for (var d = 0u; d < TD4; d++) {
-      qs[t][d] = q_four(batch, i, 4u * d);
-    }
-    for (var e = 0u; e < TV4; e++) {
-      dos[t][e] = dOut_four(batch, i, 4u * e);
-    }
+  // A column is a query: its dims in qs, dos and acc, its keys in s, dp and ds.
+  var qs: array<mat4x4f, TD4>;
+  for (var d = 0u; d < TD4; d++) {
+    qs[d] = transpose(q_block(batch, i0, 4u * d));
   }
+  var dos: array<mat4x4f, TV4>;
+  for (var e = 0u; e < TV4; e++) {
+    dos[e] = transpose(dOut_block(batch, i0, 4u * e));
+  }
+  let ls = four_of_lse(batch, i0);
+  let deltas = four_of_delta(batch, i0);
+  var acc: array<mat4x4f, TD4>;
 
   for (var j = 0u; j < p.Nk; j += 4u) {
-    // Keys along the vec4: scores, then dS.
-    var s = array<vec4f, TR>();
+    var s = mat4x4f();
     for (var d = 0u; d < TD4; d++) {
-      let ks = k_block(batch, j, 4u * d);
-      for (var t = 0u; t < TR; t++) {
-        s[t] = plus(s[t], ks, qs[t][d]);
+      s = plus(s, k_block(batch, j, 4u * d), qs[d]);
+    }
+    if (DEEP) {
+      for (var d = TD; d < p.DK; d += 4u) {
+        s = plus(s, k_block(batch, j, d), transpose(q_block(batch, i0, d)));
       }
     }
-    for (var d = TD; d < p.DK; d += 4u) {
-      let ks = k_block(batch, j, d);
-      for (var t = 0u; t < TR; t++) {
-        s[t] = plus(s[t], ks, q_four(batch, i0 + t * WG, d));
-      }
-    }
-    var dp = array<vec4f, TR>();
+    var dp = mat4x4f();
     for (var e = 0u; e < TV4; e++) {
-      let vs = v_block(batch, j, 4u * e);
-      for (var t = 0u; t < TR; t++) {
-        dp[t] = plus(dp[t], vs, dos[t][e]);
+      dp = plus(dp, v_block(batch, j, 4u * e), dos[e]);
+    }
+    if (WIDE) {
+      for (var e = TV; e < p.DV; e += 4u) {
+        dp = plus(dp, v_block(batch, j, e), transpose(dOut_block(batch, i0, e)));
       }
     }
-    for (var e = TV; e < p.DV; e += 4u) {
-      let vs = v_block(batch, j, e);
-      for (var t = 0u; t < TR; t++) {
-        dp[t] = plus(dp[t], vs, dOut_four(batch, i0 + t * WG, e));
-      }
-    }
-    for (var t = 0u; t < TR; t++) {
+    var ds = mat4x4f();
+    for (var t = 0u; t < 4u; t++) {
       let weight = exp(p.scale * s[t] - ls[t]);
-      s[t] = p.scale * weight * (dp[t] - deltas[t]);
-      if (MASKED) {
-        s[t] *= inside(j, p.Nk);
-      }
+      ds[t] = p.scale * weight * (dp[t] - deltas[t]) * inside(j, p.Nk);
     }
     for (var d = 0u; d < TD4; d++) {
-      let ks = transpose(k_block(batch, j, d0 + 4u * d));
-      for (var t = 0u; t < TR; t++) {
-        acc[t][d] = plus(acc[t][d], ks, s[t]);
-      }
+      acc[d] = plus(acc[d], transpose(k_block(batch, j, d0 + 4u * d)), ds);
     }
   }
 
-  for (var t = 0u; t < TR; t++) {
-    let i = i0 + t * WG;
+  for (var t = 0u; t < 4u; t++) {
     for (var d = 0u; d < TD; d++) {
-      if (i < p.Nq && d0 + d < p.DK) {
-        dq[place(batch, i, d0 + d, p.Nq, p.DK)] = acc[t][d / 4u][d % 4u];
+      if (i0 + t < p.Nq && d0 + d < p.DK) {
+        dq[place(batch, i0 + t, d0 + d, p.Nq, p.DK)] = acc[d / 4u][t][d % 4u];
       }
     }
   }
@@ -280,93 +230,72 @@ fn queries(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index)
 @compute @workgroup_size(WG)
 fn keys(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
   let batch = group.y;
-  let j0 = group.x * WG * TR + lane;
+  let j0 = 4u * (group.x * WG + lane);
   let d0 = group.z * TD;
   let e0 = group.z * TV;
 
-  var ks: array<array<vec4f, TD4>, TR>;
-  var vs: array<array<vec4f, TV4>, TR>;
-  var acc_k: array<array<vec4f, TD4>, TR>;
-  var acc_v: array<array<vec4f, TV4>, TR>;
-  for (var t = 0u; t < TR; t++) {
-    for (var d = 0u; d < TD4; d++) {
-      ks[t][d] = k_four(batch, j0 + t * WG, 4u * d);
-    }
-    for (var e = 0u; e < TV4; e++) {
-      vs[t][e] = v_four(batch, j0 + t * WG, 4u * e);
-    }
+  // A column is a key: its dims in ks, vs and the sums, its queries in s, dp and ds.
+  var ks: array<mat4x4f, TD4>;
+  for (var d = 0u; d < TD4; d++) {
+    ks[d] = transpose(k_block(batch, j0, 4u * d));
   }
+  var vs: array<mat4x4f, TV4>;
+  for (var e = 0u; e < TV4; e++) {
+    vs[e] = transpose(v_block(batch, j0, 4u * e));
+  }
+  var acc_k: array<mat4x4f, TD4>;
+  var acc_v: array<mat4x4f, TV4>;
 
   for (var i = 0u; i < p.Nq; i += 4u) {
-    // Queries along the vec4: scores, P, then dS.
-    var s = array<vec4f, TR>();
+    var s = mat4x4f();
     for (var d = 0u; d < TD4; d++) {
-      let qs = q_block(batch, i, 4u * d);
-      for (var t = 0u; t < TR; t++) {
-        s[t] = plus(s[t], qs, ks[t][d]);
-      }
+      s = plus(s, q_block(batch, i, 4u * d), ks[d]);
     }
-    for (var d = TD; d < p.DK; d += 4u) {
-      let qs = q_block(batch, i, d);
-      for (var t = 0u; t < TR; t++) {
-        s[t] = plus(s[t], qs, k_four(batch, j0 + t * WG, d));
+    if (DEEP) {
+      for (var d = TD; d < p.DK; d += 4u) {
+        s = plus(s, q_block(batch, i, d), transpose(k_block(batch, j0, d)));
       }
     }
     let ls = four_of_lse(batch, i);
-    for (var t = 0u; t < TR; t++) {
-      s[t] = exp(p.scale * s[t] - ls);
-      if (MASKED) {
-        s[t] *= inside(i, p.Nq);
-      }
+    var weight = mat4x4f();
+    for (var t = 0u; t < 4u; t++) {
+      weight[t] = exp(p.scale * s[t] - ls) * inside(i, p.Nq);
     }
-    var dp = array<vec4f, TR>();
+    var dp = mat4x4f();
     for (var e = 0u; e < TV4; e++) {
       let dos = dOut_block(batch, i, 4u * e);
-      for (var t = 0u; t < TR; t++) {
-        dp[t] = plus(dp[t], dos, vs[t][e]);
-      }
+      dp = plus(dp, dos, vs[e]);
       if (!WIDE) {
-        for (var t = 0u; t < TR; t++) {
-          acc_v[t][e] = plus(acc_v[t][e], transpose(dos), s[t]);
-        }
-      }
-    }
-    for (var e = TV; e < p.DV; e += 4u) {
-      let dos = dOut_block(batch, i, e);
-      for (var t = 0u; t < TR; t++) {
-        dp[t] = plus(dp[t], dos, v_four(batch, j0 + t * WG, e));
+        acc_v[e] = plus(acc_v[e], transpose(dos), weight);
       }
     }
     if (WIDE) {
+      for (var e = TV; e < p.DV; e += 4u) {
+        dp = plus(dp, dOut_block(batch, i, e), transpose(v_block(batch, j0, e)));
+      }
       for (var e = 0u; e < TV4; e++) {
-        let dos = transpose(dOut_block(batch, i, e0 + 4u * e));
-        for (var t = 0u; t < TR; t++) {
-          acc_v[t][e] = plus(acc_v[t][e], dos, s[t]);
-        }
+        acc_v[e] = plus(acc_v[e], transpose(dOut_block(batch, i, e0 + 4u * e)), weight);
       }
     }
     let deltas = four_of_delta(batch, i);
-    for (var t = 0u; t < TR; t++) {
-      s[t] = p.scale * s[t] * (dp[t] - deltas);
+    var ds = mat4x4f();
+    for (var t = 0u; t < 4u; t++) {
+      ds[t] = p.scale * weight[t] * (dp[t] - deltas);
     }
     for (var d = 0u; d < TD4; d++) {
-      let qs = transpose(q_block(batch, i, d0 + 4u * d));
-      for (var t = 0u; t < TR; t++) {
-        acc_k[t][d] = plus(acc_k[t][d], qs, s[t]);
-      }
+      acc_k[d] = plus(acc_k[d], transpose(q_block(batch, i, d0 + 4u * d)), ds);
     }
   }
 
-  for (var t = 0u; t < TR; t++) {
-    let j = j0 + t * WG;
+  for (var t = 0u; t < 4u; t++) {
     for (var d = 0u; d < TD; d++) {
-      if (WRITE_DK && j < p.Nk && d0 + d < p.DK) {
-        dk[place(batch, j, d0 + d, p.Nk, p.DK)] = acc_k[t][d / 4u][d % 4u];
+      if (WRITE_DK && j0 + t < p.Nk && d0 + d < p.DK) {
+        dk[place(batch, j0 + t, d0 + d, p.Nk, p.DK)] = acc_k[d / 4u][t][d % 4u];
       }
     }
     for (var e = 0u; e < TV; e++) {
-      if (WRITE_DV && j < p.Nk && e0 + e < p.DV) {
-        dv[place(batch, j, e0 + e, p.Nk, p.DV)] = acc_v[t][e / 4u][e % 4u];
+      if (WRITE_DV && j0 + t < p.Nk && e0 + e < p.DV) {
+        dv[place(batch, j0 + t, e0 + e, p.Nk, p.DV)] = acc_v[e / 4u][t][e % 4u];
       }
     }
   }

@@ -42,7 +42,7 @@ export interface OpDef<A> {
    * The meaning of a fused op in plain ops: takes the inputs, returns the differentiable outputs. Second derivatives
    * go through it, and tests use it as an oracle. With it, `backward` need not be differentiable.
    */
-  composition?(inputs: readonly Tensor[], attrs: A): readonly Tensor[];
+  composition?(this: void, inputs: readonly Tensor[], attrs: A): readonly Tensor[];
 }
 
 /** One executed op, kept while its outputs are. */
@@ -99,13 +99,25 @@ export function defineOp<A = undefined>(def: OpDef<A>): Op<A> {
   };
 }
 
+/** The same tensor once more: tells two inputs of an op apart that one tensor was given for. */
+const alias = defineOp({
+  name: 'alias',
+  view: true,
+  infer: (inputs) => [{ shape: at(inputs, 0).shape, dtype: at(inputs, 0).dtype }],
+  forward: () => undefined,
+  backward: ({ grads }) => [() => at(grads, 0) as Tensor],
+});
+
 function throughComposition<A>(
   composition: (inputs: readonly Tensor[], attrs: A) => readonly Tensor[],
   args: { inputs: readonly Tensor[]; attrs: A; grads: readonly (Tensor | undefined)[] },
   partialGrad: PartialGrad,
 ): readonly GradThunk[] {
-  const outputs = composition(args.inputs, args.attrs);
-  const all = once(() => partialGrad(outputs, args.inputs, args.grads));
+  const inputs = args.inputs.map((x, i) =>
+    args.inputs.indexOf(x) === i ? x : only(alias([x], undefined)),
+  );
+  const outputs = composition(inputs, args.attrs);
+  const all = once(() => partialGrad(outputs, inputs, args.grads));
   return args.inputs.map((_input, i) => () => {
     const gradient = all()[i];
     if (gradient === undefined)

@@ -1,4 +1,5 @@
-import { Command, InvalidArgumentError, Option } from 'commander';
+import { InvalidArgumentError, Option } from 'commander';
+import type { Command } from 'commander';
 import { configSchema, optionName } from '../train/config.ts';
 import type { ConfigKey } from '../train/config.ts';
 

@@ -49,7 +49,6 @@ export async function runTraining(
   const resume =
     flags.resume === true ? await readCheckpoint(await newestCheckpoint(run)) : undefined;
   const config = resolveConfig(resume?.config ?? {}, file, asked);
-  if (config.data === undefined) throw new UserError('--data is missing: name a folder of images');
   if (resume === undefined) refuseUsedFolder(run);
   else checkArchitecture(resume, config);
 

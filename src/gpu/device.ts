@@ -75,7 +75,7 @@ export class Gpu {
   #nextId = 1;
   #capture: Capture | undefined;
   #keepAlive = 0;
-  #scopes: Set<Storage>[] = [];
+  readonly #scopes: Set<Storage>[] = [];
 
   constructor(device: GPUDevice, adapter: AdapterSummary, options: GpuOptions) {
     this.device = device;
@@ -84,7 +84,13 @@ export class Gpu {
     this.limits = adapter.limits;
     this.#guard = options.guard ?? false;
     const budgetBytes = options.memoryBytes ?? defaultBudget(adapter);
-    this.pool = new BufferPool(device, { budgetBytes, guard: this.#guard });
+    this.pool = new BufferPool(device, {
+      budgetBytes,
+      guard: this.#guard,
+      submitPending: () => {
+        this.flush();
+      },
+    });
     this.pipelines = new PipelineCache(device);
     this.recorder = new Recorder(device, this.pipelines);
     this.#failed = new Promise((_resolve, reject) => {
@@ -177,17 +183,13 @@ export class Gpu {
     const block = storage.block;
     if (block === undefined) throw new Error(`${storage.label} has no bytes to write to`);
     this.flush();
-    const whole = data.byteLength % 4 === 0;
-    const bytes = whole ? data : new Uint8Array(Math.ceil(data.byteLength / 4) * 4);
-    if (!whole)
-      (bytes as Uint8Array).set(new Uint8Array(data.buffer, data.byteOffset, data.byteLength));
-    this.device.queue.writeBuffer(
-      block.buffer,
-      block.offset,
-      bytes.buffer as ArrayBuffer,
-      bytes.byteOffset,
-      bytes.byteLength,
-    );
+    let bytes = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
+    if (bytes.length % 4 !== 0) {
+      const padded = new Uint8Array(Math.ceil(bytes.length / 4) * 4);
+      padded.set(bytes);
+      bytes = padded;
+    }
+    this.device.queue.writeBuffer(block.buffer, block.offset, bytes);
   }
 
   /** The bytes of a storage, after everything launched so far. */

@@ -43,6 +43,7 @@ export function sizeClass(bytes: number): number {
 export class BufferPool {
   readonly #device: GPUDevice;
   readonly #guard: boolean;
+  readonly #submitPending: () => void;
   readonly #free = new Map<number, Block[]>();
   readonly #all = new Set<Block>();
   #budgetBytes: number;
@@ -52,9 +53,14 @@ export class BufferPool {
   #liveBlocks = 0;
   #created = 0;
 
-  constructor(device: GPUDevice, options: { budgetBytes: number; guard?: boolean }) {
+  /** `submitPending` submits what is encoded and may use released blocks; called before one is destroyed or poisoned. */
+  constructor(
+    device: GPUDevice,
+    options: { budgetBytes: number; guard?: boolean; submitPending?: () => void },
+  ) {
     this.#device = device;
     this.#guard = options.guard ?? false;
+    this.#submitPending = options.submitPending ?? (() => undefined);
     this.#budgetBytes = options.budgetBytes;
   }
 
@@ -87,6 +93,7 @@ export class BufferPool {
 
   /** Destroys the buffers that nobody uses. */
   trim(): void {
+    this.#submitPending();
     for (const list of this.#free.values()) {
       for (const block of list) {
         block.buffer.destroy();
@@ -146,6 +153,7 @@ export class BufferPool {
     const words = new Uint32Array((block.capacity + 2 * guardBytes) / 4).fill(poisonWord);
     words.fill(guardWord, 0, guardBytes / 4);
     words.fill(guardWord, (guardBytes + block.capacity) / 4);
+    this.#submitPending();
     this.#device.queue.writeBuffer(block.buffer, 0, words);
   }
 }

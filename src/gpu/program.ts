@@ -26,7 +26,7 @@ export class Program {
   readonly entries: readonly ProgramEntry[];
   readonly memory: MemoryPlan;
   readonly #gpu: Gpu;
-  readonly #blocks: readonly Block[];
+  #blocks: readonly Block[];
 
   constructor(
     gpu: Gpu,
@@ -99,8 +99,10 @@ export class Program {
     return times;
   }
 
-  /** Gives the planned memory back to the pool. */
+  /** Gives the planned memory back to the pool; the program and its outputs must not be used again. */
   destroy(): void {
     for (const block of this.#blocks) this.#gpu.pool.release(block);
+    this.#blocks = [];
+    for (const storage of this.memory.slotOf.keys()) storage.block = undefined;
   }
 }

@@ -62,12 +62,15 @@ export class ReadbackRing {
     const slot = this.#recorded;
     if (slot === undefined) return;
     this.#recorded = undefined;
-    slot.busy = slot.buffer.mapAsync(GPUMapMode.READ).then(() => {
+    const busy = slot.buffer.mapAsync(GPUMapMode.READ).then(() => {
       const values = new Float32Array(slot.buffer.getMappedRange().slice(0));
       slot.buffer.unmap();
-      slot.busy = undefined;
       this.#onValues(values);
+      slot.busy = undefined;
     });
+    // A failure (a lost device, onValues throwing) stays in the slot and surfaces at the next ready() or drain().
+    busy.catch(() => undefined);
+    slot.busy = busy;
   }
 
   /** Resolves when every value has arrived. */

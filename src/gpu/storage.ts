@@ -1,3 +1,4 @@
+import type { PipelineSpec } from './pipelines.ts';
 import type { Block } from './pool.ts';
 
 /**
@@ -21,7 +22,7 @@ export class Storage {
 
 /** What one kernel launch needs; the unit of eager execution, of programs, of the profiler and of `explain`. */
 export interface Dispatch {
-  readonly spec: import('./pipelines.ts').PipelineSpec;
+  readonly spec: PipelineSpec;
   /** One storage a binding, in binding order. */
   readonly storages: readonly Storage[];
   readonly immediates: Uint32Array;

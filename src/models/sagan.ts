@@ -89,7 +89,8 @@ function channelsAt(options: SaganOptions, size: number): number {
 /**
  * z (N, latent) → image (N, channels, S, S) in [−1, 1]:
  * z → ConvT 4×4 → 4×4 · [ConvT 4, stride 2 → BN → ReLU → attention where asked]… → ConvT 4, stride 2 → tanh.
- * Every convolution is spectrally normalised, those of the attention blocks too (the paper's "both nets").
+ * Every convolution but the last is spectrally normalised, those of the attention blocks too: the last one sets the
+ * images' contrast, which a unit norm would hold down.
  */
 export class Generator extends Layer {
   readonly #main: Sequential;
@@ -124,10 +125,7 @@ export class Generator extends Layer {
       from = to;
     }
     const last = { rng, init, kernelSize: 4, stride: 2, padding: 1 };
-    layers.push(
-      spectralNorm(new ConvTranspose2d(tape, from, options.channels, last), { rng }),
-      new Tanh(tape),
-    );
+    layers.push(new ConvTranspose2d(tape, from, options.channels, last), new Tanh(tape));
     this.#main = this.child('main', new Sequential(tape, layers));
   }
 

@@ -1,4 +1,3 @@
-import type { Gpu } from '../gpu/device.ts';
 import type { Tape } from '../autograd/tape.ts';
 import type { Tensor } from '../autograd/tensor.ts';
 
@@ -15,10 +14,6 @@ export abstract class Module {
 
   constructor(tape: Tape) {
     this.tape = tape;
-  }
-
-  get gpu(): Gpu {
-    return this.tape.gpu;
   }
 
   /** True in training mode: batch statistics and power iterations move only then. */

@@ -104,7 +104,7 @@ export abstract class WeightedLayer extends Layer {
     this.#spectral = spectral;
     this.tape.noGrad(() => {
       for (let i = 0; i < warmUp; i++) {
-        this.gpu.scope(() => {
+        this.tape.gpu.scope(() => {
           spectralNormalize(this.#weight, { ...spectral, axis: this.#outputAxis, update: true });
         });
       }

@@ -1,7 +1,7 @@
 import { at, defineOp, only } from '../autograd/op.ts';
-import { requireSameShape, tensor } from '../autograd/tensor.ts';
+import { empty, requireSameShape } from '../autograd/tensor.ts';
 import type { Tensor } from '../autograd/tensor.ts';
-import { binary, unary } from '../kernels/pointwise.ts';
+import { binary, fill, unary } from '../kernels/pointwise.ts';
 import type { BinaryOp, UnaryOp } from '../kernels/pointwise.ts';
 import { broadcastShape } from '../util/shape.ts';
 import { sumTo } from './reduce.ts';
@@ -200,7 +200,10 @@ function sigmoidGrad(g: Tensor, y: Tensor): Tensor {
 type Operand = Tensor | number;
 
 function lift(like: Tensor, value: Operand): Tensor {
-  return typeof value === 'number' ? tensor(like.tape, [value], [1], { label: 'scalar' }) : value;
+  if (typeof value !== 'number') return value;
+  const out = empty(like.tape, [1], { label: 'scalar' });
+  fill(like.gpu, { out: out.storage, n: 1, value });
+  return out;
 }
 
 /** a + b, broadcast. */

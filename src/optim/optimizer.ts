@@ -78,7 +78,7 @@ export class ParameterGroup {
 }
 
 function entriesOf(values: HyperValues): [string, number][] {
-  return Object.entries(values) as [string, number][];
+  return Object.entries<number | undefined>(values) as [string, number][];
 }
 
 function indexOf(name: string): number {

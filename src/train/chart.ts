@@ -28,9 +28,8 @@ export function lineChart(title: string, curves: readonly Curve[], xLabel: strin
       `<text x="${fix(px(x))}" y="${frame.height - frame.bottom + 18}" text-anchor="middle">${show(x)}</text>`,
   );
   const lines = curves.map((curve) => {
-    const path = curve.points.map(
-      ([x, y], i) => `${i === 0 ? 'M' : 'L'}${fix(px(x))} ${fix(py(y))}`,
-    );
+    const finite = curve.points.filter(([x, y]) => Number.isFinite(x + y));
+    const path = finite.map(([x, y], i) => `${i === 0 ? 'M' : 'L'}${fix(px(x))} ${fix(py(y))}`);
     return `<path d="${path.join('')}" fill="none" stroke="${curve.colour}" stroke-width="1.5"/>`;
   });
   const legend = curves.map((curve, i) => {

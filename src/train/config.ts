@@ -152,13 +152,17 @@ export function resolveConfig(
   for (const layer of layers) {
     for (const [key, value] of Object.entries(layer)) if (value !== undefined) asked[key] = value;
   }
+  if (asked['data'] === undefined) {
+    throw new UserError('--data is missing: name a folder of images, fashion-mnist or avatars');
+  }
   const preset = asked['preset'] ?? 'sagan-32';
-  if (typeof preset !== 'string' || !(preset in saganPresets)) {
+  const name = presetNames.find((known) => known === preset);
+  if (name === undefined) {
+    const text = typeof preset === 'string' ? preset : JSON.stringify(preset);
     throw new UserError(
-      `unknown preset ${String(preset)}${didYouMean(String(preset), presetNames)}; there are ${presetNames.join(', ')}`,
+      `unknown preset ${text}${didYouMean(text, presetNames)}; there are ${presetNames.join(', ')}`,
     );
   }
-  const name = preset as SaganPreset;
   const shaped = reshapeAttention(saganPresets[name], asked);
   const merged = { ...defaults, ...shaped, ...recipes[name], ...asked, preset: name };
   const config = check(configSchema, merged, 'options');

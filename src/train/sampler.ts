@@ -54,7 +54,8 @@ export class Sampler {
     options: { batch: number; latentSize: number },
   ): Promise<Sampler> {
     const { batch, latentSize } = options;
-    const { tape, gpu } = generator;
+    const { tape } = generator;
+    const { gpu } = tape;
     const z = tensor(tape, new Float32Array(batch * latentSize), [batch, latentSize], {
       label: 'sample latents',
     });

@@ -12,6 +12,7 @@ import {
   convWeightGradLadder,
 } from '../../src/kernels/conv.ts';
 import type { ConvDims } from '../../src/kernels/conv.ts';
+import { planGather } from '../../src/kernels/conv-plan.ts';
 import { canRun } from '../../src/kernels/kernel.ts';
 import { conv2d, conv2dBackward, convTranspose2d } from '../reference/conv.ts';
 import type { Conv2d } from '../reference/conv.ts';
@@ -72,6 +73,7 @@ const cases: readonly ConvDims[] = [
   dimsOf({ N: 2, C: 3, K: 4, size: [7, 6], window: [3, 2], stride: [9, 1] }),
   // More than one tile in every direction, parts of unequal length.
   dimsOf({ N: 5, C: 9, K: 71, size: [12, 15], window: [3, 3], pad: [1, 1] }),
+  dimsOf({ N: 3, C: 5, K: 6, size: [12, 20], window: [1, 1] }),
   dimsOf({ N: 16, C: 2, K: 3, size: [9, 9], window: [3, 3], stride: [2, 2], pad: [1, 1] }),
 ];
 
@@ -103,15 +105,6 @@ function upload(device: Gpu, data: Float64Array, label: string) {
 
 async function download(storage: ReturnType<Gpu['alloc']>) {
   return new Float32Array(await gpu.read(storage));
-}
-
-/** Runs `body` and releases every buffer that it made. */
-async function scoped<T>(body: () => Promise<T>): Promise<T> {
-  const made: ReturnType<Gpu['alloc']>[] = [];
-  const result = gpu.scope(body, () => []);
-  const value = await result;
-  made.forEach((s) => gpu.release(s));
-  return value;
 }
 
 describe.each(cases.map((dims) => ({ name: title(dims), dims })))('$name', ({ dims }) => {
@@ -163,6 +156,126 @@ describe.each(cases.map((dims) => ({ name: title(dims), dims })))('$name', ({ di
       rung.run(gpu, { x: upload(gpu, x, 'x'), dy: upload(gpu, dy, 'dy'), out, dims });
       expectClose(await download(out), expected, allowed, rung.kernel.name);
     }
+    expect(await gpu.brokenGuards()).toEqual([]);
+  });
+});
+
+describe('convTranspose2d is the data gradient', () => {
+  test.each([
+    { N: 2, Cin: 6, H: 4, W: 5, Cout: 3, R: 4, S: 4, stride: 2, pad: 1, outputPad: 0 },
+    { N: 3, Cin: 5, H: 5, W: 3, Cout: 4, R: 3, S: 3, stride: 2, pad: 1, outputPad: 1 },
+    { N: 1, Cin: 2, H: 3, W: 4, Cout: 9, R: 2, S: 3, stride: 3, pad: 0, outputPad: 2 },
+    { N: 16, Cin: 10, H: 1, W: 1, Cout: 17, R: 4, S: 4, stride: 1, pad: 0, outputPad: 0 },
+    { N: 2, Cin: 3, H: 1, W: 1, Cout: 2, R: 2, S: 2, stride: 3, pad: 0, outputPad: 2 },
+  ])('%o', async ({ stride, pad, outputPad, ...sizes }) => {
+    const { N, Cin, H, W, Cout, R, S } = sizes;
+    const x = randomData(N * Cin * H * W, 6);
+    const w = randomData(Cin * Cout * R * S, 7);
+    const bias = randomData(Cout, 8);
+    const both = (n: number): Pair => [n, n];
+    const pairs = { stride: both(stride), pad: both(pad), outputPad: both(outputPad) };
+    const run = (r: (v: number) => number) =>
+      convTranspose2d({ x, w, bias, ...sizes, ...pairs }, r);
+    const expected = run(f64);
+    const size = (n: number, window: number) => (n - 1) * stride - 2 * pad + window + outputPad;
+    const dims: ConvDims = {
+      ...{ N, C: Cout, H: size(H, R), W: size(W, S), K: Cin, R, S, OH: H, OW: W },
+      ...{ strideH: stride, strideW: stride, padH: pad, padW: pad },
+    };
+    for (const rung of convDataGradLadder.filter((r) => r.fits(dims))) {
+      const out = gpu.alloc(4 * expected.length, 'y');
+      const tensors = {
+        dy: upload(gpu, x, 'x'),
+        w: upload(gpu, w, 'w'),
+        bias: upload(gpu, bias, 'b'),
+      };
+      rung.run(gpu, { ...tensors, out, dims });
+      expectClose(await download(out), expected, budget(expected, run(f32)), rung.kernel.name);
+    }
+    expect(await gpu.brokenGuards()).toEqual([]);
+  });
+});
+
+describe('a halving convolution whose weight gradient is split', () => {
+  const dims = dimsOf({
+    N: 16,
+    C: 3,
+    K: 7,
+    size: [9, 9],
+    window: [4, 4],
+    stride: [2, 2],
+    pad: [1, 1],
+  });
+  const { x, w, dy } = inputsOf(dims);
+  const inputs = () => ({
+    x: upload(gpu, x, 'x'),
+    w: upload(gpu, w, 'w'),
+    dy: upload(gpu, dy, 'dy'),
+  });
+  const outputs = () => ({
+    y: gpu.alloc(4 * dy.length, 'y'),
+    dx: gpu.alloc(4 * x.length, 'dx'),
+    dw: gpu.alloc(4 * w.length, 'dw'),
+  });
+  const bits = async (out: ReturnType<typeof outputs>) =>
+    Object.fromEntries(
+      await Promise.all(
+        Object.entries(out).map(async ([name, s]) => [name, new Uint32Array(await gpu.read(s))]),
+      ),
+    ) as Record<string, Uint32Array>;
+
+  test('is split', () => {
+    expect(planGather('weightGrad', dims).parts).toBeGreaterThan(1);
+  });
+
+  test('gives the same bits twenty times, on every rung', async () => {
+    const given = inputs();
+    const out = outputs();
+    for (const [i, forward] of convForwardLadder.entries()) {
+      const rungs = [forward, convDataGradLadder[i]!, convWeightGradLadder[i]!] as const;
+      if (!rungs.every((rung) => rung.fits(dims))) continue;
+      let first: Record<string, Uint32Array> | undefined;
+      for (let round = 0; round < 20; round++) {
+        rungs[0].run(gpu, { ...given, out: out.y, dims });
+        rungs[1].run(gpu, { ...given, out: out.dx, dims });
+        rungs[2].run(gpu, { ...given, out: out.dw, dims });
+        const now = await bits(out);
+        first ??= now;
+        expect(now).toEqual(first);
+      }
+    }
+  });
+
+  test('replays to the bits of eager execution and makes no buffer on the way', async () => {
+    const given = inputs();
+    const eager = outputs();
+    const replayed = outputs();
+    const step = (out: ReturnType<typeof outputs>) => {
+      convForward(gpu, { ...given, out: out.y, dims });
+      convDataGrad(gpu, { ...given, out: out.dx, dims });
+      convWeightGrad(gpu, { ...given, out: out.dw, dims });
+    };
+    const before = gpu.pool.stats().liveBlocks;
+    step(eager);
+    const expected = await bits(eager);
+    step(eager);
+    const live = gpu.pool.stats().liveBlocks;
+    step(eager);
+    expect(gpu.pool.stats().liveBlocks).toBe(live);
+    expect(live - before).toBeLessThanOrEqual(9); // the tables of three convolutions, no scratch
+
+    const program = await gpu
+      .capture(() => {
+        step(replayed);
+        return [];
+      })
+      .build();
+    const created = gpu.pool.stats().created;
+    program.run();
+    program.run();
+    expect(await bits(replayed)).toEqual(expected);
+    expect(gpu.pool.stats().created).toBe(created);
+    program.destroy();
     expect(await gpu.brokenGuards()).toEqual([]);
   });
 });

@@ -1,0 +1,235 @@
+import { describe, expect, test } from 'vitest';
+import {
+  batchNormApply,
+  batchNormBackward,
+  batchNormRunning,
+  batchNormStats,
+  invStdOf,
+} from '../../src/kernels/norm.ts';
+import type { NormRung } from '../../src/kernels/norm.ts';
+import { budget, divideAllowance, f32, f64, maxAbs, sqrtAllowance } from '../reference/naive.ts';
+import { batchNorm, batchNormBackward as backwardReference } from '../reference/norm.ts';
+import type { BatchNorm } from '../reference/norm.ts';
+import { expectClose } from '../support/close.ts';
+import { openTestGpu } from '../support/device.ts';
+import { execute, expectSameBits } from '../support/execute.ts';
+import { randomData } from '../support/random.ts';
+
+const gpu = await openTestGpu();
+const rungs: readonly NormRung[] = ['thread', 'tree'];
+const eps = 1e-5;
+
+interface Case {
+  readonly N: number;
+  readonly C: number;
+  readonly H: number;
+  readonly W: number;
+  readonly mean?: number;
+}
+
+const cases: readonly Case[] = [
+  { N: 2, C: 1, H: 1, W: 1 },
+  { N: 7, C: 5, H: 1, W: 1 },
+  { N: 1, C: 3, H: 3, W: 5 },
+  { N: 3, C: 7, H: 4, W: 4 },
+  { N: 4, C: 6, H: 8, W: 8, mean: 100 },
+  { N: 5, C: 2, H: 13, W: 11, mean: -100 },
+  { N: 16, C: 3, H: 16, W: 16 },
+  { N: 1, C: 2, H: 64, W: 64 },
+];
+
+const name = ({ N, C, H, W, mean = 0 }: Case) => `${N}×${C}×${H}×${W} about ${mean}`;
+
+function inputs(c: Case) {
+  const { N, C, H, W, mean = 0 } = c;
+  const n = N * C * H * W;
+  const x = randomData(n, n, mean - 1, mean + 1);
+  // Channels differ in place and width, so that one taken for another is seen.
+  const L = H * W;
+  const data = x.map((v, i) => Math.fround(v * (1 + (Math.floor(i / L) % C) / 4)));
+  return {
+    x: data,
+    dy: randomData(n, n + 1),
+    gamma: randomData(C, 3, 0.5, 1.5),
+    beta: randomData(C, 4),
+    sizes: { N, C, L },
+    reference: { x: data, N, C, H, W, training: true, eps } satisfies BatchNorm,
+  };
+}
+
+/** Biased variance, which the reference does not return, from its inverse deviation. */
+const varianceOf = (invStd: Float64Array) => invStd.map((v) => 1 / (v * v) - eps);
+
+async function stats(c: Case, rung: NormRung) {
+  const { x, sizes } = inputs(c);
+  const { C } = sizes;
+  return execute(
+    gpu,
+    { x, mean: C, invStd: C, variance: C },
+    (s) => {
+      batchNormStats(gpu, { ...s, ...sizes, eps, rung });
+    },
+    ['mean', 'invStd', 'variance'],
+  );
+}
+
+describe.each(rungs)('statistics, %s', (rung) => {
+  test.each(cases.map((c) => [name(c), c] as const))('%s', async (_name, c) => {
+    const { reference } = inputs(c);
+    const found = await stats(c, rung);
+    const expected = batchNorm(reference, f64);
+    const naive = batchNorm(reference, f32);
+    expectClose(found.mean, expected.mean, budget(expected.mean, naive.mean), 'mean');
+    const largest = maxAbs(expected.invStd);
+    const allowance = sqrtAllowance(largest) + divideAllowance(largest);
+    const allowed = budget(expected.invStd, naive.invStd, { allowance });
+    expectClose(found.invStd, expected.invStd, allowed, 'invStd');
+    const variance = varianceOf(expected.invStd);
+    expectClose(found.variance, variance, budget(variance, varianceOf(naive.invStd)), 'variance');
+  });
+
+  test('a constant channel has variance 0', async () => {
+    const x = new Float32Array(2 * 3 * 25).fill(100.25);
+    const found = await execute(
+      gpu,
+      { x, mean: 3, invStd: 3, variance: 3 },
+      (s) => {
+        batchNormStats(gpu, { ...s, N: 2, C: 3, L: 25, eps, rung });
+      },
+      ['mean', 'invStd', 'variance'],
+    );
+    expect(found.mean).toEqual(Float32Array.of(100.25, 100.25, 100.25));
+    expectClose(found.variance, [0, 0, 0], { abs: 1e-9 }, 'variance');
+  });
+
+  test('gives the same bits twenty times', async () => {
+    await expectSameBits(() => stats({ N: 5, C: 2, H: 13, W: 11, mean: 100 }, rung));
+  });
+});
+
+describe('apply', () => {
+  test.each(cases.map((c) => [name(c), c] as const))('%s', async (_name, c) => {
+    const { x, gamma, beta, sizes, reference } = inputs(c);
+    const n = x.length;
+    for (const [scale, shift] of [
+      [true, true],
+      [false, true],
+      [true, false],
+      [false, false],
+    ]) {
+      const { mean, invStd } = batchNorm(reference, f32);
+      const { out } = await execute(
+        gpu,
+        { x, mean, invStd, gamma, beta, out: n },
+        (s) => {
+          const { gamma: g, beta: b, ...rest } = s;
+          batchNormApply(gpu, {
+            ...rest,
+            ...sizes,
+            ...(scale ? { gamma: g } : {}),
+            ...(shift ? { beta: b } : {}),
+          });
+        },
+        ['out'],
+      );
+      const given = { ...reference, ...(scale ? { gamma } : {}), ...(shift ? { beta } : {}) };
+      const expected = batchNorm(given, f64).y;
+      expectClose(out, expected, budget(expected, batchNorm(given, f32).y), `${scale} ${shift}`);
+    }
+  });
+});
+
+describe.each(rungs)('gradients, %s', (rung) => {
+  test.each(cases.map((c) => [name(c), c] as const))('%s', async (_name, c) => {
+    const { x, dy, gamma, sizes, reference } = inputs(c);
+    const { C } = sizes;
+    for (const scale of [true, false]) {
+      const given = { ...reference, ...(scale ? { gamma } : {}) };
+      const { mean, invStd } = batchNorm(given, f32);
+      const found = await execute(
+        gpu,
+        { x, dy, mean, invStd, gamma, dx: x.length, dgamma: C, dbeta: C },
+        (s) => {
+          const { gamma: g, ...rest } = s;
+          batchNormBackward(gpu, { ...rest, ...sizes, ...(scale ? { gamma: g } : {}), rung });
+        },
+        ['dx', 'dgamma', 'dbeta'],
+      );
+      const expected = backwardReference(given, dy, f64);
+      const naive = backwardReference(given, dy, f32);
+      for (const key of ['dx', 'dgamma', 'dbeta'] as const) {
+        // Terms cancel: the floor is set by their size, not by the result's.
+        const options = {
+          scale: maxAbs(dy) * (key === 'dx' ? 2 * maxAbs(invStd) : sizes.N * sizes.L),
+        };
+        expectClose(found[key], expected[key], budget(expected[key], naive[key], options), key);
+      }
+    }
+  });
+
+  test('outputs that nobody asks for are not needed', async () => {
+    const { x, dy, sizes, reference } = inputs({ N: 3, C: 7, H: 4, W: 4 });
+    const { mean, invStd } = batchNorm(reference, f32);
+    const contents = { x, dy, mean, invStd };
+    const only = await execute(
+      gpu,
+      { ...contents, dbeta: 7 },
+      (s) => {
+        batchNormBackward(gpu, { ...s, ...sizes, rung });
+      },
+      ['dbeta'],
+    );
+    const expected = backwardReference(reference, dy, f64);
+    const naive = backwardReference(reference, dy, f32);
+    expectClose(only.dbeta, expected.dbeta, budget(expected.dbeta, naive.dbeta), 'dbeta');
+    const { dx } = await execute(
+      gpu,
+      { ...contents, dx: x.length },
+      (s) => {
+        batchNormBackward(gpu, { ...s, ...sizes, rung });
+      },
+      ['dx'],
+    );
+    expectClose(dx, expected.dx, budget(expected.dx, naive.dx, { scale: 4 }), 'dx');
+  });
+});
+
+test('running statistics move by the unbiased variance', async () => {
+  const { reference, sizes } = inputs({ N: 3, C: 7, H: 3, W: 5 });
+  const start = { runningMean: randomData(7, 1), runningVar: randomData(7, 2, 0.5, 2) };
+  const momentum = 0.1;
+  const { mean, invStd } = batchNorm(reference, f64);
+  const found = await execute(
+    gpu,
+    { mean, variance: varianceOf(invStd), ...start },
+    (s) => {
+      const count = sizes.N * sizes.L;
+      batchNormRunning(gpu, { ...s, C: 7, momentum, count });
+    },
+    ['runningMean', 'runningVar'],
+  );
+  const given = { ...reference, ...start, momentum };
+  const expected = batchNorm(given, f64);
+  const naive = batchNorm(given, f32);
+  for (const key of ['runningMean', 'runningVar'] as const) {
+    expectClose(found[key], expected[key]!, budget(expected[key]!, naive[key]!), key);
+  }
+});
+
+test('invStdOf is 1/√(variance + eps)', async () => {
+  const variance = Float32Array.of(0, 1e-6, 0.25, 1, 7, 1e4);
+  const { invStd } = await execute(
+    gpu,
+    { variance, invStd: 6 },
+    (s) => {
+      invStdOf(gpu, { ...s, C: 6, eps });
+    },
+    ['invStd'],
+  );
+  const expected = Float64Array.from(variance, (v) => 1 / Math.sqrt(v + eps));
+  expectClose(invStd, expected, { abs: 0, rel: 1e-6 }, 'invStd');
+});
+
+test('no kernel writes outside its tensors', async () => {
+  expect(await gpu.brokenGuards()).toEqual([]);
+});

@@ -1,0 +1,260 @@
+// The import table of DESIGN §2, read from the syntax tree of every file: static, side-effect, type-only and dynamic
+// imports alike.
+import { readdirSync, readFileSync } from 'node:fs';
+import { builtinModules } from 'node:module';
+import { dirname, join, normalize, relative, sep } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import ts from 'typescript';
+import { describe, expect, test } from 'vitest';
+
+const root = fileURLToPath(new URL('../..', import.meta.url));
+
+/** What a folder of src may import besides itself. */
+const table: Readonly<Record<string, readonly string[]>> = {
+  util: [],
+  io: ['util'],
+  data: ['util', 'io'],
+  gpu: ['util'],
+  kernels: ['util', 'gpu'],
+  autograd: ['util', 'gpu', 'kernels'],
+  ops: ['util', 'kernels', 'autograd'],
+  nn: ['util', 'autograd', 'ops'],
+  optim: ['util', 'autograd', 'ops', 'kernels'],
+  models: ['util', 'autograd', 'ops', 'nn'],
+  train: ['util', 'io', 'data', 'gpu', 'autograd', 'ops', 'nn', 'optim', 'models'],
+  // Opens the Gpu and the data set, hands both to train, prints.
+  cli: ['util', 'io', 'data', 'gpu', 'train'],
+};
+
+/** Departures that are meant, each with its files. */
+const granted: Readonly<Record<string, readonly string[]>> = {
+  // Ends in a file of its own when sampling moves behind one function of train.
+  'src/cli/sample.ts': ['autograd', 'models', 'nn'],
+};
+
+/** `autograd` launches one kernel family: the sum in which gradients meet, and the ones they start from. */
+const autogradKernels = ['src/kernels/pointwise.ts'];
+
+const engine = ['util', 'gpu', 'kernels', 'autograd', 'ops', 'nn', 'optim', 'models'];
+
+interface Source {
+  /** From the repository's root, with forward slashes. */
+  readonly path: string;
+  readonly text: string;
+  readonly tree: ts.SourceFile;
+}
+
+function sourcesOf(folder: string): Source[] {
+  return readdirSync(join(root, folder), { recursive: true, withFileTypes: true })
+    .filter((entry) => entry.isFile() && entry.name.endsWith('.ts'))
+    .map((entry) => {
+      const file = join(entry.parentPath, entry.name);
+      const text = readFileSync(file, 'utf8');
+      const tree = ts.createSourceFile(file, text, ts.ScriptTarget.Latest, true);
+      return { path: relative(root, file).split(sep).join('/'), text, tree };
+    });
+}
+
+function visit(node: ts.Node, see: (node: ts.Node) => void): void {
+  see(node);
+  node.forEachChild((child) => {
+    visit(child, see);
+  });
+}
+
+/** Every module that a file names, as written. */
+function importsOf(tree: ts.SourceFile): string[] {
+  const found: string[] = [];
+  visit(tree, (node) => {
+    const name =
+      ts.isImportDeclaration(node) || ts.isExportDeclaration(node)
+        ? node.moduleSpecifier
+        : ts.isImportTypeNode(node) && ts.isLiteralTypeNode(node.argument)
+          ? node.argument.literal
+          : ts.isCallExpression(node) && node.expression.kind === ts.SyntaxKind.ImportKeyword
+            ? node.arguments[0]
+            : undefined;
+    if (name !== undefined) found.push(ts.isStringLiteral(name) ? name.text : name.getText());
+  });
+  return found;
+}
+
+function identifiers(tree: ts.SourceFile): Set<string> {
+  const names = new Set<string>();
+  visit(tree, (node) => {
+    if (ts.isIdentifier(node)) names.add(node.text);
+  });
+  return names;
+}
+
+const folderOf = (path: string) => path.split('/')[1] ?? '';
+const isNode = (name: string) => name.startsWith('node:') || builtinModules.includes(name);
+
+const src = sourcesOf('src');
+const tests = sourcesOf('test');
+// bench/ comes with a later issue.
+const bench = readdirSync(root).includes('bench') ? sourcesOf('bench') : [];
+
+describe('layering', () => {
+  test('the walk sees every kind of import', () => {
+    const text = `
+      import a from './a.ts';
+      import type { B } from './b.ts';
+      import './c.ts';
+      export { d } from './d.ts';
+      const e = await import('./e.ts');
+      let f: import('./f.ts').F;
+    `;
+    const tree = ts.createSourceFile('x.ts', text, ts.ScriptTarget.Latest, true);
+    expect(importsOf(tree)).toEqual(['./a.ts', './b.ts', './c.ts', './d.ts', './e.ts', './f.ts']);
+  });
+
+  test('every folder of src is in the import table', () => {
+    expect([...new Set(src.map(({ path }) => folderOf(path)))].sort()).toEqual(
+      Object.keys(table).sort(),
+    );
+  });
+
+  test('a file of src imports only what its folder may', () => {
+    const wrong: string[] = [];
+    for (const { path, tree } of src) {
+      const folder = folderOf(path);
+      const allowed = [folder, ...(table[folder] ?? []), ...(granted[path] ?? [])];
+      for (const name of importsOf(tree).filter((n) => n.startsWith('.'))) {
+        const target = normalize(join(dirname(path), name))
+          .split(sep)
+          .join('/');
+        const inside = target.startsWith('src/') && allowed.includes(folderOf(target));
+        const stray =
+          folder === 'autograd' &&
+          folderOf(target) === 'kernels' &&
+          !autogradKernels.includes(target);
+        if (!inside || stray) wrong.push(`${path} imports ${target}`);
+        if (!target.endsWith('.ts')) wrong.push(`${path} imports ${name} without .ts`);
+      }
+    }
+    expect(wrong).toEqual([]);
+  });
+
+  test('no departure from the import table outlives its reason', () => {
+    for (const [path, folders] of Object.entries(granted)) {
+      const file = src.find((s) => s.path === path);
+      const used = file === undefined ? [] : importsOf(file.tree).map((n) => n.split('/')[1]);
+      for (const folder of folders) expect(used, `${path} → ${folder}`).toContain(folder);
+    }
+  });
+
+  test('only platform.ts of the engine uses Node or a package', () => {
+    const wrong: string[] = [];
+    const globals = ['process', 'Buffer', '__dirname', 'require', 'setImmediate'];
+    for (const { path, tree } of src) {
+      if (!engine.includes(folderOf(path)) || path === 'src/gpu/platform.ts') continue;
+      for (const name of importsOf(tree)) {
+        if (!name.startsWith('.')) wrong.push(`${path} imports ${name}`);
+      }
+      const names = identifiers(tree);
+      for (const name of globals) if (names.has(name)) wrong.push(`${path} names ${name}`);
+    }
+    expect(wrong).toEqual([]);
+    const door = src.find(({ path }) => path === 'src/gpu/platform.ts');
+    expect(importsOf(door!.tree).some(isNode)).toBe(true);
+  });
+
+  test('only src/gpu names the types of WebGPU', () => {
+    const wrong = src
+      .filter(({ path }) => folderOf(path) !== 'gpu')
+      .flatMap(({ path, tree }) =>
+        [...identifiers(tree)].filter((n) => /^GPU[A-Z]/.test(n)).map((n) => `${path}: ${n}`),
+      );
+    expect(wrong).toEqual([]);
+  });
+
+  test('only src/kernels reads kernel texts', () => {
+    const wrong = src
+      .filter(({ path }) => !['kernels', 'gpu'].includes(folderOf(path)))
+      .filter(({ tree }) => identifiers(tree).has('readText'))
+      .map(({ path }) => path);
+    expect(wrong).toEqual([]);
+  });
+});
+
+describe('house rules', () => {
+  test('every random number comes from Philox or a seed: nothing calls Math.random', () => {
+    const wrong: string[] = [];
+    for (const { path, tree } of [...src, ...bench, ...tests]) {
+      visit(tree, (node) => {
+        if (ts.isPropertyAccessExpression(node) && node.getText() === 'Math.random') {
+          wrong.push(path);
+        }
+      });
+    }
+    expect(wrong).toEqual([]);
+  });
+
+  test('no file has a default export', () => {
+    const wrong: string[] = [];
+    for (const { path, tree } of [...src, ...bench, ...tests]) {
+      visit(tree, (node) => {
+        const modifiers = ts.canHaveModifiers(node) ? (ts.getModifiers(node) ?? []) : [];
+        const marked = modifiers.some((m) => m.kind === ts.SyntaxKind.DefaultKeyword);
+        if (marked || ts.isExportAssignment(node)) wrong.push(path);
+      });
+    }
+    expect(wrong).toEqual([]);
+  });
+
+  test('no file of src is a barrel: re-exports and nothing of its own', () => {
+    const wrong = src
+      .filter(({ tree }) =>
+        tree.statements.every((s) => ts.isExportDeclaration(s) || ts.isImportDeclaration(s)),
+      )
+      .filter(({ tree }) => tree.statements.some((s) => ts.isExportDeclaration(s)))
+      .map(({ path }) => path);
+    expect(wrong).toEqual([]);
+  });
+
+  test('no file of src passes 400 lines', () => {
+    const wrong = src
+      .map(({ path, text }) => ({ path, lines: text.trimEnd().split('\n').length }))
+      .filter(({ lines }) => lines > 400);
+    expect(wrong).toEqual([]);
+  });
+
+  test('no two tests have one title', () => {
+    const titles = tests.flatMap((file) => titlesOf(file.tree).map((title) => ({ title, file })));
+    const first = new Map<string, string>();
+    const wrong: string[] = [];
+    for (const { title, file } of titles) {
+      const before = first.get(title);
+      if (before !== undefined) wrong.push(`"${title}" in ${before} and ${file.path}`);
+      first.set(title, file.path);
+    }
+    expect(titles.length).toBeGreaterThan(50);
+    expect(wrong).toEqual([]);
+  });
+});
+
+/** Titles as written, with those of the describes around: `describe › test`. */
+function titlesOf(tree: ts.SourceFile): string[] {
+  const titles: string[] = [];
+  const walk = (node: ts.Node, path: readonly string[]): void => {
+    let below = path;
+    if (ts.isCallExpression(node)) {
+      const callee = node.expression.getText().split(/[.(]/)[0] ?? '';
+      const title = node.arguments[0];
+      const named =
+        title !== undefined &&
+        (ts.isStringLiteralLike(title) || ts.isTemplateExpression(title)) &&
+        node.arguments.length > 1;
+      if (named && ['test', 'it', 'describe'].includes(callee)) {
+        below = [...path, title.getText().slice(1, -1)];
+        if (callee !== 'describe') titles.push(below.join(' › '));
+      }
+    }
+    node.forEachChild((child) => {
+      walk(child, below);
+    });
+  };
+  walk(tree, []);
+  return titles;
+}

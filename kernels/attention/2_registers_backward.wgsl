@@ -176,14 +176,10 @@ fn queries(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index)
   let i0 = 4u * (group.x * WG + lane);
   let d0 = group.z * TD;
 
-  // A column is a query: its dims in qs, dos and acc, its keys in s, dp and ds.
+  // A column is a query: its dims in qs and acc, its keys in s, dp and ds.
   var qs: array<mat4x4f, TD4>;
   for (var d = 0u; d < TD4; d++) {
     qs[d] = transpose(q_block(batch, i0, 4u * d));
-  }
-  var dos: array<mat4x4f, TV4>;
-  for (var e = 0u; e < TV4; e++) {
-    dos[e] = transpose(dOut_block(batch, i0, 4u * e));
   }
   let ls = four_of_lse(batch, i0);
   let deltas = four_of_delta(batch, i0);
@@ -200,13 +196,8 @@ fn queries(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index)
       }
     }
     var dp = mat4x4f();
-    for (var e = 0u; e < TV4; e++) {
-      dp = plus(dp, v_block(batch, j, 4u * e), dos[e]);
-    }
-    if (WIDE) {
-      for (var e = TV; e < p.DV; e += 4u) {
-        dp = plus(dp, v_block(batch, j, e), transpose(dOut_block(batch, i0, e)));
-      }
+    for (var e = 0u; e < p.DV; e += 4u) {
+      dp = plus(dp, v_block(batch, j, e), transpose(dOut_block(batch, i0, e)));
     }
     var ds = mat4x4f();
     for (var t = 0u; t < 4u; t++) {
@@ -264,7 +255,7 @@ fn keys(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     var dp = mat4x4f();
     for (var e = 0u; e < TV4; e++) {
       let dos = dOut_block(batch, i, 4u * e);
-      dp = plus(dp, dos, vs[e]);
+      dp = plus(dp, dos, transpose(v_block(batch, j0, 4u * e)));
       if (!WIDE) {
         acc_v[e] = plus(acc_v[e], transpose(dos), weight);
       }

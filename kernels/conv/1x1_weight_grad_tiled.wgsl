@@ -42,7 +42,7 @@ fn main(
   let m0 = group.y * BM;
   let column0 = group.x * BN;
   let first = group.z * p.chunk;
-  let end = first + p.chunk;
+  let end = min(first + p.chunk, p.N * p.HW);
   for (var t0 = first; t0 < end; t0 += BK) {
     // BM or BN rows of BK adjacent positions; a thread's position is the same in every row that it loads.
     let t = t0 + local % BK;

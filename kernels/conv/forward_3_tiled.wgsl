@@ -1,4 +1,4 @@
-// conv/forward_3_tiled — implicit GEMM: a workgroup owns BM channels × BN pixels and stages both operands BK taps at a time.
+// conv/forward_3_tiled — implicit GEMM: a workgroup owns BM channels × BN pixels and stages both operands BK taps deep.
 //
 //   x [N, C, H, W] · w [K, C, R, S] (+ bias [K])  →  y [N, K, OH, OW]
 //   as W [K, T] · im2col(x) [T, P] with T = C·R·S and P = N·OH·OW; the im2col matrix is never written, its elements are
@@ -6,7 +6,7 @@
 //
 // since 2    the operands pass through workgroup memory: each float loaded from global memory serves BM or BN threads' sums.
 // cost       2·K·P·T flops; reads (P/BN)·K·T + (K/BM)·P·T floats.
-// needs      BK·(BM + 1 + BN)·4 bytes of workgroup memory; any shape (edges are loaded as 0); THREADS a multiple of BN and BK.
+// needs      BK·(BM + 1 + BN)·4 bytes of workgroup memory; any shape (edges are loaded as 0); THREADS % BN = 0.
 // after      Chetlur et al. 2014, §3.
 
 const BM = 64u;

@@ -1,4 +1,4 @@
-// conv/sum_parts — adds the partial sums of a split weight gradient, always in the order 0, 1, 2, …: same input, same bits.
+// conv/sum_parts — adds the partial sums of a split weight gradient in the order 0, 1, 2, …: same input, same bits.
 //
 //   parts [PARTS, n4] of vec4  →  out [n4] of vec4
 //

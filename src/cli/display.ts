@@ -35,11 +35,6 @@ export class TrainDisplay implements TrainEvents {
 
   dataset(dataset: Dataset): void {
     this.log(`data      ${dataset.description}`);
-    if (dataset.skipped.length > 0) {
-      const [first] = dataset.skipped;
-      const more = dataset.skipped.length > 1 ? ` and ${dataset.skipped.length - 1} more` : '';
-      this.log(pc.yellow(`skipped   ${first?.file} (${first?.reason})${more}`));
-    }
   }
 
   device(adapter: AdapterSummary): void {

@@ -51,7 +51,7 @@ function report(error: unknown, program: Command): number {
     return 2;
   }
   if (error instanceof UserError) {
-    complain(error.message);
+    complain(error.message.replaceAll(/\s*\n\s*/g, ' '));
     return 2;
   }
   complain(messageOf(error));

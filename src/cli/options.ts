@@ -32,13 +32,13 @@ export function addConfigOptions(command: Command): Command {
     command.addOption(
       switchKeys.has(key)
         ? new Option(flag, help)
-        : new Option(`${flag} <${placeholder(key)}>`, help).argParser(parser(key)),
+        : new Option(`${flag} <${valueName(key)}>`, help).argParser(parser(key)),
     );
   }
   return command;
 }
 
-function placeholder(key: ConfigKey): string {
+function valueName(key: ConfigKey): string {
   if (key === 'data') return 'source';
   if (key === 'attentionG' || key === 'attentionD') return 'sizes';
   return textKeys.has(key) ? 'name' : 'number';

@@ -6,7 +6,7 @@ import { writeFileAtomic } from '../io/atomic.ts';
 import { encodePng, imageGrid } from '../io/png.ts';
 import { Generator } from '../models/sagan.ts';
 import { loadState } from '../nn/state.ts';
-import { newestCheckpoint, partOf, readCheckpoint } from '../train/checkpoint.ts';
+import { partOf, readNewestCheckpoint } from '../train/checkpoint.ts';
 import { Sampler, latents } from '../train/sampler.ts';
 import { UserError } from '../util/errors.ts';
 import { HostRng } from '../util/philox.ts';
@@ -43,7 +43,7 @@ async function sample(flags: Flags): Promise<void> {
   if (flags.weights !== 'ema' && flags.weights !== 'last') {
     throw new UserError(`--weights ${flags.weights} is unknown; there are ema and last`);
   }
-  const checkpoint = await readCheckpoint(await newestCheckpoint(flags.run));
+  const checkpoint = await readNewestCheckpoint(flags.run);
   const { config, progress } = checkpoint;
   const gpu = await openGpu({ adapter: flags.adapter });
   try {

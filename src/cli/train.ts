@@ -3,7 +3,7 @@ import { openDataset } from '../data/dataset.ts';
 import type { Dataset } from '../data/dataset.ts';
 import { openGpu } from '../gpu/device.ts';
 import { cacheDir } from '../gpu/platform.ts';
-import { newestCheckpoint, readCheckpoint, checkArchitecture } from '../train/checkpoint.ts';
+import { checkArchitecture, readNewestCheckpoint } from '../train/checkpoint.ts';
 import { readConfigFile, resolveConfig } from '../train/config.ts';
 import type { TrainConfig } from '../train/config.ts';
 import { refuseUsedFolder, runPaths } from '../train/run-folder.ts';
@@ -46,8 +46,7 @@ export async function runTraining(
   const file = flags.config === undefined ? {} : readConfigFile(flags.config);
   if (flags.out === undefined) throw new UserError('--out is missing: name a folder for the run');
   const run = flags.out;
-  const resume =
-    flags.resume === true ? await readCheckpoint(await newestCheckpoint(run)) : undefined;
+  const resume = flags.resume === true ? await readNewestCheckpoint(run) : undefined;
   const config = resolveConfig(resume?.config ?? {}, file, asked);
   if (resume === undefined) refuseUsedFolder(run);
   else checkArchitecture(resume, config);

@@ -2,6 +2,11 @@ import { open, rename, rm, type FileHandle } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { errorCode, fileError } from './errno.ts';
 
+/** Whether a file's name is one that `writeFileAtomic` writes to before it renames: what a killed process leaves. */
+export function isTemporary(name: string): boolean {
+  return /^\..+\.\d+-\d+\.tmp$/.test(name);
+}
+
 /** What file systems answer that cannot sync a folder (Windows, some network mounts). */
 const NO_FOLDER_SYNC = new Set(['EINVAL', 'ENOTSUP', 'EPERM', 'EISDIR', 'EACCES', 'EBADF']);
 

@@ -73,15 +73,6 @@ export async function listCheckpoints(run: string): Promise<string[]> {
   return names.filter((n) => pattern.test(n)).sort((a, b) => stepOf(a) - stepOf(b));
 }
 
-/** The newest checkpoint's path. Throws a `UserError` where a run has none. */
-export async function newestCheckpoint(run: string): Promise<string> {
-  const newest = (await listCheckpoints(run)).at(-1);
-  if (newest === undefined) {
-    throw new UserError(`${run} holds no checkpoint; train it first: wgsagan train --out ${run} …`);
-  }
-  return join(checkpointFolder(run), newest);
-}
-
 export interface Checkpoint {
   readonly path: string;
   readonly file: SafetensorsFile;
@@ -104,6 +95,22 @@ export async function readCheckpoint(path: string): Promise<Checkpoint> {
     config: parseConfig(config, `inside ${path}`) as TrainConfig,
     progress: { step: Number(step), loader: JSON.parse(loader) as LoaderState },
   };
+}
+
+/** A run's newest checkpoint. Throws a `UserError` where there is none, or none that is whole: then with a remedy. */
+export async function readNewestCheckpoint(run: string): Promise<Checkpoint> {
+  const pathOf = (name: string) => join(checkpointFolder(run), name);
+  const [newest, before] = (await listCheckpoints(run)).reverse();
+  if (newest === undefined) {
+    throw new UserError(`${run} holds no checkpoint; train it first: wgsagan train --out ${run} …`);
+  }
+  try {
+    return await readCheckpoint(pathOf(newest));
+  } catch (error) {
+    if (!(error instanceof UserError) || before === undefined) throw error;
+    const remedy = `remove it to go on from ${pathOf(before)}`;
+    throw new UserError(`${error.message}; ${remedy}`, { cause: error });
+  }
 }
 
 /** The tensors under a prefix, without it. */

@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { parse, stringify } from 'yaml';
 import { z } from 'zod';
+import { fileError } from '../io/errno.ts';
 import { featureSizes, saganPresets } from '../models/sagan.ts';
 import type { SaganOptions, SaganPreset } from '../models/sagan.ts';
 import { initialisers } from '../nn/init.ts';
@@ -29,7 +30,7 @@ export const configSchema = z.strictObject({
   batch: count.describe('images a step'),
   seed: z.int().min(0).describe('seed of weights, noise and data order'),
   imageSize: z.int().describe('side of the images in pixels, a power of two'),
-  channels: z.union([z.literal(1), z.literal(3)]).describe('1 grey, 3 colour'),
+  channels: z.literal([1, 3]).describe('1 grey, 3 colour'),
   latentSize: count.describe('length of the noise vector'),
   width: count.describe('channels at half the image size'),
   attentionG: sizes.describe('feature sizes with attention in the generator, as 16,32'),
@@ -116,7 +117,7 @@ export function readConfigFile(path: string): PartialConfig {
   try {
     text = readFileSync(path, 'utf8');
   } catch (error) {
-    throw new UserError(`config ${path} cannot be read: ${messageOf(error)}`);
+    throw fileError(error, 'read', `config ${path}`);
   }
   return parseConfig(text, path);
 }
@@ -141,7 +142,7 @@ export function parseConfig(text: string, path: string): PartialConfig {
     }
     out[keyOf(option)] = value;
   }
-  return check(configSchema.partial(), out, `config ${path}`);
+  return check(configSchema.partial(), out, (option) => `config ${path}: ${option}`);
 }
 
 /** Defaults, then preset, then each layer in turn (file, flags); the whole is checked. Throws a `UserError`. */
@@ -165,7 +166,7 @@ export function resolveConfig(
   }
   const shaped = reshapeAttention(saganPresets[name], asked);
   const merged = { ...defaults, ...shaped, ...recipes[name], ...asked, preset: name };
-  const config = check(configSchema, merged, 'options');
+  const config = check(configSchema, merged, (option) => `--${option}`);
   checkSizes(config);
   return config;
 }
@@ -203,12 +204,39 @@ function checkSizes(config: TrainConfig): void {
   }
 }
 
-function check<T>(schema: z.ZodType<T>, value: unknown, where: string): T {
-  const result = schema.safeParse(value);
+/** The value, checked. Throws a `UserError` that begins with what `nameOf` makes of the first wrong option. */
+function check<T>(schema: z.ZodType<T>, value: object, nameOf: (option: string) => string): T {
+  const result = schema.safeParse(value, { reportInput: true });
   if (result.success) return result.data;
-  const issue = result.error.issues[0];
-  const option = issue?.path[0] === undefined ? '' : ` ${optionName(String(issue.path[0]))}`;
-  throw new UserError(`${where}:${option} ${issue?.message ?? 'invalid'}`);
+  const [issue] = result.error.issues;
+  if (issue === undefined) throw result.error;
+  const name = nameOf(optionName(String(issue.path[0])));
+  if (issue.code === 'invalid_value' && issue.values.every((v) => typeof v === 'string')) {
+    throw new UserError(unknownName(name, issue.input, issue.values));
+  }
+  throw new UserError(`${name} is ${JSON.stringify(issue.input)}: expected ${expectedBy(issue)}`);
+}
+
+function unknownName(name: string, value: unknown, known: readonly string[]): string {
+  const given = typeof value === 'string' ? value : JSON.stringify(value);
+  return `${name} ${given} is unknown${didYouMean(given, known)}; there are ${known.join(', ')}`;
+}
+
+function expectedBy(issue: z.core.$ZodIssue): string {
+  switch (issue.code) {
+    case 'invalid_type':
+      if (issue.expected === 'int') return 'a whole number';
+      return issue.expected === 'array' ? 'a list' : `a ${issue.expected}`;
+    case 'too_small':
+      if (issue.origin === 'string') return 'some text';
+      return issue.inclusive === false ? `more than ${issue.minimum}` : `${issue.minimum} or more`;
+    case 'too_big':
+      return issue.inclusive === false ? `less than ${issue.maximum}` : `${issue.maximum} or less`;
+    case 'invalid_value':
+      return issue.values.map(String).join(' or ');
+    default:
+      return issue.message;
+  }
 }
 
 /** The resolved options as the YAML that `--config` reads. */

@@ -1,6 +1,16 @@
-import { appendFileSync, existsSync, mkdirSync, readFileSync, readdirSync } from 'node:fs';
-import { join } from 'node:path';
-import { writeFileAtomic } from '../io/atomic.ts';
+import {
+  accessSync,
+  appendFileSync,
+  constants,
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  readdirSync,
+  rmSync,
+  statSync,
+} from 'node:fs';
+import { dirname, join, resolve } from 'node:path';
+import { isTemporary, writeFileAtomic } from '../io/atomic.ts';
 import { fileError } from '../io/errno.ts';
 import { UserError } from '../util/errors.ts';
 import { configToYaml } from './config.ts';
@@ -29,23 +39,31 @@ export function runPaths(run: string) {
   };
 }
 
-/** Throws a `UserError` if the folder holds a run, or anything else, or cannot be looked into. Changes nothing. */
+/** Throws a `UserError` if the folder holds a run, or anything else, or cannot be written to. Changes nothing. */
 export function refuseUsedFolder(run: string): void {
   if (existsSync(runPaths(run).config)) {
     throw new UserError(
       `${run} holds another run; go on with it by --resume, or choose another --out`,
     );
   }
-  if (!existsSync(run)) return;
-  let entries: string[];
   try {
-    entries = readdirSync(run);
+    refuseUnwritable(run);
+    if (existsSync(run) && readdirSync(run).length > 0) {
+      throw new UserError(`${run} is not empty and holds no run; choose another --out`);
+    }
   } catch (error) {
-    throw fileError(error, 'read', run);
+    throw fileError(error, 'make', run);
   }
-  if (entries.length > 0) {
-    throw new UserError(`${run} is not empty and holds no run; choose another --out`);
+}
+
+/** Looks at the folder, or at the nearest one above it that is there. */
+function refuseUnwritable(run: string): void {
+  let folder = resolve(run);
+  while (!existsSync(folder)) folder = dirname(folder);
+  if (!statSync(folder).isDirectory()) {
+    throw new UserError(`--out ${run}: ${folder} is a file, not a folder; choose another --out`);
   }
+  accessSync(folder, constants.W_OK);
 }
 
 /** Makes the folder of a new run, with its config in it. */
@@ -65,8 +83,24 @@ export async function saveConfig(run: string, config: TrainConfig): Promise<void
   await writeFileAtomic(runPaths(run).config, text);
 }
 
+/** Adds a line to metrics.jsonl. Throws a `UserError` where it cannot, as on a full disk. */
 export function appendMetrics(run: string, line: MetricLine): void {
-  appendFileSync(runPaths(run).metrics, `${JSON.stringify(line)}\n`);
+  const path = runPaths(run).metrics;
+  try {
+    appendFileSync(path, `${JSON.stringify(line)}\n`);
+  } catch (error) {
+    throw fileError(error, 'write', path);
+  }
+}
+
+/** Removes what a killed process was writing. */
+export function removeTemporaries(run: string): void {
+  for (const folder of [run, runPaths(run).samples, join(run, 'checkpoints')]) {
+    if (!existsSync(folder)) continue;
+    for (const name of readdirSync(folder).filter(isTemporary)) {
+      rmSync(join(folder, name), { force: true });
+    }
+  }
 }
 
 /** The lines of metrics.jsonl; a last line cut by a kill is left out. */

@@ -19,6 +19,31 @@ export function latents(seed: number, count: number, latentSize: number): Float3
 }
 
 /**
+ * The two programs of a sampler, not yet built: `evaluate` makes images of `z` (batch, latentSize) in evaluation mode,
+ * `settle` runs the generator in training mode on noise of `rng`.
+ */
+export function captureSampler(generator: Generator, z: Tensor, rng: Rng) {
+  const { tape, gpu } = generator;
+  const settle = gpu.capture(() =>
+    tape.noGrad(() => {
+      generator.train();
+      const out = generator.forward(rng.normal(z.shape));
+      rng.advance();
+      return [out.storage];
+    }),
+  );
+  let images = z;
+  const evaluate = gpu.capture(() =>
+    tape.noGrad(() => {
+      generator.eval();
+      images = generator.forward(z);
+      return [images.storage];
+    }),
+  );
+  return { evaluate, settle, images };
+}
+
+/**
  * Makes images with a generator in evaluation mode. Averaged weights have no batch statistics of their own: `settle`
  * starts from those of the trained generator and runs training-mode passes on fixed noise until they fit.
  */
@@ -60,22 +85,7 @@ export class Sampler {
       label: 'sample latents',
     });
     const rng = new Rng(tape, settlingSeed);
-    const settle = gpu.capture(() =>
-      tape.noGrad(() => {
-        generator.train();
-        const out = generator.forward(rng.normal([batch, latentSize]));
-        rng.advance();
-        return [out.storage];
-      }),
-    );
-    let images = z;
-    const evaluate = gpu.capture(() =>
-      tape.noGrad(() => {
-        generator.eval();
-        images = generator.forward(z);
-        return [images.storage];
-      }),
-    );
+    const { evaluate, settle, images } = captureSampler(generator, z, rng);
     return new Sampler({
       generator,
       z,

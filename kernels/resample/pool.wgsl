@@ -1,0 +1,149 @@
+// resample/pool — max and average pooling of planes, and their gradients as gathers: no atomics, one order.
+//
+//   `maxPool`:          x [N, H, W]            →  out [N, OH, OW], index [N, OH, OW] (place of the maximum in its plane)
+//   `maxPoolBackward`:  dOut, index            →  dx: a pixel adds the windows over it that chose it
+//   `maxPoolGather`:    x, index               →  out = x at index
+//   `avgPool`:          x                      →  out, padding counted as zeros
+//   `avgPoolBackward`:  dOut                   →  dx: a pixel adds its share of the windows over it
+//
+// Of equal values the first in row order wins, as in PyTorch. One element of the result a thread.
+// cost       KERNEL²·|out| comparisons or flops, (KERNEL/STRIDE)²·|dx| for the gradients;  reads and writes once.
+const KERNEL = 2u;
+const STRIDE = 2u;
+const WG = 64u;
+
+struct Params { N: u32, H: u32, W: u32, OH: u32, OW: u32, padding: u32 }
+var<immediate> p: Params;
+
+@group(0) @binding(0) var<storage, read> x: array<f32>;
+@group(0) @binding(1) var<storage, read_write> out: array<f32>;
+@group(0) @binding(2) var<storage, read_write> indexOut: array<u32>;
+
+@group(0) @binding(0) var<storage, read> dOut: array<f32>;
+@group(0) @binding(1) var<storage, read> index: array<u32>;
+@group(0) @binding(2) var<storage, read_write> dx: array<f32>;
+
+@group(0) @binding(2) var<storage, read_write> gathered: array<f32>;
+@group(0) @binding(1) var<storage, read_write> dxMean: array<f32>;
+
+struct Place { plane: u32, row: u32, column: u32, inside: bool }
+
+fn placeOf(i: u32, rows: u32, columns: u32) -> Place {
+  let line = i / columns;
+  let plane = line / rows;
+  return Place(plane, line - plane * rows, i - line * columns, plane < p.N);
+}
+
+struct Range { first: u32, last: u32 } // [first, last)
+
+// Pixels of a window: those of the padding are left out.
+fn windowOf(o: u32, size: u32) -> Range {
+  let start = o * STRIDE;
+  return Range(max(start, p.padding) - p.padding, min(max(start + KERNEL, p.padding) - p.padding, size));
+}
+
+// Windows over a pixel.
+fn windowsOver(i: u32, count: u32) -> Range {
+  let at = i + p.padding;
+  let first = select(0u, (at - KERNEL) / STRIDE + 1u, at >= KERNEL);
+  return Range(first, min(at / STRIDE + 1u, count));
+}
+
+@compute @workgroup_size(WG)
+fn maxPool(
+  @builtin(workgroup_id) group: vec3u,
+  @builtin(num_workgroups) groups: vec3u,
+  @builtin(local_invocation_index) local: u32,
+) {
+  let i = (group.y * groups.x + group.x) * WG + local;
+  let at = placeOf(i, p.OH, p.OW);
+  if (!at.inside) { return; }
+  let rows = windowOf(at.row, p.H);
+  let columns = windowOf(at.column, p.W);
+  let base = at.plane * p.H * p.W;
+  var place = rows.first * p.W + columns.first;
+  var best = x[base + place];
+  for (var h = rows.first; h < rows.last; h++) {
+    for (var w = columns.first; w < columns.last; w++) {
+      let v = x[base + h * p.W + w];
+      if (v > best) {
+        best = v;
+        place = h * p.W + w;
+      }
+    }
+  }
+  out[i] = best;
+  indexOut[i] = place;
+}
+
+@compute @workgroup_size(WG)
+fn maxPoolBackward(
+  @builtin(workgroup_id) group: vec3u,
+  @builtin(num_workgroups) groups: vec3u,
+  @builtin(local_invocation_index) local: u32,
+) {
+  let i = (group.y * groups.x + group.x) * WG + local;
+  let at = placeOf(i, p.H, p.W);
+  if (!at.inside) { return; }
+  let rows = windowsOver(at.row, p.OH);
+  let columns = windowsOver(at.column, p.OW);
+  let own = at.row * p.W + at.column;
+  var sum = 0.0;
+  for (var oh = rows.first; oh < rows.last; oh++) {
+    for (var ow = columns.first; ow < columns.last; ow++) {
+      let o = (at.plane * p.OH + oh) * p.OW + ow;
+      if (index[o] == own) { sum += dOut[o]; }
+    }
+  }
+  dx[i] = sum;
+}
+
+@compute @workgroup_size(WG)
+fn maxPoolGather(
+  @builtin(workgroup_id) group: vec3u,
+  @builtin(num_workgroups) groups: vec3u,
+  @builtin(local_invocation_index) local: u32,
+) {
+  let i = (group.y * groups.x + group.x) * WG + local;
+  let at = placeOf(i, p.OH, p.OW);
+  if (at.inside) { gathered[i] = x[at.plane * p.H * p.W + index[i]]; }
+}
+
+@compute @workgroup_size(WG)
+fn avgPool(
+  @builtin(workgroup_id) group: vec3u,
+  @builtin(num_workgroups) groups: vec3u,
+  @builtin(local_invocation_index) local: u32,
+) {
+  let i = (group.y * groups.x + group.x) * WG + local;
+  let at = placeOf(i, p.OH, p.OW);
+  if (!at.inside) { return; }
+  let rows = windowOf(at.row, p.H);
+  let columns = windowOf(at.column, p.W);
+  let base = at.plane * p.H * p.W;
+  var sum = 0.0;
+  for (var h = rows.first; h < rows.last; h++) {
+    for (var w = columns.first; w < columns.last; w++) { sum += x[base + h * p.W + w]; }
+  }
+  out[i] = sum / f32(KERNEL * KERNEL);
+}
+
+@compute @workgroup_size(WG)
+fn avgPoolBackward(
+  @builtin(workgroup_id) group: vec3u,
+  @builtin(num_workgroups) groups: vec3u,
+  @builtin(local_invocation_index) local: u32,
+) {
+  let i = (group.y * groups.x + group.x) * WG + local;
+  let at = placeOf(i, p.H, p.W);
+  if (!at.inside) { return; }
+  let rows = windowsOver(at.row, p.OH);
+  let columns = windowsOver(at.column, p.OW);
+  var sum = 0.0;
+  for (var oh = rows.first; oh < rows.last; oh++) {
+    for (var ow = columns.first; ow < columns.last; ow++) {
+      sum += dOut[(at.plane * p.OH + oh) * p.OW + ow];
+    }
+  }
+  dxMean[i] = sum / f32(KERNEL * KERNEL);
+}

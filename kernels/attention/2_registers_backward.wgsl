@@ -255,7 +255,7 @@ fn keys(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     var dp = mat4x4f();
     for (var e = 0u; e < TV4; e++) {
       let dos = dOut_block(batch, i, 4u * e);
-      dp = plus(dp, dos, transpose(v_block(batch, j0, 4u * e)));
+      dp = plus(dp, dos, vs[e]);
       if (!WIDE) {
         acc_v[e] = plus(acc_v[e], transpose(dos), weight);
       }

@@ -7,7 +7,7 @@ import { encodePng, imageGrid } from '../io/png.ts';
 import { Generator } from '../models/sagan.ts';
 import { loadState } from '../nn/state.ts';
 import { partOf, readNewestCheckpoint } from '../train/checkpoint.ts';
-import { Sampler, latents } from '../train/sampler.ts';
+import { Sampler, latents, samplerBatch } from '../train/sampler.ts';
 import { UserError } from '../util/errors.ts';
 import { HostRng } from '../util/philox.ts';
 import type { ExitState } from './main.ts';
@@ -21,8 +21,6 @@ interface Flags {
   readonly weights: string;
   readonly adapter: string;
 }
-
-const batch = 64;
 
 export function sampleCommand(_state: ExitState): Command {
   return new Command('sample')
@@ -52,7 +50,7 @@ async function sample(flags: Flags): Promise<void> {
     loadState(generator, partOf(checkpoint, part), `checkpoint ${checkpoint.path}`);
     const { latentSize, channels, imageSize } = config;
     const sampler = await Sampler.open(generator, {
-      batch: Math.min(batch, config.batch),
+      batch: samplerBatch(config.batch),
       latentSize,
     });
     if (part === 'average') {

@@ -224,6 +224,8 @@ export class Gpu {
 
   /** Waits for a promise of the device, or for the device to fail. */
   async wait<T>(promise: Promise<T>): Promise<T> {
+    // Where the device has failed, nobody looks at the promise itself any more, and it may reject later.
+    promise.catch(() => undefined);
     if (this.#failure !== undefined) throw this.#failure;
     resetPollThrottle();
     return Promise.race([promise, this.#failed]);

@@ -48,7 +48,10 @@ export class PipelineCache {
     for (const spec of specs) if (!this.#ready.has(spec.key)) missing.set(spec.key, spec);
     await Promise.all(
       [...missing.values()].map(async (spec) => {
+        // The module's own error would count as uncaptured; the pipeline's rejection tells the same.
+        this.#device.pushErrorScope('validation');
         const { layout, module, descriptor } = this.#describe(spec);
+        this.#device.popErrorScope().catch(() => undefined);
         try {
           const pipeline = await this.#device.createComputePipelineAsync(descriptor);
           this.#created += 1;

@@ -12,6 +12,11 @@ const settlingPasses = 20;
 /** Key of the settling noise: the same for every run, so that samples depend on the weights alone. */
 const settlingSeed = 0x5a6a4e;
 
+/** Images in one run of a sampler's program, for a training batch. */
+export function samplerBatch(batch: number): number {
+  return Math.min(batch, 64);
+}
+
 /** Latent vectors (count, latentSize) of a seed; row i is the same for every count. */
 export function latents(seed: number, count: number, latentSize: number): Float32Array {
   const rng = new HostRng(seed, { stream: [3, 0] });
@@ -23,8 +28,8 @@ export function latents(seed: number, count: number, latentSize: number): Float3
  * `settle` runs the generator in training mode on noise of `rng`.
  */
 export function captureSampler(generator: Generator, z: Tensor, rng: Rng) {
-  const { tape, gpu } = generator;
-  const settle = gpu.capture(() =>
+  const { tape } = generator;
+  const settle = tape.gpu.capture(() =>
     tape.noGrad(() => {
       generator.train();
       const out = generator.forward(rng.normal(z.shape));
@@ -33,7 +38,7 @@ export function captureSampler(generator: Generator, z: Tensor, rng: Rng) {
     }),
   );
   let images = z;
-  const evaluate = gpu.capture(() =>
+  const evaluate = tape.gpu.capture(() =>
     tape.noGrad(() => {
       generator.eval();
       images = generator.forward(z);
@@ -80,7 +85,6 @@ export class Sampler {
   ): Promise<Sampler> {
     const { batch, latentSize } = options;
     const { tape } = generator;
-    const { gpu } = tape;
     const z = tensor(tape, new Float32Array(batch * latentSize), [batch, latentSize], {
       label: 'sample latents',
     });

@@ -9,22 +9,23 @@ import { ReadbackRing } from '../gpu/readback.ts';
 import { writeFileAtomic } from '../io/atomic.ts';
 import { encodePng, imageGrid } from '../io/png.ts';
 import { UserError } from '../util/errors.ts';
-import { checkBatchFits, imageWords } from './capacity.ts';
+import { checkBatchFits, createGanThatFits, imageWords } from './capacity.ts';
 import { lineChart } from './chart.ts';
 import { restoreGan, saveCheckpoint } from './checkpoint.ts';
 import type { Checkpoint } from './checkpoint.ts';
 import type { TrainConfig } from './config.ts';
-import { createGan, emaDecayAt, ganStep, stepValues } from './gan.ts';
+import { emaDecayAt, ganStep, stepValues } from './gan.ts';
 import type { Gan } from './gan.ts';
 import {
   appendMetrics,
   createRunFolder,
+  removeTemporaries,
   rewindMetrics,
   runPaths,
   saveConfig,
 } from './run-folder.ts';
 import type { MetricLine } from './run-folder.ts';
-import { Sampler, latents } from './sampler.ts';
+import { Sampler, latents, samplerBatch } from './sampler.ts';
 
 /** What a run tells whoever started it; the trainer prints nothing. */
 export interface TrainEvents {
@@ -80,12 +81,13 @@ export async function train(options: TrainOptions): Promise<TrainResult> {
     );
   }
   const tape = new Tape(gpu);
-  const gan = createGan(tape, config);
+  const gan = createGanThatFits(tape, config);
   if (resume !== undefined) restoreGan(gan, resume);
   const loader = new Loader(dataset, { batch: config.batch, seed: config.seed, flip: config.flip });
   if (resume !== undefined) loader.restore(resume.progress.loader);
   checkBatchFits(gan);
   if (resume === undefined) await createRunFolder(run, config);
+  else removeTemporaries(run);
 
   const firstStep = resume?.progress.step ?? 0;
   const earlier = await rewindMetrics(run, firstStep);
@@ -152,7 +154,7 @@ class Loop {
     });
     const program = await capture.build();
     const sampler = await Sampler.open(gan.average, {
-      batch: Math.min(config.batch, gridImages),
+      batch: samplerBatch(config.batch),
       latentSize: config.latentSize,
     });
     return new Loop(parts, { program, bytes, sampler, watched });

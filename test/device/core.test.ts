@@ -249,11 +249,16 @@ describe('order', () => {
   });
 
   test('a value goes through hundreds of dependent launches', async () => {
-    await gpu.scope(async () => {
-      let x = tensor(tape, [0], [1]);
-      for (let i = 0; i < 700; i++) x = add(x, 1);
-      expect(await x.item()).toBe(700);
-    });
+    const last = gpu.scope(
+      () => {
+        let x = tensor(tape, [0], [1]);
+        for (let i = 0; i < 700; i++) x = add(x, 1);
+        return x;
+      },
+      (x) => [x.storage],
+    );
+    expect(await last.item()).toBe(700);
+    gpu.release(last.storage);
   });
 
   test('data that does not fill the tensor is refused', () => {
@@ -562,13 +567,11 @@ describe('polling', () => {
   test('a long wait on a software adapter leaves it the cores', async ({ skip }) => {
     if (gpu.adapter.kind !== 'software') skip('the adapter is no software driver');
     const before = deferredPolls();
-    await gpu.scope(async () => {
-      const a = tensor(tape, randomFloats(384 * 384, 1), [384, 384]);
-      let product = a;
-      for (let i = 0; i < 4; i++) product = matmul(product, a, { alpha: 0.1 });
-      const values = await product.read();
-      expect(values.every((x) => Number.isFinite(x))).toBe(true);
-    });
+    const a = tensor(tape, randomFloats(384 * 384, 1), [384, 384]);
+    let product = a;
+    for (let i = 0; i < 4; i++) product = matmul(product, a, { alpha: 0.1 });
+    const values = await product.read();
+    expect(values.every((x) => Number.isFinite(x))).toBe(true);
     expect(deferredPolls()).toBeGreaterThan(before);
   });
 });

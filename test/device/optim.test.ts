@@ -67,7 +67,9 @@ async function runAdam(n: number, values: Partial<Settings> = {}, average = true
 function adamSteps(n: number, values: Partial<Settings>, r: Round) {
   const { w, gradients } = inputs(n);
   const all = { ...settings, ...values };
-  let state = { p: w, m: new Float64Array(n), v: new Float64Array(n) };
+  let state: ReturnType<typeof adamReference> = {
+    ...{ p: w, m: new Float64Array(n), v: new Float64Array(n) },
+  };
   let average = w;
   gradients.forEach((g, i) => {
     state = adamReference({ ...state, g, step: i + 1, ...all }, r);

@@ -1,6 +1,6 @@
 // Resizing of x [N, C, H, W], as torch.nn.functional.interpolate.
 //   nearest   by a whole factor (default 2): y[i] = x[⌊i / factor⌋]
-//   bilinear  to [P, Q], align_corners = False, no antialias: source = max(0, (i + ½)·H/P − ½)
+//   bilinear  to [P, Q], no antialias: source = max(0, (i + ½)·H/P − ½), or i·(H − 1)/(P − 1) with align_corners
 import { type Data, type Round } from './naive.ts';
 
 interface Images {
@@ -18,6 +18,8 @@ export interface Nearest extends Images {
 export interface Bilinear extends Images {
   readonly P: number;
   readonly Q: number;
+  /** Default false. */
+  readonly alignCorners?: boolean;
 }
 
 function eachNearest(o: Nearest, visit: (ix: number, iy: number) => void): void {
@@ -50,8 +52,10 @@ export function nearestBackward(o: Nearest, dy: Data, r: Round): { dx: Float64Ar
 }
 
 /** The two source rows (or columns) of output i and their weights. */
-function taps(i: number, from: number, to: number, r: Round) {
-  const source = Math.max(0, r(r(r(i + 0.5) * r(from / to)) - 0.5));
+function taps(i: number, from: number, to: number, r: Round, alignCorners = false) {
+  const source = alignCorners
+    ? r(i * (to > 1 ? r((from - 1) / (to - 1)) : 0))
+    : Math.max(0, r(r(r(i + 0.5) * r(from / to)) - 0.5));
   const low = Math.min(Math.floor(source), from - 1);
   const high = Math.min(low + 1, from - 1);
   const t = r(source - low);
@@ -68,9 +72,9 @@ export function bilinear(o: Bilinear, r: Round): Float64Array {
     for (let p = 0; p < P; p++) {
       for (let q = 0; q < Q; q++) {
         let sum = 0;
-        for (const row of taps(p, H, P, r)) {
+        for (const row of taps(p, H, P, r, o.alignCorners)) {
           let line = 0;
-          for (const col of taps(q, W, Q, r)) {
+          for (const col of taps(q, W, Q, r, o.alignCorners)) {
             line = r(line + r(col.weight * x[(plane * H + row.at) * W + col.at]!));
           }
           sum = r(sum + r(row.weight * line));
@@ -88,8 +92,8 @@ export function bilinearBackward(o: Bilinear, dy: Data, r: Round): { dx: Float64
   for (let plane = 0; plane < N * C; plane++) {
     for (let p = 0; p < P; p++) {
       for (let q = 0; q < Q; q++) {
-        for (const row of taps(p, H, P, r)) {
-          for (const col of taps(q, W, Q, r)) {
+        for (const row of taps(p, H, P, r, o.alignCorners)) {
+          for (const col of taps(q, W, Q, r, o.alignCorners)) {
             const i = (plane * H + row.at) * W + col.at;
             const g = r(r(row.weight * col.weight) * dy[(plane * P + p) * Q + q]!);
             dx[i] = r(dx[i]! + g);

@@ -6,8 +6,6 @@ import type { Storage } from '../../src/gpu/storage.ts';
 /** Data to upload, or a number of f32 words to leave poisoned. */
 export type Content = Float32Array | Uint32Array | Uint8Array | Float64Array | number;
 
-export type Words = Record<string, Float32Array<ArrayBuffer>>;
-
 function place(gpu: Gpu, name: string, content: Content): Storage {
   if (typeof content === 'number') return gpu.alloc(4 * content, name);
   const data = content instanceof Float64Array ? Float32Array.from(content) : content;
@@ -17,24 +15,23 @@ function place(gpu: Gpu, name: string, content: Content): Storage {
 }
 
 /** Places `contents`, runs `launch` on them and returns the storages named in `reads` as floats. */
-export async function execute<N extends string>(
+export async function execute<C extends Record<string, Content>, R extends keyof C & string>(
   gpu: Gpu,
-  contents: Record<N, Content>,
-  launch: (storages: Record<N, Storage>) => void,
-  reads: readonly N[],
-): Promise<Record<N, Float32Array<ArrayBuffer>>> {
+  contents: C,
+  launch: (storages: { [K in keyof C]: Storage }) => void,
+  reads: readonly R[],
+): Promise<Record<R, Float32Array<ArrayBuffer>>> {
   const kept = gpu.scope(
     () => {
-      const entries = Object.entries(contents) as [N, Content][];
       const storages = Object.fromEntries(
-        entries.map(([name, content]) => [name, place(gpu, name, content)]),
-      ) as Record<N, Storage>;
+        Object.entries(contents).map(([name, content]) => [name, place(gpu, name, content)]),
+      ) as { [K in keyof C]: Storage };
       launch(storages);
       return reads.map((name) => storages[name]);
     },
     (storages) => storages,
   );
-  const out = {} as Record<N, Float32Array<ArrayBuffer>>;
+  const out = {} as Record<R, Float32Array<ArrayBuffer>>;
   for (const [i, name] of reads.entries()) {
     out[name] = new Float32Array(await gpu.read(kept[i]!));
   }

@@ -1,0 +1,130 @@
+// Every rung of matmul against the float64 loops: transposes, edges, batches, alpha, guard bands, the same bits.
+import { expect, test } from 'vitest';
+import { matmul, matmulLadder } from '../../src/kernels/matmul.ts';
+import type { MatmulDims, MatmulRung } from '../../src/kernels/matmul.ts';
+import { matmul as reference } from '../reference/matmul.ts';
+import { budget, f32, f64 } from '../reference/naive.ts';
+import { expectClose } from '../support/close.ts';
+import { openTestGpu } from '../support/device.ts';
+import { execute, expectSameBits } from '../support/execute.ts';
+import { randomFloats } from '../support/random.ts';
+
+const gpu = await openTestGpu();
+
+interface Case {
+  readonly M: number;
+  readonly N: number;
+  readonly K: number;
+  /** 0: one matrix shared by all batches. */
+  readonly batchA?: number;
+  readonly batchB?: number;
+  readonly alpha?: number;
+}
+
+const cases: readonly Case[] = [
+  { M: 1, N: 1, K: 1 },
+  { M: 1, N: 131, K: 7 },
+  { M: 67, N: 1, K: 33 },
+  { M: 5, N: 3, K: 2, batchA: 3, batchB: 3 },
+  { M: 16, N: 16, K: 16, alpha: -0.5 },
+  { M: 33, N: 67, K: 29 },
+  { M: 64, N: 20, K: 36, batchA: 2, batchB: 2 },
+  { M: 40, N: 132, K: 19, batchA: 2, batchB: 0, alpha: 2 },
+  { M: 30, N: 36, K: 24, batchA: 0, batchB: 5 },
+  { M: 128, N: 64, K: 257 },
+];
+
+const transposes = [
+  { transA: false, transB: false },
+  { transA: false, transB: true },
+  { transA: true, transB: false },
+  { transA: true, transB: true },
+];
+
+function setUp(c: Case, trans: { transA: boolean; transB: boolean }) {
+  const { M, N, K, batchA = 1, batchB = 1, alpha = 1 } = c;
+  const batch = Math.max(batchA, batchB);
+  const a = randomFloats(Math.max(1, batchA) * M * K, 1);
+  const b = randomFloats(Math.max(1, batchB) * K * N, 2);
+  const dims: MatmulDims = {
+    ...{ M, N, K, batch, ...trans },
+    strideA: batchA > 1 ? M * K : 0,
+    strideB: batchB > 1 ? K * N : 0,
+  };
+  const input = { a, b, batchA: [Math.max(1, batchA)], batchB: [Math.max(1, batchB)], M, N, K };
+  const scaled = (round: typeof f64) =>
+    reference({ ...input, ...trans }, round).map((x) => round(alpha * x));
+  return { a, b, dims, alpha, ref: scaled(f64), naive: scaled(f32) };
+}
+
+async function product(run: MatmulRung['run'], made: ReturnType<typeof setUp>) {
+  const { a, b, dims, alpha } = made;
+  const { out } = await execute(
+    gpu,
+    { a, b, out: dims.batch * dims.M * dims.N },
+    (s) => {
+      run(gpu, { ...s, ...dims, alpha });
+    },
+    ['out'],
+  );
+  return out;
+}
+
+for (const rung of matmulLadder) {
+  for (const trans of transposes) {
+    const name = `${rung.kernel.name} ${trans.transA ? 'Aᵀ' : 'A'}${trans.transB ? 'Bᵀ' : 'B'}`;
+    test(`${name} matches the float64 loops on every shape`, async () => {
+      for (const c of cases) {
+        const made = setUp(c, trans);
+        const out = await product(rung.run, made);
+        expectClose(out, made.ref, budget(made.ref, made.naive), `${name} ${JSON.stringify(c)}`);
+      }
+    });
+  }
+
+  test(`${rung.kernel.name} gives the same bits twenty times`, async () => {
+    const made = setUp({ M: 33, N: 67, K: 129 }, { transA: true, transB: true });
+    await expectSameBits(() => product(rung.run, made), rung.kernel.name);
+  });
+}
+
+test('the large tiles of matmul/4_vec4 are right', async () => {
+  const vec4 = matmulLadder.at(-1)!;
+  for (const c of [
+    { M: 130, N: 132, K: 20, batchA: 64, batchB: 64 },
+    { M: 65, N: 67, K: 10, batchA: 32, batchB: 0 },
+  ]) {
+    const made = setUp(c, { transA: false, transB: true });
+    const out = await product(vec4.run, made);
+    expectClose(out, made.ref, budget(made.ref, made.naive), JSON.stringify(c));
+  }
+});
+
+test('the matmul that the adapter gets is right, and counts its work', async () => {
+  const made = setUp({ M: 96, N: 40, K: 56 }, { transA: false, transB: false });
+  const out = await product(matmul, made);
+  expectClose(out, made.ref, budget(made.ref, made.naive), 'matmul');
+  const { kernel } = matmulLadder[0]!;
+  const dims = { M: 4, N: 3, K: 5, batch: 2, strideA: 0, strideB: 15, alpha: 1 };
+  expect(kernel.flops(dims)).toBe(2 * 2 * 4 * 3 * 5);
+  expect(kernel.bytes(dims)).toBe(4 * (20 + 30 + 24));
+});
+
+test('an inner size of 0 gives zeros', async () => {
+  for (const rung of matmulLadder) {
+    const dims = { M: 5, N: 8, K: 0, batch: 1, strideA: 0, strideB: 0 };
+    const { out } = await execute(
+      gpu,
+      { a: 4, b: 4, out: 40 },
+      (s) => {
+        rung.run(gpu, { ...s, ...dims, transA: false, transB: false });
+      },
+      ['out'],
+    );
+    expect([...out], rung.kernel.name).toEqual(Array.from({ length: 40 }, () => 0));
+  }
+});
+
+test('no matmul wrote outside its output', async () => {
+  expect(await gpu.brokenGuards()).toEqual([]);
+});

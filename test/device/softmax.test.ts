@@ -1,0 +1,136 @@
+// Every rung of softmax and its gradient against the float64 loops.
+import { expect, test } from 'vitest';
+import { softmax, softmaxBackward, softmaxLadder } from '../../src/kernels/softmax.ts';
+import { budget, f32, f64, softmaxAllowance } from '../reference/naive.ts';
+import {
+  softmax as reference,
+  softmaxBackward as referenceBackward,
+} from '../reference/softmax.ts';
+import { expectClose } from '../support/close.ts';
+import { openTestGpu } from '../support/device.ts';
+import { execute, expectSameBits } from '../support/execute.ts';
+import { randomFloats } from '../support/random.ts';
+
+const gpu = await openTestGpu();
+
+const shapes: readonly (readonly [rows: number, cols: number])[] = [
+  [1, 1],
+  [1, 4],
+  [3, 2],
+  [7, 13],
+  [17, 64],
+  [2, 129],
+  [131, 36],
+  [5, 1021],
+  [3, 1024],
+];
+
+function check(y: Float32Array, x: Float32Array, shape: readonly [number, number], what: string) {
+  const [rows, cols] = shape;
+  const ref = reference({ x, rows, cols }, f64);
+  const naive = reference({ x, rows, cols }, f32);
+  const allowance = softmaxAllowance(cols);
+  expectClose(y, ref, budget(ref, naive, { allowance }), what);
+}
+
+for (const { forward, backward, serves } of softmaxLadder) {
+  const run = async (x: Float32Array, rows: number, cols: number) => {
+    const { out } = await execute(
+      gpu,
+      { x, out: rows * cols },
+      (tensors) => {
+        forward.run(gpu, { tensors, dims: { rows, cols } });
+      },
+      ['out'],
+    );
+    return out;
+  };
+
+  test(`${forward.name} matches the float64 loops on every shape`, async () => {
+    for (const shape of shapes) {
+      const [rows, cols] = shape;
+      if (!serves({ rows, cols })) continue;
+      const x = randomFloats(rows * cols, 3, -8, 8);
+      check(await run(x, rows, cols), x, shape, `${forward.name} ${shape.join('×')}`);
+    }
+  });
+
+  test(`${forward.name} takes logits of ±10,000, equal rows and one tall column`, async () => {
+    const [rows, cols] = [6, 64];
+    const x = randomFloats(rows * cols, 4, -1e4, 1e4);
+    x.fill(1e4, 0, cols);
+    x.fill(-1e4, cols, 2 * cols);
+    x[2 * cols + 5] = 1e4;
+    x[3 * cols] = -1e4;
+    check(await run(x, rows, cols), x, [rows, cols], forward.name);
+  });
+
+  test(`${backward.name} matches the float64 loops on every shape`, async () => {
+    for (const [rows, cols] of shapes) {
+      if (!serves({ rows, cols })) continue;
+      const x = randomFloats(rows * cols, 5, -3, 3);
+      const dy = randomFloats(rows * cols, 6);
+      const y = Float32Array.from(reference({ x, rows, cols }, f64));
+      const { dx } = await execute(
+        gpu,
+        { y, dy, dx: rows * cols },
+        (tensors) => {
+          backward.run(gpu, { tensors, dims: { rows, cols } });
+        },
+        ['dx'],
+      );
+      const ref = referenceBackward({ x, rows, cols }, dy, f64).dx;
+      const naive = referenceBackward({ x, rows, cols }, dy, f32).dx;
+      expectClose(dx, ref, budget(ref, naive, { scale: 1 }), `${backward.name} ${rows}×${cols}`);
+    }
+  });
+
+  test(`${forward.name} gives the same bits twenty times`, async () => {
+    const x = randomFloats(9 * 260, 7, -5, 5);
+    await expectSameBits(() => run(x, 9, 260), forward.name);
+  });
+}
+
+test('softmax takes more rows than a grid has places in one direction', async () => {
+  const [rows, cols] = [70_000, 2];
+  const x = randomFloats(rows * cols, 8);
+  for (const { forward, serves } of softmaxLadder) {
+    if (!serves({ rows, cols })) continue;
+    const { out } = await execute(
+      gpu,
+      { x, out: rows * cols },
+      (tensors) => {
+        forward.run(gpu, { tensors, dims: { rows, cols } });
+      },
+      ['out'],
+    );
+    check(out, x, [rows, cols], forward.name);
+  }
+});
+
+test('the softmax that the adapter gets is right in both directions', async () => {
+  for (const cols of [37, 40]) {
+    const rows = 11;
+    const x = randomFloats(rows * cols, 9);
+    const dy = randomFloats(rows * cols, 10);
+    const { out, dx } = await execute(
+      gpu,
+      { x, dy, out: rows * cols, dx: rows * cols },
+      (s) => {
+        softmax(gpu, { x: s.x, out: s.out, rows, cols });
+        softmaxBackward(gpu, { y: s.out, dy: s.dy, dx: s.dx, rows, cols });
+      },
+      ['out', 'dx'],
+    );
+    check(out, x, [rows, cols], `softmax of ${cols} columns`);
+    const ref = referenceBackward({ x, rows, cols }, dy, f64).dx;
+    const naive = referenceBackward({ x, rows, cols }, dy, f32).dx;
+    // y comes out of the kernel here, so what WGSL grants its exp is in dx as well: |dx| ≤ y·2·max|dy|.
+    const allowance = 2 * softmaxAllowance(cols);
+    expectClose(dx, ref, budget(ref, naive, { allowance }), `gradient of ${cols} columns`);
+  }
+});
+
+test('no softmax wrote outside its output', async () => {
+  expect(await gpu.brokenGuards()).toEqual([]);
+});

@@ -1,0 +1,259 @@
+// Every kernel compiles on Dawn's null backend, which needs no driver: each file as it stands, each record with its own
+// constants, and each variant that an adapter of any class is given in a training step or a ladder.
+import { readdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath, pathToFileURL } from 'node:url';
+import { afterAll, describe, expect, test, vi } from 'vitest';
+import { Tape, grad } from '../../src/autograd/tape.ts';
+import type { Tensor } from '../../src/autograd/tensor.ts';
+import { empty } from '../../src/autograd/tensor.ts';
+import { Gpu } from '../../src/gpu/device.ts';
+import { listAdapterSummaries } from '../../src/gpu/adapter.ts';
+import type { AdapterSummary } from '../../src/gpu/adapter.ts';
+import { bindingsOf, entriesOf, immediatesOf } from '../../src/gpu/wgsl.ts';
+import type { Dispatch } from '../../src/gpu/storage.ts';
+import { sourceOf } from '../../src/kernels/kernel.ts';
+import type { Kernel } from '../../src/kernels/kernel.ts';
+import { matmulLadder } from '../../src/kernels/matmul.ts';
+import { saganPresets } from '../../src/models/sagan.ts';
+import { add, mul, square } from '../../src/ops/pointwise.ts';
+import { batchNorm } from '../../src/ops/norm.ts';
+import { mean, sum } from '../../src/ops/reduce.ts';
+import { avgPool2d, maxPool2d, resizeBilinear, upsampleNearest2x } from '../../src/ops/resample.ts';
+import { softmax } from '../../src/ops/softmax.ts';
+import { createGan, ganStep } from '../../src/train/gan.ts';
+import { imageWords } from '../../src/train/capacity.ts';
+import { resolveConfig } from '../../src/train/config.ts';
+
+/** Every record that any wrapper makes, exported or not. */
+const records = vi.hoisted(() => new Set<Kernel>());
+vi.mock('../../src/kernels/kernel.ts', async (original) => {
+  const real = await original<typeof import('../../src/kernels/kernel.ts')>();
+  return {
+    ...real,
+    kernel: (spec: Parameters<typeof real.kernel>[0]) => {
+      const made = real.kernel(spec);
+      records.add(made);
+      return made;
+    },
+  };
+});
+
+const root = fileURLToPath(new URL('../..', import.meta.url));
+const files = readdirSync(join(root, 'kernels'), { recursive: true, encoding: 'utf8' })
+  .filter((file) => file.endsWith('.wgsl'))
+  .map((file) => file.replaceAll('\\', '/'))
+  .sort();
+for (const file of readdirSync(join(root, 'src', 'kernels'))) {
+  await import(pathToFileURL(join(root, 'src', 'kernels', file)).href);
+}
+
+const { adapters } = await listAdapterSummaries({ backend: 'null' });
+const { adapter, summary } = adapters[0]!;
+const device = await adapter.requestDevice({ requiredFeatures: ['shader-f16', 'subgroups'] });
+afterAll(() => {
+  device.destroy();
+});
+
+type Access = 'read' | 'read_write';
+
+/** Compiles with the bind group layout and immediates that the engine would give it; throws Dawn's message. */
+async function compile(code: string, entry: string, access: readonly Access[], words: number) {
+  device.pushErrorScope('validation');
+  const module = device.createShaderModule({ code });
+  const layout = device.createBindGroupLayout({
+    entries: access.map((type, binding) => ({
+      ...{ binding, visibility: GPUShaderStage.COMPUTE },
+      buffer: { type: type === 'read' ? 'read-only-storage' : 'storage' },
+    })),
+  });
+  const descriptor = {
+    layout: device.createPipelineLayout({ bindGroupLayouts: [layout], immediateSize: 4 * words }),
+    compute: { module, entryPoint: entry },
+  };
+  device.createComputePipeline(descriptor);
+  const error = await device.popErrorScope();
+  if (error) throw new Error(error.message);
+}
+
+/** Storage variables that an entry point or a function under it names: what automatic layout would find. */
+function accessOf(code: string, record: Kernel): Access[] {
+  const bindings = bindingsOf(code);
+  return record.tensors.map((name) => bindings.find((b) => b.name === name)!.access);
+}
+
+describe('kernel files', () => {
+  test('there are the families that SAGAN needs', () => {
+    const families = new Set(files.map((file) => file.split('/')[0]));
+    for (const family of ['attention', 'conv', 'matmul', 'norm', 'optim', 'softmax', 'spectral']) {
+      expect(families).toContain(family);
+    }
+  });
+
+  test.each(files)('%s is valid WGSL as it stands', async (file) => {
+    const code = sourceOf(file);
+    const entries = entriesOf(code);
+    expect(entries.length).toBeGreaterThan(0);
+    const module = device.createShaderModule({ code });
+    const { messages } = await module.getCompilationInfo();
+    expect(messages.map((m) => `${m.lineNum}:${m.linePos} ${m.message}`)).toEqual([]);
+    for (const entryPoint of entries) {
+      device.pushErrorScope('validation');
+      device.createComputePipeline({ layout: 'auto', compute: { module, entryPoint } });
+      expect((await device.popErrorScope())?.message, entryPoint).toBeUndefined();
+    }
+  });
+
+  test.each(files)('every entry of %s has a record', (file) => {
+    const used = [...records].filter((r) => r.file === file).map((r) => r.entry ?? 'main');
+    expect([...new Set(used)].sort()).toEqual([...entriesOf(sourceOf(file))].sort());
+  });
+
+  test.each(files)('%s has immediates within the portable 64 bytes', (file) => {
+    expect(immediatesOf(sourceOf(file)).length).toBeLessThanOrEqual(16);
+  });
+
+  test.each(files)('the head of %s tells its shapes, its cost and its source', (file) => {
+    const head = /^(?:\/\/.*\n)+/.exec(sourceOf(file))?.[0] ?? '';
+    expect(head).toContain('→');
+    expect(head.split('\n').length - 1).toBeLessThanOrEqual(24);
+  });
+});
+
+describe('kernel records', () => {
+  test.each([...records].map((r) => [r.name, r] as const))(
+    '%s names the bindings, immediates and constants of its file',
+    async (_name, record) => {
+      const spec = record.specialise();
+      expect(spec.access).toEqual(accessOf(spec.code, record));
+      await compile(spec.code, spec.entry, spec.access, spec.immediates.length);
+    },
+  );
+
+  test('no two records share a name', () => {
+    const names = [...records].map((r) => r.name);
+    expect(names.filter((name, i) => names.indexOf(name) !== i)).toEqual([]);
+  });
+
+  test('a record that does not fit its file says how', async () => {
+    const { kernel } = await vi.importActual<typeof import('../../src/kernels/kernel.ts')>(
+      '../../src/kernels/kernel.ts',
+    );
+    const zero = () => 0;
+    const fits = {
+      file: 'pointwise/fill.wgsl',
+      grid: () => [1, 1, 1] as const,
+      flops: zero,
+      bytes: zero,
+    };
+    const dims = ['n', 'value'] as const;
+    const broken = (spec: object) => () =>
+      kernel({ ...fits, tensors: ['out'], dims, ...spec }).specialise();
+    expect(broken({})).not.toThrow();
+    expect(broken({ entry: 'other' })).toThrow('pointwise/fill.wgsl has no entry other');
+    expect(broken({ tensors: ['lost'] })).toThrow('binds no tensor named lost');
+    expect(
+      broken({ file: 'pointwise/binary.wgsl', dims: ['n', 'param'], tensors: ['b', 'a', 'out'] }),
+    ).toThrow('pointwise/binary.wgsl: b is binding 1, listed as 0');
+    expect(broken({ dims: ['n'] })).toThrow(
+      'pointwise/fill.wgsl: immediates are n,value, the record lists n',
+    );
+    expect(broken({ tile: { LOST: 4 } })).toThrow('no module-scope const LOST');
+  });
+});
+
+/** Adapters that differ in what the wrappers choose by. */
+const machines: Readonly<Record<string, Partial<AdapterSummary>>> = {
+  'a software driver of 4 lanes': { kind: 'software', subgroupSizes: [4, 4] },
+  'a software driver of 16 lanes': { kind: 'software', subgroupSizes: [16, 16] },
+  'an integrated GPU': { kind: 'integrated', subgroupSizes: [8, 32] },
+  'a discrete GPU': { kind: 'discrete', subgroupSizes: [32, 32] },
+};
+
+describe.each(Object.entries(machines))('variants for %s', (_name, machine) => {
+  const open = () => new Gpu(device, { ...summary, ...machine }, {});
+
+  /** Captures `body` and compiles every variant that it launched. */
+  async function compileAll(gpu: Gpu, body: () => unknown): Promise<number> {
+    const capture = gpu.capture(() => {
+      body();
+      return [];
+    });
+    const variants = new Map(capture.dispatches.map((d: Dispatch) => [d.spec.key, d]));
+    for (const { spec, grid } of variants.values()) {
+      await compile(spec.code, spec.entry, spec.access, spec.immediates.length);
+      expect(
+        grid.every((g) => Number.isInteger(g) && g > 0),
+        spec.key,
+      ).toBe(true);
+    }
+    return variants.size;
+  }
+
+  test.each(Object.keys(saganPresets))('a training step of %s', async (preset) => {
+    const gpu = open();
+    const tape = new Tape(gpu);
+    const config = resolveConfig({ data: 'none', preset, batch: 2 });
+    const gan = createGan(tape, config);
+    const variants = await compileAll(gpu, () => {
+      ganStep(gan, [empty(tape, [imageWords(config, 2)], { dtype: 'u32' })]);
+    });
+    expect(variants).toBeGreaterThan(20);
+    gpu.pool.destroy();
+  });
+
+  test('every rung of matmul, every transpose, sizes with and without vec4', async () => {
+    const gpu = open();
+    for (const { run } of matmulLadder) {
+      for (const transA of [false, true]) {
+        for (const transB of [false, true]) {
+          for (const [M, N, K] of [
+            ...[
+              [1, 1, 1],
+              [5, 7, 3],
+              [8, 8, 8],
+              [8, 6, 4],
+              [6, 8, 4],
+              [7, 4, 5],
+            ],
+            ...[
+              [64, 64, 64],
+              [512, 512, 32],
+              [2048, 2048, 16],
+              [2047, 2045, 15],
+            ],
+          ] as [number, number, number][]) {
+            await compileAll(gpu, () => {
+              const [a, b, out] = [M * K, K * N, M * N].map((n) => gpu.alloc(4 * n, 'matrix'));
+              const sizes = { M, N, K, batch: 1, strideA: 0, strideB: 0, transA, transB };
+              run(gpu, { a: a!, b: b!, out: out!, ...sizes });
+            });
+          }
+        }
+      }
+    }
+  });
+
+  test('the ops that SAGAN leaves out, with first and second derivatives', async () => {
+    const gpu = open();
+    const tape = new Tape(gpu);
+    const input = (...shape: number[]) => empty(tape, shape, { requiresGrad: true });
+    const twice = (x: Tensor, f: (x: Tensor) => Tensor) => {
+      const [g] = grad([sum(f(x))], [x], { createGraph: true });
+      grad([sum(square(g!))], [x], { allowUnused: true });
+    };
+    for (const size of [4, 5, 64]) {
+      await compileAll(gpu, () => {
+        const image = input(2, 3, size, size);
+        twice(image, (x) => maxPool2d(square(x), 2));
+        twice(image, (x) => avgPool2d(square(x), 3, { stride: 2, padding: 1 }));
+        twice(image, (x) => upsampleNearest2x(square(x)));
+        twice(image, (x) => resizeBilinear(square(x), [3, 7]));
+        twice(image, (x) => softmax(x));
+        twice(image, (x) => mean(mul(x, add(x, 1)), [0, 2]));
+        const statistics = { runningMean: empty(tape, [3]), runningVar: empty(tape, [3]) };
+        twice(image, (x) => batchNorm(x, { ...statistics, training: true }));
+      });
+    }
+  });
+});

@@ -6,6 +6,7 @@
 //                                                      →  dw = (dwn − product/sigma·u·vᵀ)/sigma,  product = Σ dwn·w
 //
 // σ = uᵀWv moves with W along u·vᵀ while u and v are held still.
+// entries    `gradQuads` is `grad` with a vec4 along inner a thread, for inner a multiple of 4.
 // grid       grad, ROWS = 1: group.x walks inner, group.yz the outer·rows; ROWS = 0: the threads walk in a line.
 // cost       n, 2·n and 3·n flops;  reads n or 2·n, writes n floats.
 const ROWS = 1u;
@@ -27,6 +28,8 @@ var<immediate> p: Params;
 @group(0) @binding(3) var<storage, read> u: array<f32>;
 @group(0) @binding(4) var<storage, read> v: array<f32>;
 @group(0) @binding(5) var<storage, read_write> dw: array<f32>;
+@group(0) @binding(4) var<storage, read> vQuads: array<vec4f>;
+@group(0) @binding(5) var<storage, read_write> dwQuads: array<vec4f>;
 
 // A weight of zeros has sigma 0 and stays 0.
 fn inverse(s: f32) -> f32 { return select(1.0 / s, 0.0, s == 0.0); }
@@ -63,24 +66,48 @@ fn dotParts(
   part[t] = sum.x + sum.y + (sum.z + sum.w);
 }
 
+struct Place { line: u32, column: u32, inside: bool }
+
+fn placeOf(group: vec3u, groups: vec3u, local: u32, units: u32) -> Place {
+  if (ROWS == 1u) {
+    let line = group.z * groups.y + group.y;
+    let column = group.x * WG + local;
+    return Place(line, column, line < p.outer * p.rows && column < units);
+  }
+  let i = (group.y * groups.x + group.x) * WG + local;
+  let line = i / units;
+  return Place(line, i - line * units, line < p.outer * p.rows);
+}
+
 @compute @workgroup_size(WG)
 fn grad(
   @builtin(workgroup_id) group: vec3u,
   @builtin(num_workgroups) groups: vec3u,
   @builtin(local_invocation_index) local: u32,
 ) {
-  var line = group.z * groups.y + group.y;
-  var b = group.x * WG + local;
-  if (ROWS == 0u) {
-    let i = (group.y * groups.x + group.x) * WG + local;
-    line = i / p.inner;
-    b = i - line * p.inner;
-  }
-  if (line < p.outer * p.rows && b < p.inner) {
-    let a = line / p.rows;
-    let row = line - a * p.rows;
+  let at = placeOf(group, groups, local, p.inner);
+  if (at.inside) {
+    let a = at.line / p.rows;
     let inv = inverse(sigma[0]);
-    let i = line * p.inner + b;
-    dw[i] = (dwn[i] - product[0] * inv * u[row] * v[a * p.inner + b]) * inv;
+    let along = product[0] * inv * u[at.line - a * p.rows];
+    let i = at.line * p.inner + at.column;
+    dw[i] = (dwn[i] - along * v[a * p.inner + at.column]) * inv;
+  }
+}
+
+@compute @workgroup_size(WG)
+fn gradQuads(
+  @builtin(workgroup_id) group: vec3u,
+  @builtin(num_workgroups) groups: vec3u,
+  @builtin(local_invocation_index) local: u32,
+) {
+  let units = p.inner / 4u;
+  let at = placeOf(group, groups, local, units);
+  if (at.inside) {
+    let a = at.line / p.rows;
+    let inv = inverse(sigma[0]);
+    let along = product[0] * inv * u[at.line - a * p.rows];
+    let i = at.line * units + at.column;
+    dwQuads[i] = (dwnQuads[i] - along * vQuads[a * units + at.column]) * inv;
   }
 }

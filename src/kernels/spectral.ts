@@ -106,14 +106,25 @@ export const weightDot = kernel({
   flops: ({ n }) => 2 * n,
   bytes: ({ n }) => 8 * n,
 });
+const gradCost = {
+  flops: ({ n }: Dims<'n'>) => 4 * n,
+  bytes: ({ n }: Dims<'n'>) => 8 * n,
+};
 export const weightGrad = kernel({
   ...weightRecord,
   entry: 'grad',
   tensors: ['dwn', 'sigma', 'product', 'u', 'v', 'dw'],
   grid: ({ outer, rows, inner }, tile) =>
     rowsGrid(outer * rows, { units: inner, each: tile('WG'), rows: tile('ROWS') }),
-  flops: ({ n }) => 4 * n,
-  bytes: ({ n }) => 8 * n,
+  ...gradCost,
+});
+export const weightGradQuads = kernel({
+  ...weightRecord,
+  entry: 'gradQuads',
+  tensors: ['dwnQuads', 'sigma', 'product', 'u', 'vQuads', 'dwQuads'],
+  grid: ({ outer, rows, inner }, tile) =>
+    rowsGrid(outer * rows, { units: inner / 4, each: tile('WG'), rows: tile('ROWS') }),
+  ...gradCost,
 });
 
 /** A weight as a matrix of rows × (outer·inner): element (row, (a, b)) is w[(a·rows + row)·inner + b]. */
@@ -239,7 +250,12 @@ export function spectralBackward(gpu: Gpu, args: SpectralBackwardArgs): void {
     tile: { WG: parts < 1024 ? 16 : 64 },
   });
   reduce(gpu, 'sum', { x: part, out: total, shape: [parts], axes: [0] });
-  const tensors = { dwn, sigma, product: total, u, v, dw };
-  const tile = { ROWS: rowsForm(inner, weightRecord.tile.WG) };
-  weightGrad.run(gpu, { tensors, dims, tile });
+  const fits = inner % 4 === 0;
+  const tile = { ROWS: rowsForm(fits ? inner / 4 : inner, weightRecord.tile.WG) };
+  if (fits) {
+    const tensors = { dwnQuads: dwn, sigma, product: total, u, vQuads: v, dwQuads: dw };
+    weightGradQuads.run(gpu, { tensors, dims, tile });
+  } else {
+    weightGrad.run(gpu, { tensors: { dwn, sigma, product: total, u, v, dw }, dims, tile });
+  }
 }

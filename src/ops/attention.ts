@@ -81,11 +81,12 @@ const attentionBackwardOp = defineOp<Attrs>({
 function sizes(inputs: readonly Tensor[], layout: AttentionLayout) {
   const [q, k, v] = [at(inputs, 0).shape, at(inputs, 1).shape, at(inputs, 2).shape];
   const [d, n] = layout === 'channel' ? [1, 2] : [2, 1];
-  const [B, DK, Nq, Nk, DV] = [dim(q, 0), dim(q, d), dim(q, n), dim(k, n), dim(v, d)];
   const complain = (what: string) =>
     new RangeError(
       `attention: query is ${showShape(q)}, key ${showShape(k)}, value ${showShape(v)} (${layout}-major); ${what}`,
     );
+  if ([q, k, v].some((shape) => shape.length !== 3)) throw complain('each needs three axes');
+  const [B, DK, Nq, Nk, DV] = [dim(q, 0), dim(q, d), dim(q, n), dim(k, n), dim(v, d)];
   if (dim(k, d) !== DK) throw complain(`query and key widths must agree: ${DK} ≠ ${dim(k, d)}`);
   if (dim(v, n) !== Nk) throw complain(`key and value lengths must agree: ${Nk} ≠ ${dim(v, n)}`);
   if (dim(k, 0) !== B || dim(v, 0) !== B) throw complain('the batches must agree');

@@ -2,7 +2,7 @@ import { at, defineOp, only } from '../autograd/op.ts';
 import type { Tensor } from '../autograd/tensor.ts';
 import { convDataGrad, convForward, convWeightGrad } from '../kernels/conv.ts';
 import type { ConvDims } from '../kernels/conv.ts';
-import { dim, showShape } from '../util/shape.ts';
+import { dim, sameShape, showShape } from '../util/shape.ts';
 import { sum } from './reduce.ts';
 
 /**
@@ -117,6 +117,7 @@ export function conv2d(x: Tensor, weight: Tensor, options: ConvOptions = {}): Te
       `conv2d: a ${R}×${S} kernel does not fit into ${showShape(x.shape)} with padding ${padH}, ${padW}`,
     );
   }
+  checkBias('conv2d', options.bias, K);
   const dims = { N, C, H, W, K, R, S, OH, OW, strideH, strideW, padH, padW };
   return correlate(x, weight, dims, options.bias);
 }
@@ -147,8 +148,17 @@ export function convTranspose2d(
       `convTranspose2d: ${showShape(x.shape)} with stride ${strideH}, ${strideW}, padding ${padH}, ${padW} and outputPadding ${extraH}, ${extraW} gives ${H}×${W}; sizes must be positive and outputPadding below the stride`,
     );
   }
+  checkBias('convTranspose2d', options.bias, C);
   const dims = { N, C, H, W, K, R, S, OH, OW, strideH, strideW, padH, padW };
   return scatter(x, weight, dims, options.bias);
+}
+
+function checkBias(op: string, bias: Tensor | undefined, channels: number): void {
+  if (bias !== undefined && !sameShape(bias.shape, [channels])) {
+    throw new RangeError(
+      `${op}: bias is ${showShape(bias.shape)}; it must be [${channels}], one number an output channel`,
+    );
+  }
 }
 
 function four(op: string, role: string, t: Tensor): [number, number, number, number] {

@@ -113,6 +113,8 @@ export function permute(x: Tensor, order: readonly number[]): Tensor {
 /** Exchanges two axes (negative ones count from the end). */
 export function transpose(x: Tensor, axis0: number, axis1: number): Tensor {
   const rank = x.shape.length;
+  // dim() throws where there is no such axis
+  for (const axis of [axis0, axis1]) dim(x.shape, axis);
   const [a, b] = [axis0 < 0 ? axis0 + rank : axis0, axis1 < 0 ? axis1 + rank : axis1];
   return permute(
     x,

@@ -219,7 +219,9 @@ function check<T>(schema: z.ZodType<T>, value: object, nameOf: (option: string) 
 
 function unknownName(name: string, value: unknown, known: readonly string[]): string {
   const given = typeof value === 'string' ? value : JSON.stringify(value);
-  return `${name} ${given} is unknown${didYouMean(given, known)}; there are ${known.join(', ')}`;
+  const guess = didYouMean(given, known);
+  const there = guess === '' ? '; there are' : `${guess} There are`;
+  return `${name} ${given} is unknown${there} ${known.join(', ')}`;
 }
 
 function expectedBy(issue: z.core.$ZodIssue): string {

@@ -83,6 +83,7 @@ describe('adam', () => {
     { title: 'PyTorch’s defaults', values: {} },
     { title: 'SAGAN’s betas (0, 0.9)', values: { beta1: 0, beta2: Math.fround(0.9) } },
     { title: 'no weight decay', values: { weightDecay: 0 } },
+    { title: 'an eps that weighs', values: { eps: Math.fround(0.1) } },
   ])('five steps with $title', async ({ values }) => {
     for (const n of sizes) {
       const found = await runAdam(n, values);

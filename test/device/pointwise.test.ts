@@ -347,6 +347,22 @@ describe('binary', () => {
     );
   });
 
+  test('more rows than a grid has along one axis', async () => {
+    const [rows, columns] = [66001, 61];
+    const a = randomFloats(rows * columns, 1);
+    const b = randomFloats(rows, 2);
+    const shapes = { aShape: [rows, columns], bShape: [rows, 1], shape: [rows, columns] };
+    const { out } = await execute(
+      gpu,
+      { a, b, out: rows * columns },
+      (s) => {
+        binary(gpu, 'maximum', { ...s, ...shapes });
+      },
+      ['out'],
+    );
+    expect(out.every((v, i) => v === Math.max(a[i]!, b[Math.floor(i / columns)]!))).toBe(true);
+  });
+
   test('more than four alternating axes are refused', () => {
     const [aShape, bShape] = [
       [2, 1, 2, 1, 2],

@@ -67,7 +67,7 @@ const mistakes: Record<string, readonly [readonly string[], RegExp]> = {
   ],
   'an unknown preset': [
     [...train, '--preset', 'sagan-23'],
-    /^unknown preset sagan-23; did you mean sagan-32\? There are sagan-32-tiny, /,
+    /^--preset sagan-23 is unknown; did you mean sagan-32\? There are sagan-32-tiny, /,
   ],
   'an image size that is no power of two': [
     [...train, '--image-size', '48'],
@@ -83,10 +83,7 @@ const mistakes: Record<string, readonly [readonly string[], RegExp]> = {
     /^--attention-g 12 is no feature size of a 32-pixel image; there are 4, 8, 16$/,
   ],
   'two channels': [[...train, '--channels', '2'], /^--channels is 2: expected 1 or 3$/],
-  'a batch of nothing': [
-    [...train, '--batch', '0'],
-    /^--batch is 0: expected a whole number from 1$/,
-  ],
+  'a batch of nothing': [[...train, '--batch', '0'], /^--batch is 0: expected 1 or more$/],
   'half a step': [[...train, '--steps', '1.5'], /^--steps is 1\.5: expected a whole number$/],
   'a negative rate': [[...train, '--lr-g', '-1'], /^--lr-g is -1: expected more than 0$/],
   'a decay of one': [[...train, '--beta1', '1'], /^--beta1 is 1: expected less than 1$/],
@@ -94,7 +91,10 @@ const mistakes: Record<string, readonly [readonly string[], RegExp]> = {
     [...train, '--batch', 'eight'],
     /--batch <number>.*"eight" is not a number/,
   ],
-  'an unknown loss': [[...train, '--loss', 'hing'], /^unknown loss hing; did you mean hinge\?/],
+  'an unknown loss': [
+    [...train, '--loss', 'hing'],
+    /^--loss hing is unknown; did you mean hinge\?/,
+  ],
   'an unknown flag': [
     [...train, '--bacth', '8'],
     /^unknown option '--bacth' \(Did you mean --batch\?\)$/,
@@ -107,7 +107,7 @@ const mistakes: Record<string, readonly [readonly string[], RegExp]> = {
   ],
   'an unknown preset in a config': [
     ['train', '--data', images, '--out', out, '--config', at('unknown-preset.yaml')],
-    /^unknown preset sagan-23; did you mean sagan-32\?/,
+    /unknown-preset\.yaml: preset sagan-23 is unknown; did you mean sagan-32\?/,
   ],
   'a wrong value in a config': [
     ['train', '--data', images, '--out', out, '--config', at('bad-value.yaml')],
@@ -126,11 +126,11 @@ const mistakes: Record<string, readonly [readonly string[], RegExp]> = {
   ],
   'an output below a file': [
     [...train, '--out', at('file', 'run')],
-    /^cannot make .*file.run: a part of the path is a file, not a folder/,
+    /^--out .*run: .*file is a file, not a folder; choose another --out$/,
   ],
   'an output that is a file': [
     [...train, '--out', at('file')],
-    /^--out .*file is a file, not a folder/,
+    /^--out .*file is a file, not a folder; choose another --out$/,
   ],
   'an unknown adapter': [
     [...train, '--adapter', 'nonsense'],

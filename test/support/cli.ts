@@ -11,6 +11,7 @@ export interface CliResult {
   readonly code: number | null;
   readonly signal: NodeJS.Signals | null;
   readonly stdout: string;
+  /** What wgsagan printed there; Dawn's own warnings are left out. */
   readonly stderr: string;
 }
 
@@ -33,6 +34,8 @@ export interface CliProcess {
 
 const script = fileURLToPath(new URL('../../scripts/wgsagan.mjs', import.meta.url));
 const pollMs = 4;
+/** Dawn's own lines on opening a software adapter: it prints them itself, and has no switch that silences them. */
+const dawnNoise = /^Warning: max\w+ artificially reduced from \d+ to \d+ .*\n/gm;
 
 /** Starts `wgsagan …` as a process of its own, as a user does. */
 export function startCli(args: readonly string[], options: CliOptions = {}): CliProcess {
@@ -82,7 +85,7 @@ function ended(
     child.on('error', reject);
     child.on('close', (code, signal) => {
       clearTimeout(timer);
-      resolve({ code, signal, ...printed });
+      resolve({ code, signal, ...printed, stderr: printed.stderr.replaceAll(dawnNoise, '') });
     });
   });
 }

@@ -1,0 +1,213 @@
+// Elementwise ops and reductions: against the float64 references, values, gradients, and replay against eager.
+import { describe, expect, test } from 'vitest';
+import { Tape, grad } from '../../src/autograd/tape.ts';
+import { tensor } from '../../src/autograd/tensor.ts';
+import type { Tensor } from '../../src/autograd/tensor.ts';
+import * as pointwiseOps from '../../src/ops/pointwise.ts';
+import { amax, mean, sum } from '../../src/ops/reduce.ts';
+import {
+  divideAllowance,
+  expAllowance,
+  logAllowance,
+  sqrtAllowance,
+  tanhAllowance,
+} from '../reference/naive.ts';
+import {
+  type ArithmeticName,
+  arithmeticNames,
+  binary,
+  binaryBackward,
+  type PointwiseName,
+  pointwiseNames,
+  unary,
+  unaryBackward,
+} from '../reference/pointwise.ts';
+import { reduce, reduceBackward, reducedShape } from '../reference/reduce.ts';
+import { broadcastShape } from '../reference/shape.ts';
+import { openTestGpu } from '../support/device.ts';
+import { checkOp, count, type OpCase, randomInput } from '../support/ops.ts';
+import { randomData } from '../support/random.ts';
+
+const gpu = await openTestGpu();
+const tape = new Tape(gpu);
+
+/** Runs cases one by one, each a test of its name. */
+function each(family: string, cases: readonly OpCase[]): void {
+  describe(family, () => {
+    test.each(cases)('$name', async (check) => {
+      await checkOp(tape, check);
+    });
+  });
+}
+
+const domains: Partial<Record<PointwiseName, [number, number]>> = {
+  log: [0.1, 4],
+  sqrt: [0.1, 4],
+  rsqrt: [0.1, 4],
+  reciprocal: [0.5, 3],
+};
+const allowances: Partial<Record<PointwiseName, number>> = {
+  tanh: tanhAllowance,
+  sigmoid: expAllowance(4) + divideAllowance(1),
+  softplus: expAllowance(4) + logAllowance(4),
+  exp: expAllowance(4, Math.exp(4)),
+  log: logAllowance(4) + divideAllowance(10),
+  sqrt: sqrtAllowance(4) + divideAllowance(4),
+  rsqrt: 3 * 16 * sqrtAllowance(4),
+  reciprocal: 4 * divideAllowance(4),
+};
+
+each(
+  'elementwise, one input',
+  pointwiseNames.flatMap((name) => {
+    const [low, high] = domains[name] ?? [-4, 4];
+    return ([[1], [16, 3, 7], [2, 5, 4, 4]] as const).map((shape): OpCase => {
+      const slope = 0.1;
+      const op = (x: Tensor) =>
+        name === 'leakyRelu' ? pointwiseOps.leakyRelu(x, slope) : pointwiseOps[name](x);
+      return {
+        name: `${name} [${shape.join(', ')}]`,
+        inputs: { x: randomInput(shape, 1, low, high) },
+        op: ({ x }) => op(x!),
+        forward: ({ x }, r) => ({ shape, data: unary(name, { x: x!, slope }, r) }),
+        backward: ({ x }, dy, r) => ({ x: unaryBackward(name, { x: x!, slope }, dy, r).dx }),
+        allowance: allowances[name] ?? 0,
+      };
+    });
+  }),
+);
+
+const pairs: readonly [number[], number[]][] = [
+  [
+    [3, 5],
+    [3, 5],
+  ],
+  [[4, 7], [7]],
+  [
+    [16, 3, 2, 2],
+    [1, 3, 1, 1],
+  ],
+  [
+    [2, 1, 3],
+    [5, 1],
+  ],
+  [[2, 3], []],
+  [[1], [4, 6]],
+];
+
+each(
+  'elementwise, two inputs',
+  arithmeticNames.flatMap((name: ArithmeticName) =>
+    pairs.map(([shapeA, shapeB]): OpCase => {
+      const shapes = { shapeA, shapeB };
+      const apart = name === 'div' ? ([0.5, 2] as const) : ([-1, 1] as const);
+      return {
+        name: `${name} [${shapeA.join(', ')}] and [${shapeB.join(', ')}]`,
+        inputs: { a: randomInput(shapeA, 1), b: randomInput(shapeB, 2, ...apart) },
+        op: ({ a, b }) => pointwiseOps[name](a!, b!),
+        forward: ({ a, b }, r) => ({
+          shape: broadcastShape(shapeA, shapeB),
+          data: binary(name, { a: a!, b: b!, ...shapes }, r),
+        }),
+        backward: ({ a, b }, dy, r) => {
+          const { da, db } = binaryBackward(name, { a: a!, b: b!, ...shapes }, dy, r);
+          return { a: da, b: db };
+        },
+        allowance: name === 'div' ? 24 * divideAllowance(4) : 0,
+      };
+    }),
+  ),
+);
+
+describe('elementwise, host numbers and no gradients', () => {
+  const x = tensor(tape, [-2, -0.5, 0, 0.5, 3], [5], { label: 'x', requiresGrad: true });
+  const p = pointwiseOps;
+  const same: Record<string, [() => Tensor, number[], number[]]> = {
+    'affine(x, 2, 1)': [() => p.affine(x, 2, 1), [-3, 0, 1, 2, 7], [2, 2, 2, 2, 2]],
+    'add(x, 3)': [() => p.add(x, 3), [1, 2.5, 3, 3.5, 6], [1, 1, 1, 1, 1]],
+    'sub(x, 3)': [() => p.sub(x, 3), [-5, -3.5, -3, -2.5, 0], [1, 1, 1, 1, 1]],
+    'mul(x, −4)': [() => p.mul(x, -4), [8, 2, 0, -2, -12], [-4, -4, -4, -4, -4]],
+    'div(x, 4)': [
+      () => p.div(x, 4),
+      [-0.5, -0.125, 0, 0.125, 0.75],
+      [0.25, 0.25, 0.25, 0.25, 0.25],
+    ],
+    // ties share the gradient
+    'maximum(x, 0)': [() => p.maximum(x, 0), [0, 0, 0, 0.5, 3], [0, 0, 0.5, 1, 1]],
+    'minimum(x, 0.5)': [() => p.minimum(x, 0.5), [-2, -0.5, 0, 0.5, 0.5], [1, 1, 1, 0.5, 0]],
+  };
+  test.each(Object.entries(same))('%s is exact', async (_name, [op, values, gradients]) => {
+    const y = op();
+    expect([...(await y.read())]).toEqual(values);
+    expect([...(await grad([sum(y)], [x])[0]!.read())]).toEqual(gradients);
+  });
+
+  test('step and greater are 0 or 1 and carry no gradient', async () => {
+    expect([...(await p.step(x).read())]).toEqual([0, 0, 0, 1, 1]);
+    expect([...(await p.step(x, 0.25).read())]).toEqual([0.25, 0.25, 0.25, 1, 1]);
+    expect([...(await p.greater(x, 0).read())]).toEqual([0, 0, 0, 1, 1]);
+    expect(p.step(x).requiresGrad).toBe(false);
+    expect(p.greater(x, 0).requiresGrad).toBe(false);
+  });
+
+  test('a number beside a tensor leaks no memory', () => {
+    const before = gpu.pool.stats().liveBytes;
+    for (let i = 0; i < 3; i++) gpu.scope(() => p.maximum(x, i));
+    expect(gpu.pool.stats().liveBytes).toBe(before);
+  });
+});
+
+const reductions: readonly [number[], number[] | undefined][] = [
+  [[3, 5], undefined],
+  [[16, 7], [1]],
+  [[7, 5], [0]],
+  [
+    [2, 3, 4, 5],
+    [0, 2, 3],
+  ],
+  [
+    [4, 5, 7],
+    [0, 2],
+  ],
+  [
+    [2, 3, 2, 3, 2],
+    [0, 2, 4],
+  ],
+  [[2, 11, 3], [-2]],
+  [[1], [0]],
+  [[2, 1031], [1]],
+];
+each(
+  'reductions',
+  (['sum', 'mean', 'max'] as const).flatMap((name) =>
+    reductions.flatMap(([shape, axes]) =>
+      [false, true].map((keepdim): OpCase => {
+        const op = { sum, mean, max: amax }[name];
+        const at = (axes ?? shape.map((_d, i) => i)).map((a) => (a < 0 ? a + shape.length : a));
+        const kept = reducedShape(shape, at);
+        const squeezed = keepdim ? kept : shape.filter((_d, i) => !at.includes(i));
+        // values on a coarse grid: some maxima are ties
+        const data = randomData(count(shape), 3, -4, 4).map((v) =>
+          name === 'max' ? Math.round(v) : v,
+        );
+        return {
+          name: `${name} [${shape.join(', ')}] over ${axes?.join(', ') ?? 'all'}${keepdim ? ', kept' : ''}`,
+          inputs: { x: { shape, data } },
+          op: ({ x }) => op(x!, axes, { keepdim }),
+          forward: ({ x }, r) => ({
+            shape: squeezed,
+            data: reduce(name, { x: x!, shape, axes: at }, r),
+          }),
+          backward: ({ x }, dy, r) => ({
+            x: reduceBackward(name, { x: x!, shape, axes: at }, dy, r).dx,
+          }),
+          allowance: name === 'max' ? divideAllowance(1) : 0,
+        };
+      }),
+    ),
+  ),
+);
+
+test('elementwise ops and reductions: nothing was written outside a block', async () => {
+  expect(await gpu.brokenGuards()).toEqual([]);
+});

@@ -48,61 +48,64 @@ fn place(batch: u32, n: u32, d: u32, N: u32, D: u32) -> u32 {
 
 // Four positions by four dims, a column a dim; 0 where there is no such dim. Positions past the end repeat the last.
 fn q_block(batch: u32, n: u32, d: u32) -> mat4x4f {
-  if (ALIGNED) {
-    let i = place(batch, min(n, p.Nq - 4u), min(d, p.DK - 4u), p.Nq, p.DK) >> 2u;
-    let step = select(p.DK, p.Nq, CHANNEL) >> 2u;
-    let m = mat4x4f(q[i], q[i + step], q[i + 2u * step], q[i + 3u * step]);
-    if (CHANNEL) {
-      return m;
-    }
-    return transpose(m);
-  }
   var m = mat4x4f();
   for (var c = 0u; c < 4u; c++) {
-    for (var r = 0u; r < 4u; r++) {
-      let i = place(batch, min(n + r, p.Nq - 1u), min(d + c, p.DK - 1u), p.Nq, p.DK);
-      m[c][r] = select(0.0, q[i >> 2u][i & 3u], d + c < p.DK);
+    if (ALIGNED && CHANNEL) {
+      let i = place(batch, min(n, p.Nq - 4u), min(d + c, p.DK - 1u), p.Nq, p.DK);
+      m[c] = select(vec4f(), q[i >> 2u], d + c < p.DK);
+    } else if (ALIGNED) {
+      m[c] = q[place(batch, min(n + c, p.Nq - 1u), min(d, p.DK - 4u), p.Nq, p.DK) >> 2u];
+    } else {
+      for (var r = 0u; r < 4u; r++) {
+        let i = place(batch, min(n + r, p.Nq - 1u), min(d + c, p.DK - 1u), p.Nq, p.DK);
+        m[c][r] = select(0.0, q[i >> 2u][i & 3u], d + c < p.DK);
+      }
     }
+  }
+  if (ALIGNED && !CHANNEL) {
+    return transpose(m);
   }
   return m;
 }
 
 fn k_block(batch: u32, n: u32, d: u32) -> mat4x4f {
-  if (ALIGNED) {
-    let i = place(batch, min(n, p.Nk - 4u), min(d, p.DK - 4u), p.Nk, p.DK) >> 2u;
-    let step = select(p.DK, p.Nk, CHANNEL) >> 2u;
-    let m = mat4x4f(k[i], k[i + step], k[i + 2u * step], k[i + 3u * step]);
-    if (CHANNEL) {
-      return m;
-    }
-    return transpose(m);
-  }
   var m = mat4x4f();
   for (var c = 0u; c < 4u; c++) {
-    for (var r = 0u; r < 4u; r++) {
-      let i = place(batch, min(n + r, p.Nk - 1u), min(d + c, p.DK - 1u), p.Nk, p.DK);
-      m[c][r] = select(0.0, k[i >> 2u][i & 3u], d + c < p.DK);
+    if (ALIGNED && CHANNEL) {
+      let i = place(batch, min(n, p.Nk - 4u), min(d + c, p.DK - 1u), p.Nk, p.DK);
+      m[c] = select(vec4f(), k[i >> 2u], d + c < p.DK);
+    } else if (ALIGNED) {
+      m[c] = k[place(batch, min(n + c, p.Nk - 1u), min(d, p.DK - 4u), p.Nk, p.DK) >> 2u];
+    } else {
+      for (var r = 0u; r < 4u; r++) {
+        let i = place(batch, min(n + r, p.Nk - 1u), min(d + c, p.DK - 1u), p.Nk, p.DK);
+        m[c][r] = select(0.0, k[i >> 2u][i & 3u], d + c < p.DK);
+      }
     }
+  }
+  if (ALIGNED && !CHANNEL) {
+    return transpose(m);
   }
   return m;
 }
 
 fn v_block(batch: u32, n: u32, d: u32) -> mat4x4f {
-  if (ALIGNED) {
-    let i = place(batch, min(n, p.Nk - 4u), min(d, p.DV - 4u), p.Nk, p.DV) >> 2u;
-    let step = select(p.DV, p.Nk, CHANNEL) >> 2u;
-    let m = mat4x4f(v[i], v[i + step], v[i + 2u * step], v[i + 3u * step]);
-    if (CHANNEL) {
-      return m;
-    }
-    return transpose(m);
-  }
   var m = mat4x4f();
   for (var c = 0u; c < 4u; c++) {
-    for (var r = 0u; r < 4u; r++) {
-      let i = place(batch, min(n + r, p.Nk - 1u), min(d + c, p.DV - 1u), p.Nk, p.DV);
-      m[c][r] = select(0.0, v[i >> 2u][i & 3u], d + c < p.DV);
+    if (ALIGNED && CHANNEL) {
+      let i = place(batch, min(n, p.Nk - 4u), min(d + c, p.DV - 1u), p.Nk, p.DV);
+      m[c] = select(vec4f(), v[i >> 2u], d + c < p.DV);
+    } else if (ALIGNED) {
+      m[c] = v[place(batch, min(n + c, p.Nk - 1u), min(d, p.DV - 4u), p.Nk, p.DV) >> 2u];
+    } else {
+      for (var r = 0u; r < 4u; r++) {
+        let i = place(batch, min(n + r, p.Nk - 1u), min(d + c, p.DV - 1u), p.Nk, p.DV);
+        m[c][r] = select(0.0, v[i >> 2u][i & 3u], d + c < p.DV);
+      }
     }
+  }
+  if (ALIGNED && !CHANNEL) {
+    return transpose(m);
   }
   return m;
 }

@@ -4,6 +4,7 @@ import { chooseAdapter, listAdapterSummaries } from '../gpu/adapter.ts';
 import type { AdapterSummary } from '../gpu/adapter.ts';
 import { openGpu } from '../gpu/device.ts';
 import { cpuCount, hostMemoryBytes } from '../gpu/platform.ts';
+import { selfCheck } from '../train/self-check.ts';
 import { messageOf } from '../util/errors.ts';
 import type { ExitState } from './main.ts';
 import { adapterOption } from './options.ts';
@@ -100,17 +101,18 @@ function missing(chosen: { summary: AdapterSummary } | string): string[] {
   return lines;
 }
 
-/** Opens a device and moves some bytes through it. */
+/** Opens a device and computes on it. */
 async function tryDevice(adapter: string): Promise<string> {
   try {
     const gpu = await openGpu({ adapter });
-    const storage = gpu.alloc(16, 'doctor');
-    gpu.write(storage, Float32Array.of(1, 2, 3, 4));
-    const back = new Float32Array(await gpu.read(storage));
-    gpu.close();
-    return back.join() === '1,2,3,4' ? 'ok' : 'the device returned other bytes than it was given';
+    try {
+      await selfCheck(gpu);
+      return 'ok';
+    } finally {
+      gpu.close();
+    }
   } catch (error) {
-    return `the device does not open: ${messageOf(error)}`;
+    return `the device does not work: ${messageOf(error)}`;
   }
 }
 

@@ -264,6 +264,12 @@ function fusedRung(options: {
 
 const perThread = 4;
 
+/** True if the contiguous axis of every tensor is a whole number of vec4s. */
+export function readsVec4({ layout, Nq, Nk, DK, DV }: AttentionDims): boolean {
+  const contiguous = layout === 'channel' ? [Nq, Nk] : [DK, DV];
+  return contiguous.every((n) => n % 4 === 0);
+}
+
 export const registers = fusedRung({
   name: 'attention/2_registers',
   forward: kernel({
@@ -303,10 +309,10 @@ export const registers = fusedRung({
     ...keysCost,
   }),
   tiles(gpu, args) {
-    const { Nq, Nk, DK, DV } = args;
-    const aligned = [Nq, Nk, DK, DV].every((n) => n % 4 === 0);
-    // Unaligned blocks are read an element at a time: less of that in a kernel's body keeps its compile time down.
-    const most = aligned ? { TD: 32, TV: 64, PB: 8 } : { TD: 8, TV: 16, PB: 4 };
+    const { Nk, DK, DV } = args;
+    const aligned = readsVec4(args);
+    // Unaligned blocks are read an element at a time: little of that in a kernel's body keeps its compile time down.
+    const most = aligned ? { TD: 32, TV: 64, PB: 8 } : { TD: 4, TV: 8, PB: 4 };
     const TD = Math.min(most.TD, roundUp(DK, 4));
     const TV = Math.min(most.TV, roundUp(DV, 4));
     const shared = {

@@ -1,6 +1,6 @@
 import type { Gpu } from '../gpu/device.ts';
 import type { Storage } from '../gpu/storage.ts';
-import { mapWithLse, materialised, registers, tiles } from './attention-rungs.ts';
+import { mapWithLse, materialised, readsVec4, registers, tiles } from './attention-rungs.ts';
 import type {
   AttentionArgs,
   AttentionBackwardArgs,
@@ -11,9 +11,16 @@ import type {
 /** The rungs, simplest first. */
 export const attentionLadder: readonly AttentionRung[] = [materialised, registers, tiles];
 
-/** Both fused rungs keep no N×N map: registers alone for a CPU driver, workgroup tiles for a GPU. */
-export function chooseAttention(gpu: Gpu, _dims: AttentionDims): AttentionRung {
-  return gpu.adapter.kind === 'software' ? registers : tiles;
+const smallMapBytes = 2 ** 24;
+
+/**
+ * A fused rung, which keeps no N×N map: registers alone for a CPU driver, workgroup tiles for a GPU. A CPU driver takes
+ * the map's way where positions cannot be read four at a time (odd feature maps) and the map is small.
+ */
+export function chooseAttention(gpu: Gpu, dims: AttentionDims): AttentionRung {
+  if (gpu.adapter.kind !== 'software') return tiles;
+  const { B, Nq, Nk } = dims;
+  return readsVec4(dims) || 4 * B * Nq * Nk > smallMapBytes ? registers : materialised;
 }
 
 /**

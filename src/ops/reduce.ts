@@ -52,7 +52,7 @@ const maxOp = defineOp<ReduceAttrs>({
         // y ≥ x everywhere, so x is largest exactly where y > x does not hold.
         const hits = affine(greater(expand(y, x.shape), x), -1, 1);
         const count = only(sumOp([hits], attrs));
-        return mul(hits, div(at(grads, 0) as Tensor, count));
+        return mul(hits, expand(div(at(grads, 0) as Tensor, count), x.shape));
       },
     ];
   },

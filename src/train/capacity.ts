@@ -1,6 +1,5 @@
 import { empty, tensor } from '../autograd/tensor.ts';
 import type { Tape } from '../autograd/tape.ts';
-import type { Capture } from '../gpu/capture.ts';
 import { sizeClass } from '../gpu/pool.ts';
 import { UserError } from '../util/errors.ts';
 import { sizeOf } from '../util/shape.ts';
@@ -20,38 +19,70 @@ export function createGanThatFits(tape: Tape, config: TrainConfig): Gan {
     return createGan(tape, config);
   } catch (error) {
     if (!(error instanceof UserError)) throw error;
-    throw new UserError(nothingFits(tape, config), { cause: error });
+    const text = nothingFits(config, tape.gpu.pool.budgetBytes);
+    throw new UserError(text, { cause: error });
   }
 }
 
-function nothingFits(tape: Tape, config: TrainConfig): string {
-  const device = size(tape.gpu.pool.budgetBytes);
-  return `${config.preset} at --width ${config.width} does not fit in ${device}, whatever the batch; choose a smaller preset, --width or --image-size`;
+function nothingFits(config: TrainConfig, budget: number): string {
+  return `${config.preset} at --width ${config.width} does not fit in ${size(budget)}, whatever the batch; choose a smaller preset, --width or --image-size`;
 }
 
-/** Everything that training at some batch takes beside the weights, captured and not built; undefined past a limit. */
-function captureAt(gan: Gan, batch: number): { step: Capture; needed: number } | undefined {
-  const { tape, config } = gan;
-  const { gpu } = tape;
-  const words = imageWords(config, batch);
-  const drawn = samplerBatch(batch);
-  try {
-    const step = gpu.capture(() => {
-      const input = () => empty(tape, [words], { dtype: 'u32', label: 'images' });
-      const bytes = Array.from({ length: config.dSteps }, input);
-      return Object.values(ganStep(gan, bytes, batch)).map((t) => t.storage);
-    });
-    const z = tensor(tape, new Float32Array(drawn * config.latentSize), [drawn, config.latentSize]);
-    const { evaluate, settle } = captureSampler(gan.average, z, gan.rng);
-    gpu.release(z.storage);
-    const programs = [step, evaluate, settle];
-    const planned = programs.reduce((sum, capture) => sum + capture.memory.plannedBytes, 0);
-    const inputs = config.dSteps * sizeClass(4 * words) + sizeClass(4 * z.size);
-    return { step, needed: planned + inputs + smallBuffers };
-  } catch (error) {
-    // A tensor past the binding limit is one more way of not fitting.
-    if (error instanceof UserError) return undefined;
-    throw error;
+/** Bytes of a run beside its weights. */
+interface Needs {
+  /** The most alive at one launch of the step: grows with the batch, without a plan's jumps. */
+  readonly live: number;
+  readonly total: number;
+}
+
+/**
+ * Tells what training at a batch takes, by capture: nothing is built or run. Kernels keep tables for the shapes that
+ * they meet, and a second capture finds those of the first, so what was made for a sampler is remembered.
+ */
+class Estimator {
+  readonly #gan: Gan;
+  readonly #samplers = new Map<number, number>();
+
+  constructor(gan: Gan) {
+    this.#gan = gan;
+  }
+
+  /** Undefined where a tensor passes the device's limit. */
+  at(batch: number): Needs | undefined {
+    const { tape, config } = this.#gan;
+    const words = imageWords(config, batch);
+    try {
+      const sampler = this.#sampler(samplerBatch(batch));
+      const before = tape.gpu.pool.stats().liveBytes;
+      const { memory } = tape.gpu.capture(() => {
+        const input = () => empty(tape, [words], { dtype: 'u32', label: 'images' });
+        const bytes = Array.from({ length: config.dSteps }, input);
+        return Object.values(ganStep(this.#gan, bytes, batch)).map((t) => t.storage);
+      });
+      const tables = tape.gpu.pool.stats().liveBytes - before;
+      const inputs = config.dSteps * sizeClass(4 * words);
+      const total = sampler + memory.plannedBytes + tables + inputs + smallBuffers;
+      return { live: memory.liveBytes, total };
+    } catch (error) {
+      if (error instanceof UserError) return undefined;
+      throw error;
+    }
+  }
+
+  #sampler(batch: number): number {
+    const known = this.#samplers.get(batch);
+    if (known !== undefined) return known;
+    const { average, rng, tape, config } = this.#gan;
+    const { pool } = tape.gpu;
+    const before = pool.stats().liveBytes;
+    const shape = [batch, config.latentSize];
+    const z = tensor(tape, new Float32Array(batch * config.latentSize), shape);
+    const { evaluate, settle } = captureSampler(average, z, rng);
+    const own = pool.stats().liveBytes - before;
+    tape.gpu.release(z.storage);
+    const bytes = own + evaluate.memory.plannedBytes + settle.memory.plannedBytes;
+    this.#samplers.set(batch, bytes);
+    return bytes;
   }
 }
 
@@ -68,27 +99,35 @@ export function checkBatchFits(gan: Gan): void {
   const { batch } = config;
   const { pool } = tape.gpu;
   const budget = pool.budgetBytes;
-  const liveAt = (n: number) => captureAt(gan, n)?.step.memory.liveBytes ?? Infinity;
-  const perImage = Math.max(1, (liveAt(4) - liveAt(2)) / 2);
-  const bound = Number.isFinite(perImage) ? Math.ceil((2 * budget) / perImage) : 4;
-  const fits = (n: number) => {
-    if (n > bound) return false;
-    const needed = captureAt(gan, n)?.needed ?? Infinity;
-    return pool.stats().liveBytes + needed <= budget;
-  };
-  if (fits(batch)) return;
-  let most = 0;
-  for (let low = 1, high = Math.min(bound, batch - 1); low <= high;) {
-    const middle = Math.floor((low + high) / 2);
-    if (fits(middle)) {
-      most = middle;
-      low = middle + 1;
-    } else high = middle - 1;
+  // The search's own tables must not count against what it asks about.
+  pool.budgetBytes = Number.MAX_SAFE_INTEGER;
+  try {
+    const needs = new Estimator(gan);
+    const liveAt = (n: number) => needs.at(n)?.live ?? Infinity;
+    const perImage = Math.max(1, (liveAt(4) - liveAt(2)) / 2);
+    const bound = Number.isFinite(perImage) ? Math.ceil((2 * budget) / perImage) : 4;
+    const room = budget - pool.stats().liveBytes;
+    const fits = (n: number) => n <= bound && (needs.at(n)?.total ?? Infinity) <= room;
+    if (fits(batch)) return;
+    const most = largest(Math.min(bound, batch - 1), fits);
+    if (most === 0) throw new UserError(nothingFits(config, budget));
+    throw new UserError(
+      `--batch ${batch} does not fit in the memory of this device (${size(budget)} in all, or one buffer's limit); the largest that does is --batch ${most}`,
+    );
+  } finally {
+    pool.budgetBytes = budget;
   }
-  if (most === 0) throw new UserError(nothingFits(tape, config));
-  throw new UserError(
-    `--batch ${batch} does not fit in the memory of this device (${size(budget)} in all, or one buffer's limit); the largest that does is --batch ${most}`,
-  );
+}
+
+/** The largest n of 1 … high that passes, if those that pass come first; else 0. */
+function largest(high: number, passes: (n: number) => boolean): number {
+  let [most, top] = [0, high];
+  while (most < top) {
+    const middle = Math.ceil((most + top) / 2);
+    if (passes(middle)) most = middle;
+    else top = middle - 1;
+  }
+  return most;
 }
 
 function size(bytes: number): string {

@@ -82,8 +82,10 @@ const defaults = {
 const recipes: Readonly<Partial<Record<SaganPreset, Partial<TrainConfig>>>> = {
   'sagan-32-tiny': {
     batch: 16,
+    lrG: 8e-4,
+    lrD: 4e-4,
     emaDecay: 0.99,
-    emaStart: 100,
+    emaStart: 400,
     sampleEvery: 250,
     checkpointEvery: 250,
   },
@@ -159,10 +161,7 @@ export function resolveConfig(
   const preset = asked['preset'] ?? 'sagan-32';
   const name = presetNames.find((known) => known === preset);
   if (name === undefined) {
-    const text = typeof preset === 'string' ? preset : JSON.stringify(preset);
-    throw new UserError(
-      `unknown preset ${text}${didYouMean(text, presetNames)}; there are ${presetNames.join(', ')}`,
-    );
+    throw new UserError(unknownName('--preset', preset, presetNames));
   }
   const shaped = reshapeAttention(saganPresets[name], asked);
   const merged = { ...defaults, ...shaped, ...recipes[name], ...asked, preset: name };

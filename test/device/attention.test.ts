@@ -33,16 +33,15 @@ type Sizes = readonly [B: number, Nq: number, Nk: number, DK: number, DV: number
 
 const shapes: readonly Sizes[] = [
   [1, 1, 1, 1, 1],
-  [1, 5, 3, 2, 7],
   [2, 37, 67, 3, 5],
-  [3, 1, 29, 4, 6],
-  [2, 64, 36, 8, 32],
-  [1, 33, 131, 19, 21],
+  [3, 1, 29, 4, 8],
+  [2, 64, 36, 3, 7],
+  [1, 20, 132, 8, 32],
 ];
 /** Widths past one pass of registers or tiles: each takes a second one, and reads what did not fit again. */
 const wideShapes: readonly Sizes[] = [
-  [1, 40, 20, 68, 132],
-  [2, 13, 35, 70, 67],
+  [1, 40, 20, 36, 68],
+  [2, 13, 35, 38, 67],
 ];
 
 const layouts: readonly AttentionLayout[] = ['channel', 'sequence'];

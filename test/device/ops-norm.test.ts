@@ -129,6 +129,7 @@ each(
       return {
         name: `[${shape.join(', ')}] rows along ${axis}, ${update ? 'one iteration' : 'u and v still'}`,
         inputs: { w: randomInput(shape, 1) },
+        stateful: update,
         op: ({ w }) =>
           spectralNormalize(w!, {
             u: tensor(tape, Float32Array.from(u), [rows]),

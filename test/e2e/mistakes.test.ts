@@ -221,7 +221,7 @@ test('a truncated image is named, counted and skipped', async () => {
 });
 
 describe('a batch too large for memory', () => {
-  const memory = ['--memory', '48'];
+  const memory = ['--memory', '32'];
 
   test('is refused before the first step with the largest that fits, and that one starts', async () => {
     const large = at('large');
@@ -231,7 +231,7 @@ describe('a batch too large for memory', () => {
     ];
     const message = complaintOf(await runCli(call(4096)));
     expect(message).toMatch(
-      /^--batch 4096 does not fit .*48 MiB.*; the largest that does is --batch \d+$/,
+      /^--batch 4096 does not fit .*32 MiB.*; the largest that does is --batch \d+$/,
     );
     expect(existsSync(large)).toBe(false);
     const most = Number(/--batch (\d+)$/.exec(message)?.[1]);

@@ -7,9 +7,9 @@
 //            exp(s - m), and acc is put right when m grows. Keys and values have the same address for every thread of a
 //            workgroup, so a CPU driver loads them once for all lanes. No barrier, no workgroup memory.
 // cost       2·B·Nq·Nk·(DK + DV) flops; reads Nq / (4·WG)·Nk·(DK + DV) floats a batch from the cache.
-// needs      any sizes. TD dims of Q are kept in registers, those past it are read again; TV columns of V in a pass, and
-//            group.z takes the next TV. ALIGNED: Nq, Nk, DK, DV are multiples of 4; MASKED: Nk is no multiple of PB;
-//            DEEP: DK > TD.
+// needs      any sizes. TD dims of Q are kept in registers (DEEP: DK > TD, those past it are read again); group.z takes
+//            the next TV columns of V. ALIGNED: the contiguous axis of every tensor is a multiple of 4, and is read as
+//            vec4s. MASKED: Nk is no multiple of PB.
 // after      Milakov & Gimelshein 2018 (online softmax); Dao et al. 2022.
 struct Params {
   B: u32,

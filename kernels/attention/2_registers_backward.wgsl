@@ -1,14 +1,15 @@
 // attention/2_registers_backward — the map is made again from lse, a block at a time; nothing is added by two threads.
 //
-//   delta [B, Nq] = Σ dOut·out = Σ P·dP comes from delta.wgsl                                  (CHANNEL: [B, dims, positions])
+//   delta [B, Nq] = Σ dOut·out = Σ P·dP comes from delta.wgsl             (CHANNEL: [B, dims, positions])
 //   queries Q, K, V, dOut, lse, delta  →  dq:   a thread owns four queries, keys pass by
 //   keys    Q, K, V, dOut, lse, delta  →  dk, dv:   a thread owns four keys, queries pass by
 //   P = exp(s - lse),  dP = dOut·Vᵀ,  dS = scale·P·(dP - delta),  dq = dS·K,  dk = dSᵀ·Q,  dv = Pᵀ·dOut
 //
 // cost       2·B·Nq·Nk·(2·DK + DV) flops for queries, 2·B·Nq·Nk·(2·DK + 2·DV) for keys. Each makes P and dP for itself:
 //            a second pass costs less than adding to dq from many threads, which would need atomics.
-// needs      any sizes. TD and TV dims are kept in registers and the rest read again; group.z takes the next TD columns
-//            of dq and dk and the next TV of dv. ALIGNED as in the forward pass; DEEP: DK > TD; WIDE: DV > TV.
+// needs      any sizes. TD dims of the thread's own rows and TV of its V are kept in registers (DEEP: DK > TD, WIDE: DV > TV,
+//            the rest is read again); group.z takes the next TD columns of dq and dk and the next TV of dv. ALIGNED as
+//            in the forward pass.
 // after      Dao 2023, algorithm 2, with its one loop taken apart.
 struct Params {
   B: u32,

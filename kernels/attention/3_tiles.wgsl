@@ -44,14 +44,19 @@ var<workgroup> cols: array<f32, DC * COLS>;
 var<workgroup> weights: array<f32, ROWS * COLS>;
 var<workgroup> wide: array<f32, COLS * TV>;
 
-// Element d of position n, 0 outside. In the storage order of the layout, neighbouring threads take neighbouring words.
+// Where dim d of position n is, in a tensor of N positions and D dims.
+fn place(batch: u32, n: u32, d: u32, N: u32, D: u32) -> u32 {
+  return select((batch * N + n) * D + d, (batch * D + d) * N + n, CHANNEL);
+}
+
+// Element d of position n, 0 outside.
 fn value(tensor: u32, batch: u32, n: u32, d: u32) -> f32 {
   let N = select(p.Nk, p.Nq, tensor == Q);
   let D = select(p.DV, p.DK, tensor == Q || tensor == K);
   if (n >= N || d >= D) {
     return 0.0;
   }
-  let i = select((batch * N + n) * D + d, (batch * D + d) * N + n, CHANNEL);
+  let i = place(batch, n, d, N, D);
   switch tensor {
     case Q: {
       return q[i];
@@ -163,8 +168,7 @@ fn forward(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index)
     for (var e = 0u; e < E; e++) {
       let d = e0 + x + 16u * e;
       if (i < p.Nq && d < p.DV) {
-        let at = select((batch * p.Nq + i) * p.DV + d, (batch * p.DV + d) * p.Nq + i, CHANNEL);
-        out[at] = acc[e][r] / l[r];
+        out[place(batch, i, d, p.Nq, p.DV)] = acc[e][r] / l[r];
       }
     }
     if (i < p.Nq && x == 0u && group.z == 0u) {

@@ -50,14 +50,19 @@ var<workgroup> cols: array<f32, DC * COLS>;
 var<workgroup> weights: array<f32, ROWS * COLS>;
 var<workgroup> wide: array<f32, COLS * TV>;
 
-// Element d of position n, 0 outside. In the storage order of the layout, neighbouring threads take neighbouring words.
+// Where dim d of position n is, in a tensor of N positions and D dims.
+fn place(batch: u32, n: u32, d: u32, N: u32, D: u32) -> u32 {
+  return select((batch * N + n) * D + d, (batch * D + d) * N + n, CHANNEL);
+}
+
+// Element d of position n, 0 outside.
 fn value(tensor: u32, batch: u32, n: u32, d: u32) -> f32 {
   let N = select(p.Nk, p.Nq, tensor == Q || tensor == DOUT);
   let D = select(p.DV, p.DK, tensor == Q || tensor == K);
   if (n >= N || d >= D) {
     return 0.0;
   }
-  let i = select((batch * N + n) * D + d, (batch * D + d) * N + n, CHANNEL);
+  let i = place(batch, n, d, N, D);
   switch tensor {
     case Q: {
       return q[i];
@@ -167,7 +172,7 @@ fn queries(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index)
     for (var e = 0u; e < E; e++) {
       let d = d0 + x + 16u * e;
       if (row < p.Nq && d < p.DK) {
-        dq[select((batch * p.Nq + row) * p.DK + d, (batch * p.DK + d) * p.Nq + row, CHANNEL)] = acc[e][r];
+        dq[place(batch, row, d, p.Nq, p.DK)] = acc[e][r];
       }
     }
   }
@@ -213,10 +218,10 @@ fn keys(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
     for (var e = 0u; e < E; e++) {
       let d = d0 + x + 16u * e;
       if (WRITE_DK && row < p.Nk && d < p.DK) {
-        dk[select((batch * p.Nk + row) * p.DK + d, (batch * p.DK + d) * p.Nk + row, CHANNEL)] = acc_k[e][r];
+        dk[place(batch, row, d, p.Nk, p.DK)] = acc_k[e][r];
       }
       if (WRITE_DV && row < p.Nk && d < p.DV) {
-        dv[select((batch * p.Nk + row) * p.DV + d, (batch * p.DV + d) * p.Nk + row, CHANNEL)] = acc_v[e][r];
+        dv[place(batch, row, d, p.Nk, p.DV)] = acc_v[e][r];
       }
     }
   }

@@ -1,6 +1,6 @@
 // attention/delta — what the softmax of a query takes off its dP: one number a query, made before the backward passes.
 //
-//   out, dOut [B, Nq, DV]  →  delta [B, Nq] = Σ dOut·out over DV, equal to Σ P·dP over the keys     (CHANNEL: [B, DV, Nq])
+//   out, dOut [B, Nq, DV]  →  delta [B, Nq] = Σ dOut·out over DV = Σ P·dP over the keys      (CHANNEL: [B, DV, Nq])
 //
 // cost       2·B·Nq·DV flops, 2·B·Nq·DV floats.
 // after      Dao et al. 2022, appendix B.

@@ -41,8 +41,8 @@ export interface AttentionBackwardArgs extends AttentionArgs {
 export interface AttentionRung {
   readonly name: string;
   readonly kernels: readonly Kernel[];
-  forward(gpu: Gpu, args: AttentionArgs): void;
-  backward(gpu: Gpu, args: AttentionBackwardArgs): void;
+  readonly forward: (gpu: Gpu, args: AttentionArgs) => void;
+  readonly backward: (gpu: Gpu, args: AttentionBackwardArgs) => void;
 }
 
 type Param = 'B' | 'Nq' | 'Nk' | 'DK' | 'DV' | 'scale';
@@ -228,7 +228,7 @@ function fusedRung(options: {
   forward: Forward;
   queries: Queries;
   keys: Keys;
-  tiles(gpu: Gpu, dims: AttentionDims): { forward: Tile; queries: Tile; keys: Tile };
+  tiles: (gpu: Gpu, dims: AttentionDims) => { forward: Tile; queries: Tile; keys: Tile };
 }): AttentionRung {
   const { name, forward, queries, keys, tiles } = options;
   return {

@@ -11,16 +11,19 @@ import type {
 /** The rungs, simplest first. */
 export const attentionLadder: readonly AttentionRung[] = [materialised, registers, tiles];
 
-const smallMapBytes = 2 ** 24;
+const smallMapBytes = 2 ** 26;
+const widestQueries = 32;
 
 /**
- * A fused rung, which keeps no N×N map: registers alone for a CPU driver, workgroup tiles for a GPU. A CPU driver takes
- * the map's way where positions cannot be read four at a time (odd feature maps) and the map is small.
+ * A fused rung, which keeps no N×N map: registers alone for a CPU driver, workgroup tiles for a GPU. While the map is
+ * small, a CPU driver goes through it where the fused rung is slow: wide queries, and positions that cannot be read four
+ * at a time (odd feature maps).
  */
 export function chooseAttention(gpu: Gpu, dims: AttentionDims): AttentionRung {
   if (gpu.adapter.kind !== 'software') return tiles;
-  const { B, Nq, Nk } = dims;
-  return readsVec4(dims) || 4 * B * Nq * Nk > smallMapBytes ? registers : materialised;
+  const { B, Nq, Nk, DK } = dims;
+  const suited = readsVec4(dims) && DK <= widestQueries;
+  return suited || 4 * B * Nq * Nk > smallMapBytes ? registers : materialised;
 }
 
 /**

@@ -30,7 +30,7 @@ export interface MatmulArgs extends MatmulDims {
 /** One step of the ladder. Every rung serves every transpose, size and batch. */
 export interface MatmulRung {
   readonly kernel: Kernel;
-  run(gpu: Gpu, args: MatmulArgs): void;
+  readonly run: (gpu: Gpu, args: MatmulArgs) => void;
 }
 
 type ParamName = 'M' | 'N' | 'K' | 'batch' | 'strideA' | 'strideB' | 'alpha';
@@ -128,52 +128,43 @@ function vec4Tile(args: MatmulDims): Tile {
   return { ...flags, BM: 32, BN: 32, BK: 16, TM: 2, TN: 4 };
 }
 
+const plainRung = (made: typeof naive): MatmulRung => ({
+  kernel: made,
+  run: (gpu, args) => {
+    const { a, b, out } = args;
+    made.run(gpu, { tensors: { a, b, out }, dims: paramsOf(args), tile: transposes(args) });
+  },
+});
+
+/** A rung of two entries: `vec4` stores four columns at a time where N allows it. */
+const vec4Rung = (
+  made: typeof registers,
+  storing4: typeof registersVec4,
+  tileOf: (gpu: Gpu, args: MatmulDims) => Tile,
+): MatmulRung => ({
+  kernel: made,
+  run: (gpu, args) => {
+    const { a, b, out } = args;
+    const launch = { dims: paramsOf(args), tile: tileOf(gpu, args) };
+    if (multiple(args.N)) storing4.run(gpu, { tensors: { a, b, out4: out }, ...launch });
+    else made.run(gpu, { tensors: { a, b, out }, ...launch });
+  },
+});
+
+const registersRung = vec4Rung(registers, registersVec4, registerTile);
+const tilesRung = vec4Rung(vec4, vec4Vec4, (_gpu, args) => vec4Tile(args));
+
 /** The rungs, simplest first. */
 export const matmulLadder: readonly MatmulRung[] = [
-  {
-    kernel: naive,
-    run: (gpu, args) => {
-      const { a, b, out } = args;
-      naive.run(gpu, { tensors: { a, b, out }, dims: paramsOf(args), tile: transposes(args) });
-    },
-  },
-  {
-    kernel: tiled,
-    run: (gpu, args) => {
-      const { a, b, out } = args;
-      tiled.run(gpu, { tensors: { a, b, out }, dims: paramsOf(args), tile: transposes(args) });
-    },
-  },
-  {
-    kernel: registers,
-    run: (gpu, args) => {
-      const { a, b, out } = args;
-      const launch = { dims: paramsOf(args), tile: registerTile(gpu, args) };
-      if (multiple(args.N)) registersVec4.run(gpu, { tensors: { a, b, out4: out }, ...launch });
-      else registers.run(gpu, { tensors: { a, b, out }, ...launch });
-    },
-  },
-  {
-    kernel: vec4,
-    run: (gpu, args) => {
-      const { a, b, out } = args;
-      const launch = { dims: paramsOf(args), tile: vec4Tile(args) };
-      if (multiple(args.N)) vec4Vec4.run(gpu, { tensors: { a, b, out4: out }, ...launch });
-      else vec4.run(gpu, { tensors: { a, b, out }, ...launch });
-    },
-  },
-];
-
-const [, , registersRung, vec4Rung] = matmulLadder as readonly [
-  MatmulRung,
-  MatmulRung,
-  MatmulRung,
-  MatmulRung,
+  plainRung(naive),
+  plainRung(tiled),
+  registersRung,
+  tilesRung,
 ];
 
 /** The rung for these sizes on this adapter: registers alone for a CPU driver, workgroup tiles for a GPU. */
 export function chooseMatmul(gpu: Gpu, _dims: MatmulDims): MatmulRung {
-  return gpu.adapter.kind === 'software' ? registersRung : vec4Rung;
+  return gpu.adapter.kind === 'software' ? registersRung : tilesRung;
 }
 
 /**

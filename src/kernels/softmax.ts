@@ -25,7 +25,7 @@ export interface SoftmaxRung {
   readonly forward: Kernel<'x' | 'out', 'rows' | 'cols'>;
   readonly backward: Kernel<'y' | 'dy' | 'dx', 'rows' | 'cols'>;
   readonly tile: Tile;
-  serves(dims: SoftmaxDims): boolean;
+  readonly serves: (dims: SoftmaxDims) => boolean;
 }
 
 type Dim = Dims<'rows' | 'cols'>;

@@ -151,5 +151,9 @@ export function restoreGan(gan: Gan, checkpoint: Checkpoint): void {
     const data = checkpoint.file.tensors.get(name)?.data;
     if (data instanceof Float32Array) value.set(data);
   }
+  // Rates and decays are the config's, which a resumed run may change; the step count and the moments are the file's.
+  for (const { groups } of [gan.optimizerG, gan.optimizerD]) {
+    for (const group of groups) group.set({});
+  }
   gan.rng.restore(checkpoint.progress.step);
 }

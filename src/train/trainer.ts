@@ -117,6 +117,8 @@ class Loop {
   #inSum = 0;
   #lineStarted = performance.now();
   #failure: Error | undefined;
+  /** The newest checkpoint. */
+  #saved: string | undefined;
 
   private constructor(
     parts: LoopParts,
@@ -133,6 +135,7 @@ class Loop {
     this.#sampler = made.sampler;
     this.#metrics = parts.earlier;
     this.#arrived = parts.firstStep;
+    this.#saved = parts.resume?.path;
     this.#ring = new ReadbackRing(parts.gpu, made.watched, {
       onValues: (values) => {
         this.#receive(values);
@@ -218,9 +221,7 @@ class Loop {
     this.#inSum += 1;
     if (values.some((v) => !Number.isFinite(v))) {
       const named = stepValues.map((name, i) => `${name} ${String(values[i])}`).join(', ');
-      this.#failure ??= new Error(
-        `step ${this.#arrived} gave ${named}; the last checkpoint in ${run} is whole: go on from it by --resume with lower --lr-g and --lr-d`,
-      );
+      this.#failure ??= new Error(`step ${this.#arrived} gave ${named}; ${this.#wayOn()}`);
       return;
     }
     if (this.#arrived % config.logEvery !== 0) return;
@@ -240,8 +241,20 @@ class Loop {
     this.#inSum = 0;
     this.#lineStarted = now;
     this.#metrics.push(line);
-    appendMetrics(run, line);
+    try {
+      appendMetrics(run, line);
+    } catch (error) {
+      // Thrown here, it would be lost in the readback's promise.
+      this.#failure ??= error instanceof Error ? error : new Error(String(error));
+    }
     events?.onMetrics?.(line);
+  }
+
+  #wayOn(): string {
+    const { run } = this.#parts;
+    return this.#saved === undefined
+      ? `${run} has no checkpoint yet: start again in another folder with lower --lr-g and --lr-d`
+      : `${this.#saved} is whole: go on from it by --resume with lower --lr-g and --lr-d`;
   }
 
   #throwIfFailed(): void {
@@ -276,6 +289,7 @@ class Loop {
     const { gan, loader, run, events } = this.#parts;
     await this.#settleReadback();
     const path = await saveCheckpoint(run, gan, { step, loader: loader.state() });
+    this.#saved = path;
     events?.onCheckpoint?.(path, step);
     return path;
   }

@@ -38,7 +38,11 @@ const row = (x: Float32Array, step: number) =>
 function adamTrace({ get, params }: GoldenCase<AdamParams>, r: Round) {
   const p0 = Float64Array.from(get('p0'));
   const trace: { p: Float64Array; m: Float64Array; v: Float64Array }[] = [];
-  let state = { p: p0, m: new Float64Array(p0.length), v: new Float64Array(p0.length) };
+  let state: (typeof trace)[number] = {
+    p: p0,
+    m: new Float64Array(p0.length),
+    v: new Float64Array(p0.length),
+  };
   for (let step = 0; step < steps; step++) {
     state = adamRef({ ...params, ...state, g: row(get('g'), step), step: step + 1 }, r);
     trace.push(state);

@@ -1,4 +1,4 @@
-import { copyFileSync, cpSync, existsSync, readFileSync } from 'node:fs';
+import { copyFileSync, cpSync, existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { beforeAll, describe, expect, test } from 'vitest';
 import { decodeSafetensors } from '../../src/io/safetensors.ts';
@@ -111,7 +111,6 @@ describe('resume', () => {
     await runWell([...trainInto(run), '--steps', '6']);
     const path = join(run, 'metrics.jsonl');
     const text = readFileSync(path, 'utf8');
-    const { writeFileSync } = await import('node:fs');
     writeFileSync(path, text + text.slice(0, 30));
     await runWell(['train', '--out', run, '--resume', '--steps', `${steps}`]);
     expectSameRun(run, whole);
@@ -122,7 +121,6 @@ describe('resume', () => {
     cpSync(whole, run, { recursive: true });
     const newest = checkpointAt(run, steps);
     const bytes = readFileSync(newest);
-    const { writeFileSync, rmSync } = await import('node:fs');
     writeFileSync(newest, bytes.subarray(0, bytes.length - 1000));
     const before = snapshot(run);
     const message = complaintOf(await runCli(['train', '--out', run, '--resume']));
@@ -170,6 +168,42 @@ describe('resume', () => {
     const result = await runCli(['train', '--out', nowhere, '--resume']);
     expect(complaintOf(result)).toMatch(/nowhere holds no checkpoint/);
     expect(existsSync(nowhere)).toBe(false);
+  });
+});
+
+describe('a loss that is not finite', () => {
+  const wild = ['--lr-d', '1e38', '--log-every', '1'];
+
+  test('ends the run with the numbers and the way on, the checkpoint before it whole', async () => {
+    const run = join(folder, 'wild');
+    await runWell([...trainInto(run), '--steps', '3']);
+    const before = readFileSync(checkpointAt(run, 3));
+    const { code, stderr } = await runCli([
+      'train',
+      '--out',
+      run,
+      '--resume',
+      '--steps',
+      '20',
+      ...wild,
+    ]);
+    expect(code).toBe(1);
+    expect(stderr).toMatch(
+      /^wgsagan: step \d+ gave lossD \S+, lossG \S+, dReal \S+, dFake \S+; .*step-0000003\.safetensors is whole: go on from it by --resume with lower --lr-g and --lr-d\n$/,
+    );
+    expect(stderr).toMatch(/NaN|Infinity/);
+    expect(namesIn(join(run, 'checkpoints'))).toEqual(['step-0000003.safetensors']);
+    expect(readFileSync(checkpointAt(run, 3))).toEqual(before);
+    for (const line of losses(run)) expect(Object.values(line).every(Number.isFinite)).toBe(true);
+    await runWell(['train', '--out', run, '--resume', '--steps', `${steps}`, '--lr-d', '4e-4']);
+    expectSameRun(run, join(folder, 'whole'));
+  });
+
+  test('says so where there is no checkpoint yet', async () => {
+    const run = join(folder, 'wild-at-once');
+    const { code, stderr } = await runCli([...trainInto(run), ...wild]);
+    expect(code).toBe(1);
+    expect(stderr).toMatch(/wild-at-once has no checkpoint yet: start again in another folder/);
   });
 });
 

@@ -1,0 +1,162 @@
+// The spectral norm wrapper against torch.nn.utils.spectral_norm over several calls.
+import { describe, expect, test } from 'vitest';
+import { Tape, grad } from '../../src/autograd/tape.ts';
+import { tensor } from '../../src/autograd/tensor.ts';
+import type { Tensor } from '../../src/autograd/tensor.ts';
+import { Conv2d, ConvTranspose2d } from '../../src/nn/conv.ts';
+import { Embedding } from '../../src/nn/embedding.ts';
+import { Linear } from '../../src/nn/linear.ts';
+import { spectralNorm } from '../../src/nn/weighted.ts';
+import type { WeightedLayer } from '../../src/nn/weighted.ts';
+import { HostRng } from '../../src/util/philox.ts';
+import { loadGoldenCases } from '../golden/load.ts';
+import { type Budget, divideAllowance, f32, f64, maxAbs } from '../reference/naive.ts';
+import { budget } from '../reference/naive.ts';
+import { permute } from '../reference/shape.ts';
+import { spectralNorm as reference, spectralNormBackward } from '../reference/spectral.ts';
+import { expectClose } from '../support/close.ts';
+import { openTestGpu } from '../support/device.ts';
+
+const gpu = await openTestGpu();
+const tape = new Tape(gpu);
+const rng = new HostRng(1);
+
+interface Params {
+  readonly kind: string;
+  readonly rows: number;
+  readonly cols: number;
+  readonly dim: number;
+  readonly shape: readonly number[];
+}
+
+const layers: Record<string, () => WeightedLayer & { weight(): Tensor }> = Object.fromEntries(
+  Object.entries({
+    linear: () => new Linear(tape, 7, 5, { rng }),
+    conv2d: () => new Conv2d(tape, 3, 4, { rng, kernelSize: 3 }),
+    conv_transpose2d: () => new ConvTranspose2d(tape, 6, 5, { rng, kernelSize: [4, 3] }),
+    embedding: () => new Embedding(tape, 6, 3, { rng }),
+    one_row: () => new Linear(tape, 9, 1, { rng }),
+  }).map(([name, make]) => [name, () => spectralNorm(make(), { rng }) as never]),
+);
+
+describe.each(loadGoldenCases<Params>('spectral_norm'))('spectral norm of $name', (golden) => {
+  const { rows, cols, dim, shape } = golden.params;
+  const order = [dim, ...shape.map((_d, i) => i).filter((i) => i !== dim)];
+  const toMatrix = (x: ArrayLike<number>) => permute({ x, shape, order }, f64);
+  const fromMatrix = (x: ArrayLike<number>) => {
+    const moved = order.map((axis) => shape[axis]!);
+    return permute({ x, shape: moved, order: order.map((_a, i) => order.indexOf(i)) }, f64);
+  };
+
+  /** What float32 may lose at each of the four calls and the evaluation, from the reference at both precisions. */
+  function limits() {
+    const run = (r: (x: number) => number) => {
+      let state = {
+        u: golden.get('weight_u') as ArrayLike<number>,
+        v: golden.get('weight_v') as ArrayLike<number>,
+      };
+      return [1, 2, 3, 4, 5].map((call) => {
+        const o = {
+          w: toMatrix(golden.get('weight_orig')),
+          rows,
+          cols,
+          ...state,
+          training: call < 5,
+        };
+        const out = reference(o, r);
+        const { dw } = spectralNormBackward(o, toMatrix(golden.get('dweight')), r);
+        state = out;
+        return { ...out, weight: fromMatrix(out.weight), dw: fromMatrix(dw) };
+      });
+    };
+    const [exact, naive] = [run(f64), run(f32)];
+    return exact.map((a, i) => {
+      const b = naive[i]!;
+      const of = (x: ArrayLike<number>, y: ArrayLike<number>): Budget =>
+        budget(x, y, { allowance: 2 * divideAllowance(maxAbs(x)) });
+      return {
+        u: of(a.u, b.u),
+        v: of(a.v, b.v),
+        weight: of(a.weight, b.weight),
+        grad: of(a.dw, b.dw),
+      };
+    });
+  }
+
+  test('four training calls and one in evaluation are PyTorch’s', async () => {
+    const layer = layers[golden.name]!();
+    const state = layer.stateDict();
+    expect([...state.keys()].filter((key) => key !== 'bias').sort()).toEqual([
+      'weight_orig',
+      'weight_u',
+      'weight_v',
+    ]);
+    for (const key of ['weight_orig', 'weight_u', 'weight_v']) {
+      expect([...state.get(key)!.shape]).toEqual([...golden.tensors.get(key)!.shape]);
+      state.get(key)!.set(golden.get(key));
+    }
+    const dweight = tensor(tape, golden.get('dweight'), shape);
+    const limit = limits();
+    for (const call of [1, 2, 3, 4, 'eval'] as const) {
+      layer.train(call !== 'eval');
+      const weight = layer.weight();
+      const [g] = grad([weight], [layer.weightParameter], { gradOutputs: [dweight] });
+      const of = limit[call === 'eval' ? 4 : call - 1]!;
+      const [w, dw] =
+        call === 'eval' ? ['weight_eval', 'grad_eval'] : [`weight${call}`, `grad${call}`];
+      expectClose(await weight.read(), golden.get(w!), of.weight, w!);
+      expectClose(await g!.read(), golden.get(dw!), of.grad, dw!);
+      // in evaluation u and v stay those of call 4
+      const last = call === 'eval' ? 4 : call;
+      expectClose(await state.get('weight_u')!.read(), golden.get(`u${last}`), of.u, `u${last}`);
+      expectClose(await state.get('weight_v')!.read(), golden.get(`v${last}`), of.v, `v${last}`);
+    }
+  });
+});
+
+describe('spectral norm wrapper', () => {
+  test('evaluation moves no bit of u and v; training moves both', async () => {
+    const layer = layers['conv2d']!();
+    const read = async () => [
+      ...(await layer.spectral!.u.read()),
+      ...(await layer.spectral!.v.read()),
+    ];
+    const start = await read();
+    layer.eval().weight();
+    expect(await read()).toEqual(start);
+    layer.weightParameter.set(Float32Array.from({ length: 108 }, (_u, i) => Math.sin(i)));
+    layer.train().weight();
+    expect(await read()).not.toEqual(start);
+  });
+
+  test('the warm-up leaves σ within a few per cent of the largest singular value', async () => {
+    const layer = spectralNorm(new Linear(tape, 64, 64, { rng, bias: false }), { rng });
+    const estimate = await layer.weightParameter.read();
+    const normal = await (layer as unknown as { weight(): Tensor }).weight().read();
+    // power iteration on the host, to the end
+    const w = (v: Float64Array, t: boolean) =>
+      Float64Array.from({ length: 64 }, (_u, i) =>
+        v.reduce((s, x, j) => s + x * normal[t ? 64 * j + i : 64 * i + j]!, 0),
+      );
+    let v = new Float64Array(64).fill(1);
+    let sigma = 0;
+    for (let i = 0; i < 2000; i++) {
+      const next = w(w(v, false), true);
+      const norm = Math.sqrt(next.reduce((s, x) => s + x * x, 0));
+      sigma = Math.sqrt(norm / Math.sqrt(v.reduce((s, x) => s + x * x, 0)));
+      v = next.map((x) => x / norm);
+    }
+    expect(estimate).not.toEqual(normal);
+    expect(sigma).toBeGreaterThan(0.999);
+    expect(sigma).toBeLessThan(1.1);
+  });
+
+  test('wrapping twice is refused', () => {
+    const layer = layers['linear']!();
+    expect(() => spectralNorm(layer, { rng })).toThrow('spectrally normalised already');
+  });
+});
+
+test('the spectral norms wrote nothing outside a block', async () => {
+  expect(await gpu.brokenGuards()).toEqual([]);
+});

@@ -17,6 +17,7 @@ export class TrainDisplay implements TrainEvents {
   #line: MetricLine | undefined;
   #lastPlain = performance.now();
   #firstStep = 0;
+  #step = 0;
   #started = performance.now();
 
   constructor(config: TrainConfig) {
@@ -24,8 +25,10 @@ export class TrainDisplay implements TrainEvents {
   }
 
   log(text: string): void {
-    if (this.#bar !== undefined && this.#live) process.stdout.write('\r\x1b[K');
+    // The bar keeps the cursor in its line: it is taken away, and drawn again below the text.
+    this.#bar?.stop();
     process.stdout.write(`${text}\n`);
+    this.#bar?.start(this.#config.steps, this.#step, this.#payload());
   }
 
   dataProgress({ stage, done, total }: DataProgress): void {
@@ -46,6 +49,7 @@ export class TrainDisplay implements TrainEvents {
     const millions = (n: number) => `${(n / 1e6).toFixed(2)} M`;
     const mib = (n: number) => `${(n / 2 ** 20).toFixed(0)} MiB`;
     this.#firstStep = info.firstStep;
+    this.#step = info.firstStep;
     this.log(
       `model     ${preset}: generator ${millions(info.parametersG)}, discriminator ${millions(info.parametersD)} parameters`,
     );
@@ -59,6 +63,7 @@ export class TrainDisplay implements TrainEvents {
   }
 
   onStep(step: number): void {
+    this.#step = step;
     this.#bar?.update(step, this.#payload());
     if (this.#bar !== undefined || this.#line === undefined) return;
     const now = performance.now();
@@ -114,6 +119,8 @@ export class TrainDisplay implements TrainEvents {
       barsize: 24,
       barCompleteChar: '█',
       barIncompleteChar: '░',
+      stream: process.stdout,
+      clearOnComplete: true,
       hideCursor: true,
       etaBuffer: 50,
     });

@@ -42,7 +42,7 @@ export interface OpDef<A> {
    * The meaning of a fused op in plain ops: takes the inputs, returns the differentiable outputs. Second derivatives
    * go through it, and tests use it as an oracle. With it, `backward` need not be differentiable.
    */
-  composition?(this: void, inputs: readonly Tensor[], attrs: A): readonly Tensor[];
+  readonly composition?: (inputs: readonly Tensor[], attrs: A) => readonly Tensor[];
 }
 
 /** One executed op, kept while its outputs are. */

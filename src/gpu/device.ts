@@ -125,8 +125,6 @@ export class Gpu {
       );
     }
     const capture = this.#keepAlive === 0 ? this.#capture : undefined;
-    // Poison is written at once: a block that comes back must not be poisoned under launches not yet submitted.
-    if (this.#guard && capture === undefined) this.flush();
     const block = capture === undefined ? this.pool.acquire(bytes, label) : undefined;
     const storage = new Storage(this.#nextId++, bytes, label, block);
     if (capture !== undefined) capture.virtual.add(storage);

@@ -1,5 +1,6 @@
 // What the tests of ops share: tensors from float64 data, and the same work run eagerly and as a captured program.
-import { Tape, grad } from '../../src/autograd/tape.ts';
+import { grad } from '../../src/autograd/tape.ts';
+import type { Tape } from '../../src/autograd/tape.ts';
 import { tensor } from '../../src/autograd/tensor.ts';
 import type { Tensor } from '../../src/autograd/tensor.ts';
 import type { Gpu } from '../../src/gpu/device.ts';

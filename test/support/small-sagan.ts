@@ -1,5 +1,6 @@
 // The small SAGAN of golden/golden_models.py, built from the nn modules under its PyTorch keys.
-import { Tape, grad } from '../../src/autograd/tape.ts';
+import { grad } from '../../src/autograd/tape.ts';
+import type { Tape } from '../../src/autograd/tape.ts';
 import { tensor } from '../../src/autograd/tensor.ts';
 import type { Tensor } from '../../src/autograd/tensor.ts';
 import { LeakyReLU, ReLU, Tanh } from '../../src/nn/activation.ts';

@@ -68,8 +68,7 @@ export class Gpu {
   readonly pipelines: PipelineCache;
   readonly recorder: Recorder;
   readonly #guard: boolean;
-  readonly #failed: Promise<never>;
-  #fail: (error: Error) => void = () => undefined;
+  readonly #waiters = new Set<(error: Error) => void>();
   #failure: Error | undefined;
   #closing = false;
   #nextId = 1;
@@ -93,13 +92,6 @@ export class Gpu {
     });
     this.pipelines = new PipelineCache(device);
     this.recorder = new Recorder(device, this.pipelines);
-    this.#failed = new Promise((_resolve, reject) => {
-      this.#fail = (error) => {
-        this.#failure ??= error;
-        reject(error);
-      };
-    });
-    this.#failed.catch(() => undefined);
     device.onuncapturederror = (event) => {
       event.preventDefault();
       this.#fail(new Error(`GPU ${event.error.constructor.name}: ${event.error.message}`));
@@ -226,7 +218,22 @@ export class Gpu {
     promise.catch(() => undefined);
     if (this.#failure !== undefined) throw this.#failure;
     resetPollThrottle();
-    return Promise.race([promise, this.#failed]);
+    // Not Promise.race with one promise of failure: that promise would keep every race for as long as the device lives.
+    let fail: (error: Error) => void = () => undefined;
+    try {
+      return await new Promise<T>((resolve, reject) => {
+        this.#waiters.add((fail = reject));
+        promise.then(resolve, reject);
+      });
+    } finally {
+      this.#waiters.delete(fail);
+    }
+  }
+
+  /** The first failure is the device's for good: what waits is told now, what comes later at once. */
+  #fail(error: Error): void {
+    this.#failure ??= error;
+    for (const reject of this.#waiters) reject(this.#failure);
   }
 
   /**

@@ -418,12 +418,22 @@ describe('a thousand steps', () => {
     };
     await run(300);
     const before = { ...created(gpu), ...gpu.pool.stats() };
-    const rss = process.memoryUsage.rss();
-    await run(1000);
-    expect({ ...created(gpu), ...gpu.pool.stats() }).toEqual(before);
-    // 8 KiB a step: less than one command buffer of this program
-    expect(process.memoryUsage.rss() - rss).toBeLessThan(8 * 2 ** 20);
-    expect(losses).toHaveLength(1300);
+    // A leak grows in every thousand steps; the allocators and the driver's caches settle in one of a few.
+    const growth: { resident: number; heap: number }[] = [];
+    let steps = 300;
+    const settled = () => growth.some(({ resident, heap }) => resident < 1024 && heap < 64);
+    for (; growth.length < 12 && !settled(); steps += 1000) {
+      const from = process.memoryUsage();
+      await run(1000);
+      const to = process.memoryUsage();
+      growth.push({
+        resident: (to.rss - from.rss) / 1000,
+        heap: (to.heapUsed - from.heapUsed) / 1000,
+      });
+      expect({ ...created(gpu), ...gpu.pool.stats() }).toEqual(before);
+    }
+    expect(settled(), `bytes a step: ${JSON.stringify(growth)}`).toBe(true);
+    expect(losses).toHaveLength(steps);
     expect(losses.at(-1)!).toBeLessThan(0.05 * losses[0]!);
     ring.destroy();
     program.destroy();

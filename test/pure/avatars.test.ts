@@ -18,7 +18,7 @@ beforeEach(async () => {
 afterEach(() => rm(folder, { recursive: true }));
 
 function open(n: number, channels: 1 | 3 = 3, cacheDir = join(folder, 'cache')): Promise<Dataset> {
-  return openDataset('avatars', {
+  return openDataset('avatars:thumbs', {
     imageSize: 32,
     channels,
     cacheDir,
@@ -121,6 +121,14 @@ describe('avatars', () => {
     expect(lines.at(-1)).toMatch(
       /^cannot write .*avatars-thumbs-n2-32x32x3-v1\.safetensors: a part of the path is a file, not a folder \(ENOTDIR\); the avatars will be drawn again next time$/,
     );
+  });
+
+  it('are of two styles unless one is named, the style as the class', async () => {
+    const cacheDir = join(folder, 'cache');
+    const set = await openDataset('avatars', { imageSize: 32, channels: 3, cacheDir, avatars: 4 });
+    expect(set.classes).toEqual(['thumbs', 'pixel-art']);
+    expect(set.description).toBe('4 avatars, styles thumbs, pixel-art');
+    expect([0, 1, 2, 3].map((i) => set.label(i))).toEqual([0, 1, 0, 1]);
   });
 
   it('must be as many as styles', async () => {

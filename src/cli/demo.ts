@@ -5,7 +5,7 @@ import { adapterOption } from './options.ts';
 import { runTraining } from './train.ts';
 
 /** What `npm start` trains: small enough for two CPU cores, done within five minutes with set-up. */
-const demo = { data: 'avatars:thumbs', preset: 'sagan-32-tiny', steps: 3000, timeLimit: 3.5 };
+const demo = { data: 'avatars:thumbs', preset: 'sagan-32-tiny', steps: 2000, timeLimit: 3.5 };
 
 export function demoCommand(state: ExitState): Command {
   return new Command('demo')

@@ -130,8 +130,11 @@ export class TrainDisplay implements TrainEvents {
   #payload() {
     const line = this.#line;
     if (line === undefined) return { losses: 'compiling', rate: '', left: '…' };
-    const perStep = (performance.now() - this.#started) / 1000 / (line.step - this.#firstStep);
-    const seconds = Math.max(0, (this.#config.steps - line.step) * perStep);
+    const elapsed = (performance.now() - this.#started) / 1000;
+    const perStep = elapsed / (line.step - this.#firstStep);
+    const ofSteps = (this.#config.steps - line.step) * perStep;
+    const ofTime = (this.#config.timeLimit ?? Infinity) * 60 - elapsed;
+    const seconds = Math.max(0, Math.min(ofSteps, ofTime));
     return {
       losses: `D ${line.lossD.toFixed(3)} G ${line.lossG.toFixed(3)}`,
       rate: `${line.imagesPerSecond.toFixed(0)} images/s`,

@@ -94,7 +94,11 @@ export async function train(options: TrainOptions): Promise<TrainResult> {
   const loop = await Loop.open({ ...options, gan, loader, firstStep, earlier });
   events.onReady?.(loop.info);
   await saveConfig(run, config);
-  return loop.run();
+  try {
+    return await loop.run();
+  } finally {
+    await loader.close();
+  }
 }
 
 interface LoopParts extends TrainOptions {

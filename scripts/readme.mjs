@@ -86,7 +86,7 @@ function demo(run) {
   const rate = (last.step * config.batch * config['d-steps']) / last.seconds;
   const size = `${config['image-size']}×${config['image-size']}`;
   return [
-    `![64 images of ${size} pixels from the averaged generator](docs/images/demo-grid.png)`,
+    `<img src="docs/images/demo-grid.png" width="544" alt="64 images of ${size} pixels from the averaged generator">`,
     '',
     '![losses of both nets over the steps](docs/images/demo-losses.svg)',
     '',
@@ -100,10 +100,18 @@ function demo(run) {
 function printed(command, log) {
   const text = stripVTControlCharacters(readFileSync(log, 'utf8'));
   const lines = text.split('\n').map((line) => line.slice(line.lastIndexOf('\r') + 1).trimEnd());
-  const own = lines.filter(
-    (line) => !/^(> |npm (warn|notice)|Warning: max\w+ artificially)/.test(line),
-  );
-  return ['```console', `$ ${command}`, own.join('\n').trim(), '```'].join('\n');
+  const own = lines
+    .filter(
+      (line) => !/^(> |npm (warn|notice)|Warning: max\w+ artificially|JSON report)/.test(line),
+    )
+    // Where this machine keeps things is nobody's business.
+    .map((line) => line.replace(/\S+(?=\/\.cache\/)/, '~').replace(/^( RUN +v\S+) .*/, '$1'));
+  const shown = own.join('\n').trim().split('\n');
+  // A long log shows how it begins and how it ends.
+  const [head, tail] = [12, 9];
+  const cut = shown.length - head - tail;
+  if (cut > 20) shown.splice(head, cut, `… ${cut} lines`);
+  return ['```console', `$ ${command}`, ...shown, '```'].join('\n');
 }
 
 async function main() {

@@ -55,14 +55,17 @@ async function presetsTable() {
   const { resolveConfig } = await load('train/config');
   const { saganPresets } = await load('models/sagan');
   const rows = Object.keys(saganPresets).map((preset) => {
-    const { imageSize, width, latentSize, attentionG, attentionD, batch } = resolveConfig({
-      data: 'x',
-      preset,
-    });
-    const size = `${imageSize}×${imageSize}`;
-    return [`\`${preset}\``, size, width, latentSize, attentionG.join(), attentionD.join(), batch];
+    const c = resolveConfig({ data: 'x', preset });
+    return [
+      ...[`\`${preset}\``, `${c.imageSize}×${c.imageSize}`, c.width, c.latentSize],
+      ...[c.attentionG.join(), c.attentionD.join(), c.batch, `${c.lrG} / ${c.lrD}`],
+      `${c.emaDecay} from ${c.emaStart}`,
+    ];
   });
-  const head = ['preset', 'images', 'width', 'latent', 'attention in G', 'in D', 'batch'];
+  const head = [
+    ...['preset', 'images', 'width', 'latent', 'attention in G', 'in D', 'batch'],
+    ...['lr of G / D', 'EMA'],
+  ];
   return table(head, rows);
 }
 
@@ -127,6 +130,11 @@ async function main() {
   let text = fill(before, 'options', await optionsTable());
   text = fill(text, 'presets', await presetsTable());
   if (values.check) {
+    for (const name of ['start', 'demo', 'test']) {
+      const empty = fill(before, name, '').replace(/\n+/g, '\n');
+      if (empty === before.replace(/\n+/g, '\n'))
+        throw new SetupError(`README.md: ${name} is empty`);
+    }
     if (text === before) return 0;
     throw new SetupError('README.md is out of date: run `node scripts/readme.mjs`');
   }

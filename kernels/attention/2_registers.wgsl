@@ -7,7 +7,7 @@
 //            exp(s - m), and acc is put right when m grows. Keys and values have the same address for every thread of a
 //            workgroup, so a CPU driver loads them once for all lanes. No barrier, no workgroup memory.
 // cost       2·B·Nq·Nk·(DK + DV) flops; reads Nq / (4·WG)·Nk·(DK + DV) floats a batch from the cache.
-// needs      any sizes. TD dims of Q are kept in registers (DEEP: DK > TD, those past it are read again); group.z takes
+// needs      any sizes. TD dims of Q are kept in registers (DEEP: DK > TD, those past it are read again); tile.z takes
 //            the next TV columns of V. ALIGNED: the contiguous axis of every tensor is a multiple of 4, and is read as
 //            vec4s. MASKED: Nk is no multiple of PB.
 // after      Milakov & Gimelshein 2018 (online softmax); Dao et al. 2022.
@@ -24,6 +24,7 @@ const CHANNEL = true;
 const ALIGNED = false;
 const MASKED = true;
 const DEEP = false;
+const FOLDED = false;
 const WG = 4u;
 const PB = 8u;
 const TD = 8u;
@@ -40,6 +41,16 @@ const LOWEST = -1e38;
 @group(0) @binding(3) var<storage, read_write> out: array<f32>;
 @group(0) @binding(4) var<storage, read_write> lse: array<f32>;
 var<immediate> p: Params;
+
+// This workgroup's rows, batch and slice of columns. FOLDED: the workgroups come in one row with the rows outermost, so
+// that those past the last one have rows past the end.
+fn tile_of(group: vec3u, groups: vec3u, slices: u32) -> vec3u {
+  if (!FOLDED) {
+    return group;
+  }
+  let i = (group.z * groups.y + group.y) * groups.x + group.x;
+  return vec3u(i / (slices * p.B), i / slices % p.B, i % slices);
+}
 
 // Where dim d of position n is, in a tensor of N positions and D dims.
 fn place(batch: u32, n: u32, d: u32, N: u32, D: u32) -> u32 {
@@ -138,10 +149,15 @@ fn masked(s: vec4f, j: u32) -> vec4f {
 }
 
 @compute @workgroup_size(WG)
-fn forward(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
-  let batch = group.y;
-  let i0 = 4u * (group.x * WG + lane);
-  let e0 = group.z * TV;
+fn forward(
+  @builtin(workgroup_id) group: vec3u,
+  @builtin(num_workgroups) groups: vec3u,
+  @builtin(local_invocation_index) lane: u32,
+) {
+  let tile = tile_of(group, groups, (p.DV + TV - 1u) / TV);
+  let batch = tile.y;
+  let i0 = 4u * (tile.x * WG + lane);
+  let e0 = tile.z * TV;
 
   // A column is a query: its dims in qs and acc, its keys in s.
   var qs: array<mat4x4f, TD4>;
@@ -198,7 +214,7 @@ fn forward(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index)
         out[place(batch, i, e0 + e, p.Nq, p.DV)] = acc[e / 4u][t][e % 4u] / l[t];
       }
     }
-    if (i < p.Nq && group.z == 0u) {
+    if (i < p.Nq && tile.z == 0u) {
       lse[batch * p.Nq + i] = m[t] + log(l[t]);
     }
   }

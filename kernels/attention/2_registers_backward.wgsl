@@ -8,7 +8,7 @@
 // cost       2·B·Nq·Nk·(2·DK + DV) flops for queries, 2·B·Nq·Nk·(2·DK + 2·DV) for keys. Each makes P and dP for itself:
 //            a second pass costs less than adding to dq from many threads, which would need atomics.
 // needs      any sizes. TD dims of the thread's own rows and TV of its V are kept in registers (DEEP: DK > TD, WIDE: DV > TV,
-//            the rest is read again); group.z takes the next TD columns of dq and dk and the next TV of dv. ALIGNED as
+//            the rest is read again); tile.z takes the next TD columns of dq and dk and the next TV of dv. ALIGNED as
 //            in the forward pass.
 // after      Dao 2023, algorithm 2, with its one loop taken apart.
 struct Params {
@@ -24,6 +24,7 @@ const CHANNEL = true;
 const ALIGNED = false;
 const DEEP = false;
 const WIDE = false;
+const FOLDED = false;
 const WRITE_DK = true;
 const WRITE_DV = true;
 const WG = 4u;
@@ -42,6 +43,16 @@ const TV4 = TV / 4u;
 @group(0) @binding(6) var<storage, read_write> dk: array<f32>;
 @group(0) @binding(7) var<storage, read_write> dv: array<f32>;
 var<immediate> p: Params;
+
+// This workgroup's rows, batch and slice of columns. FOLDED: the workgroups come in one row with the rows outermost, so
+// that those past the last one have rows past the end.
+fn tile_of(group: vec3u, groups: vec3u, slices: u32) -> vec3u {
+  if (!FOLDED) {
+    return group;
+  }
+  let i = (group.z * groups.y + group.y) * groups.x + group.x;
+  return vec3u(i / (slices * p.B), i / slices % p.B, i % slices);
+}
 
 // Where dim d of position n is, in a tensor of N positions and D dims.
 fn place(batch: u32, n: u32, d: u32, N: u32, D: u32) -> u32 {
@@ -176,10 +187,15 @@ fn four_of_delta(batch: u32, i: u32) -> vec4f {
 }
 
 @compute @workgroup_size(WG)
-fn queries(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
-  let batch = group.y;
-  let i0 = 4u * (group.x * WG + lane);
-  let d0 = group.z * TD;
+fn queries(
+  @builtin(workgroup_id) group: vec3u,
+  @builtin(num_workgroups) groups: vec3u,
+  @builtin(local_invocation_index) lane: u32,
+) {
+  let tile = tile_of(group, groups, (p.DK + TD - 1u) / TD);
+  let batch = tile.y;
+  let i0 = 4u * (tile.x * WG + lane);
+  let d0 = tile.z * TD;
 
   // A column is a query: its dims in qs and acc, its keys in s, dp and ds.
   var qs: array<mat4x4f, TD4>;
@@ -224,11 +240,16 @@ fn queries(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index)
 }
 
 @compute @workgroup_size(WG)
-fn keys(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
-  let batch = group.y;
-  let j0 = 4u * (group.x * WG + lane);
-  let d0 = group.z * TD;
-  let e0 = group.z * TV;
+fn keys(
+  @builtin(workgroup_id) group: vec3u,
+  @builtin(num_workgroups) groups: vec3u,
+  @builtin(local_invocation_index) lane: u32,
+) {
+  let tile = tile_of(group, groups, max((p.DK + TD - 1u) / TD, (p.DV + TV - 1u) / TV));
+  let batch = tile.y;
+  let j0 = 4u * (tile.x * WG + lane);
+  let d0 = tile.z * TD;
+  let e0 = tile.z * TV;
 
   // A column is a key: its dims in ks, vs and the sums, its queries in s, dp and ds.
   var ks: array<mat4x4f, TD4>;

@@ -6,7 +6,7 @@
 // since 2    threads divide a 32 × 32 tile of scores and a 32 × TV tile of out, 2 × 2 and 2 × 4 each, and hand the
 //            weights over in workgroup memory; a GPU has too few registers for rung 2's rows, and cheap barriers.
 // cost       2·B·Nq·Nk·(DK + DV) flops; reads Nq/32·Nk·(DK + DV) floats a batch.
-// needs      any sizes; 256 invocations, 16 KiB of workgroup memory. group.z takes the next TV columns of out, and makes
+// needs      any sizes; 256 invocations, 16 KiB of workgroup memory. tile.z takes the next TV columns of out, and makes
 //            the scores again for them.
 // after      Dao 2023, algorithm 1.
 struct Params {
@@ -19,6 +19,7 @@ struct Params {
 }
 
 const CHANNEL = true;
+const FOLDED = false;
 const ROWS = 32u;
 const COLS = 32u;
 const DC = 16u;
@@ -43,6 +44,16 @@ var<workgroup> rows: array<f32, DC * ROWS>;
 var<workgroup> cols: array<f32, DC * COLS>;
 var<workgroup> weights: array<f32, ROWS * COLS>;
 var<workgroup> wide: array<f32, COLS * TV>;
+
+// This workgroup's rows, batch and slice of columns. FOLDED: the workgroups come in one row with the rows outermost, so
+// that those past the last one have rows past the end.
+fn tile_of(group: vec3u, groups: vec3u, slices: u32) -> vec3u {
+  if (!FOLDED) {
+    return group;
+  }
+  let i = (group.z * groups.y + group.y) * groups.x + group.x;
+  return vec3u(i / (slices * p.B), i / slices % p.B, i % slices);
+}
 
 // Where dim d of position n is, in a tensor of N positions and D dims.
 fn place(batch: u32, n: u32, d: u32, N: u32, D: u32) -> u32 {
@@ -122,10 +133,15 @@ fn weight_of(c: u32, thread: u32) -> vec2f {
 }
 
 @compute @workgroup_size(WG)
-fn forward(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) thread: u32) {
-  let batch = group.y;
-  let i0 = group.x * ROWS;
-  let e0 = group.z * TV;
+fn forward(
+  @builtin(workgroup_id) group: vec3u,
+  @builtin(num_workgroups) groups: vec3u,
+  @builtin(local_invocation_index) thread: u32,
+) {
+  let tile = tile_of(group, groups, (p.DV + TV - 1u) / TV);
+  let batch = tile.y;
+  let i0 = tile.x * ROWS;
+  let e0 = tile.z * TV;
   let x = thread % 16u;
   let y = thread / 16u;
 
@@ -171,7 +187,7 @@ fn forward(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index)
         out[place(batch, i, d, p.Nq, p.DV)] = acc[e][r] / l[r];
       }
     }
-    if (i < p.Nq && x == 0u && group.z == 0u) {
+    if (i < p.Nq && x == 0u && tile.z == 0u) {
       lse[batch * p.Nq + i] = m[r] + log(l[r]);
     }
   }

@@ -7,7 +7,7 @@
 //
 // since 2    P and dS are 32 × 32 tiles in workgroup memory, divided among the threads as in the forward pass.
 // cost       2·B·Nq·Nk·(2·DK + DV) flops for queries, 2·B·Nq·Nk·(2·DK + 2·DV) for keys.
-// needs      any sizes; 256 invocations, 16 KiB of workgroup memory. group.z takes the next TV columns of the results.
+// needs      any sizes; 256 invocations, 16 KiB of workgroup memory. tile.z takes the next TV columns of the results.
 // after      Dao 2023, algorithm 2, with its one loop taken apart so that no two workgroups add to one place.
 struct Params {
   B: u32,
@@ -21,6 +21,7 @@ struct Params {
 const CHANNEL = true;
 const WRITE_DK = true;
 const WRITE_DV = true;
+const FOLDED = false;
 const ROWS = 32u;
 const COLS = 32u;
 const DC = 16u;
@@ -49,6 +50,16 @@ var<workgroup> rows: array<f32, DC * ROWS>;
 var<workgroup> cols: array<f32, DC * COLS>;
 var<workgroup> weights: array<f32, ROWS * COLS>;
 var<workgroup> wide: array<f32, COLS * TV>;
+
+// This workgroup's rows, batch and slice of columns. FOLDED: the workgroups come in one row with the rows outermost, so
+// that those past the last one have rows past the end.
+fn tile_of(group: vec3u, groups: vec3u, slices: u32) -> vec3u {
+  if (!FOLDED) {
+    return group;
+  }
+  let i = (group.z * groups.y + group.y) * groups.x + group.x;
+  return vec3u(i / (slices * p.B), i / slices % p.B, i % slices);
+}
 
 // Where dim d of position n is, in a tensor of N positions and D dims.
 fn place(batch: u32, n: u32, d: u32, N: u32, D: u32) -> u32 {
@@ -143,10 +154,15 @@ fn weighed(acc: array<vec2f, E>, thread: u32) -> array<vec2f, E> {
 }
 
 @compute @workgroup_size(WG)
-fn queries(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) thread: u32) {
-  let batch = group.y;
-  let i0 = group.x * ROWS;
-  let d0 = group.z * TV;
+fn queries(
+  @builtin(workgroup_id) group: vec3u,
+  @builtin(num_workgroups) groups: vec3u,
+  @builtin(local_invocation_index) thread: u32,
+) {
+  let tile = tile_of(group, groups, (p.DK + TV - 1u) / TV);
+  let batch = tile.y;
+  let i0 = tile.x * ROWS;
+  let d0 = tile.z * TV;
   let x = thread % 16u;
   let y = thread / 16u;
   let i = min(vec2u(i0 + y, i0 + y + 16u), vec2u(p.Nq - 1u)) + batch * p.Nq;
@@ -179,10 +195,15 @@ fn queries(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index)
 }
 
 @compute @workgroup_size(WG)
-fn keys(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) thread: u32) {
-  let batch = group.y;
-  let j0 = group.x * ROWS;
-  let d0 = group.z * TV;
+fn keys(
+  @builtin(workgroup_id) group: vec3u,
+  @builtin(num_workgroups) groups: vec3u,
+  @builtin(local_invocation_index) thread: u32,
+) {
+  let tile = tile_of(group, groups, (max(p.DK, p.DV) + TV - 1u) / TV);
+  let batch = tile.y;
+  let j0 = tile.x * ROWS;
+  let d0 = tile.z * TV;
   let x = thread % 16u;
   let y = thread / 16u;
 

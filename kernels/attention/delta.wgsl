@@ -19,17 +19,20 @@ const WG = 64u;
 var<immediate> p: Params;
 
 @compute @workgroup_size(WG)
-fn main(@builtin(global_invocation_id) id: vec3u) {
-  let i = id.x;
-  let batch = id.y;
-  if (i >= p.Nq) {
+fn main(
+  @builtin(workgroup_id) group: vec3u,
+  @builtin(num_workgroups) groups: vec3u,
+  @builtin(local_invocation_index) local: u32,
+) {
+  let query = (group.y * groups.x + group.x) * WG + local;
+  if (query >= p.B * p.Nq) {
     return;
   }
-  let start = select((batch * p.Nq + i) * p.DV, batch * p.DV * p.Nq + i, CHANNEL);
+  let start = select(query * p.DV, query / p.Nq * p.DV * p.Nq + query % p.Nq, CHANNEL);
   let step = select(1u, p.Nq, CHANNEL);
   var sum = 0.0;
   for (var e = 0u; e < p.DV; e++) {
     sum = fma(out[start + e * step], dOut[start + e * step], sum);
   }
-  delta[batch * p.Nq + i] = sum;
+  delta[query] = sum;
 }

@@ -13,6 +13,7 @@ const TN = 2u;
 const WG = 4u;
 const TRANSPOSED = false;
 const BIAS = false;
+const FOLDED = false;
 
 @group(0) @binding(0) var<storage, read> x: array<vec4f>;
 @group(0) @binding(1) var<storage, read> w: array<f32>;
@@ -33,8 +34,11 @@ fn main(
   @builtin(num_workgroups) groups: vec3u,
   @builtin(local_invocation_index) local: u32,
 ) {
-  let m0 = group.x * TM;
-  let column0 = ((group.z * groups.y + group.y) * WG + local) * TN;
+  // FOLDED: the workgroups come in one row, rows of the product innermost.
+  let line = (group.z * groups.y + group.y) * groups.x + group.x;
+  let across = (p.M + TM - 1u) / TM;
+  let m0 = select(group.x, line % across, FOLDED) * TM;
+  let column0 = (select(group.z * groups.y + group.y, line / across, FOLDED) * WG + local) * TN;
   let columns = p.N * p.HW4;
   let step = select(1u, p.M, TRANSPOSED);
 

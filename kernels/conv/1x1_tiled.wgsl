@@ -2,7 +2,7 @@
 //
 //   forward     y[n]  [K, HW] = W [K, C] · x[n] [C, HW] (+ bias [K])
 //   data grad   dx[n] [C, HW] = Wᵀ · dy[n] [K, HW] (+ bias [C])     TRANSPOSED
-//   M rows come out, T are summed over; group.z = n.
+//   M rows come out, T are summed over; tile.z = n.
 //
 // since 1    both operands are staged BK deep in workgroup memory; each float loaded serves BM or BN sums.
 // cost       2·N·M·T·HW flops; reads N·((HW/BN)·M·T + (M/BM)·T·HW) floats.
@@ -15,6 +15,7 @@ const TM = 4u;
 const TN = 4u;
 const TX = BN / TN;
 const THREADS = BM * BN / (TM * TN);
+const FOLDED = false;
 const TRANSPOSED = false;
 const BIAS = false;
 
@@ -34,17 +35,30 @@ var<immediate> p: Params;
 var<workgroup> As: array<f32, BK * (BM + 1u)>; // [t][m]; the odd row length spreads the banks
 var<workgroup> Bs: array<f32, BK * BN>; // [t][column]
 
+// This workgroup's tile: x of columns, y of rows, z the image. FOLDED: the workgroups come in one row with the tiles of
+// rows outermost, so that those past the last one have rows past the end.
+fn tile_of(group: vec3u, groups: vec3u, columns: u32, depth: u32) -> vec3u {
+  if (!FOLDED) {
+    return group;
+  }
+  let i = (group.z * groups.y + group.y) * groups.x + group.x;
+  let across = (columns + BN - 1u) / BN;
+  return vec3u(i % across, i / (across * depth), i / across % depth);
+}
+
 @compute @workgroup_size(THREADS)
 fn main(
   @builtin(workgroup_id) group: vec3u,
+  @builtin(num_workgroups) groups: vec3u,
   @builtin(local_invocation_index) local: u32,
 ) {
   let tx = local % TX;
   let ty = local / TX;
   var acc: array<array<f32, TN>, TM>;
-  let m0 = group.y * BM;
-  let column0 = group.x * BN;
-  let image = group.z * p.T * p.HW;
+  let tile = tile_of(group, groups, p.HW, p.N);
+  let m0 = tile.y * BM;
+  let column0 = tile.x * BN;
+  let image = tile.z * p.T * p.HW;
   for (var t0 = 0u; t0 < p.T; t0 += BK) {
     for (var e = local; e < BM * BK; e += THREADS) {
       // Neighbouring threads read neighbouring weights in either layout.
@@ -89,7 +103,7 @@ fn main(
         if (BIAS) {
           value += bias[m];
         }
-        y[(group.z * p.M + m) * p.HW + column] = value;
+        y[(tile.z * p.M + m) * p.HW + column] = value;
       }
     }
   }

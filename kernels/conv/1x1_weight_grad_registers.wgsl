@@ -10,6 +10,7 @@
 const TM = 8u;
 const TN = 4u;
 const WG = 4u;
+const FOLDED = false;
 
 @group(0) @binding(0) var<storage, read> x: array<vec4f>;
 @group(0) @binding(1) var<storage, read> dy: array<vec4f>;
@@ -25,13 +26,27 @@ struct Params {
 }
 var<immediate> p: Params;
 
+// This workgroup's rows of dy, rows of x, part. FOLDED: the workgroups come in one row with the rows of dy outermost, so
+// that those past the last one have rows past K.
+fn tile_of(group: vec3u, groups: vec3u) -> vec3u {
+  if (!FOLDED) {
+    return group;
+  }
+  let i = (group.z * groups.y + group.y) * groups.x + group.x;
+  let down = (p.C + WG * TN - 1u) / (WG * TN);
+  let parts = max((p.N + p.chunk - 1u) / p.chunk, 1u);
+  return vec3u(i / (down * parts), i % down, i / down % parts);
+}
+
 @compute @workgroup_size(WG)
 fn main(
   @builtin(workgroup_id) group: vec3u,
+  @builtin(num_workgroups) groups: vec3u,
   @builtin(local_invocation_index) local: u32,
 ) {
-  let m0 = group.x * TM;
-  let c0 = (group.y * WG + local) * TN;
+  let tile = tile_of(group, groups);
+  let m0 = tile.x * TM;
+  let c0 = (tile.y * WG + local) * TN;
   // Rows past K and C read the last row again and are not stored.
   var row: array<u32, TM>;
   for (var i = 0u; i < TM; i++) {
@@ -43,8 +58,8 @@ fn main(
   }
   var acc: array<array<f32, TN>, TM>;
 
-  let end = min((group.z + 1u) * p.chunk, p.N);
-  for (var n = group.z * p.chunk; n < end; n++) {
+  let end = min((tile.z + 1u) * p.chunk, p.N);
+  for (var n = tile.z * p.chunk; n < end; n++) {
     let xImage = n * p.C * p.HW4;
     let dyImage = n * p.K * p.HW4;
     for (var t = 0u; t < p.HW4; t++) {
@@ -64,7 +79,7 @@ fn main(
   for (var i = 0u; i < TM; i++) {
     for (var j = 0u; j < TN; j++) {
       if (m0 + i < p.K && c0 + j < p.C) {
-        parts[group.z * p.stride + (m0 + i) * p.C + c0 + j] = acc[i][j];
+        parts[tile.z * p.stride + (m0 + i) * p.C + c0 + j] = acc[i][j];
       }
     }
   }

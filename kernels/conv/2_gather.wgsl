@@ -16,6 +16,7 @@ const TM = 8u;
 const TP = 8u;
 const WG = 4u;
 const BIAS = false;
+const FOLDED = false;
 const UNUSED = 0xffffffffu;
 
 @group(0) @binding(0) var<storage, read> u: array<f32>;
@@ -47,11 +48,14 @@ fn main(
   @builtin(num_workgroups) groups: vec3u,
   @builtin(local_invocation_index) local: u32,
 ) {
-  // The last row of workgroups may pass the last block; it repeats that block with no taps and nothing to store.
-  let index = group.z * groups.y + group.y;
+  // FOLDED: the workgroups come in one row, rows of the product innermost.
+  let line = (group.z * groups.y + group.y) * groups.x + group.x;
+  let across = (p.M + TM - 1u) / TM;
+  // Workgroups may pass the last block; they repeat that block with no taps and nothing to store.
+  let index = select(group.z * groups.y + group.y, line / across, FOLDED);
   let live = index < p.blocks;
   let block = min(index, p.blocks - 1u);
-  let m0 = group.x * TM;
+  let m0 = select(group.x, line % across, FOLDED) * TM;
   let column0 = (block * WG + local) * TP;
   for (var j = 0u; j < TP; j++) {
     base[j] = columns[column0 + j].x;

@@ -2,7 +2,7 @@
 //
 //   dy [N, K, OH, OW] · w [K, C, R, S] (+ bias [C])  →  dx [N, C, H, W]
 //   Rows h with (h + padH) mod strideH = a see the taps r = a, a + strideH, … only, and likewise columns: phase (a, b) is a
-//   dense convolution of dy with stride 1. group.z = a·strideW + b. With bias it is the forward transposed convolution.
+//   dense convolution of dy with stride 1. tile.z = a·strideW + b. With bias it is the forward transposed convolution.
 //
 // since 2    the operands pass through workgroup memory, as in forward_3_tiled.
 // cost       2·N·K·OH·OW·C·R·S flops, none of them with an inserted zero.
@@ -17,6 +17,7 @@ const TM = 4u;
 const TN = 4u;
 const TX = BN / TN;
 const THREADS = BM * BN / (TM * TN);
+const FOLDED = false;
 const BIAS = false;
 
 @group(0) @binding(0) var<storage, read> dy: array<f32>;
@@ -49,20 +50,35 @@ fn countOf(first: u32, step: u32, end: u32) -> u32 {
   return select(0u, (end - first + step - 1u) / step, first < end);
 }
 
+// This workgroup's tile: x of columns, y of rows, z the phase. FOLDED: the workgroups come in one row with the tiles of
+// rows outermost, so that those past the last one have rows past the end.
+fn tile_of(group: vec3u, groups: vec3u, columns: u32, depth: u32) -> vec3u {
+  if (!FOLDED) {
+    return group;
+  }
+  let i = (group.z * groups.y + group.y) * groups.x + group.x;
+  let across = (columns + BN - 1u) / BN;
+  return vec3u(i % across, i / (across * depth), i / across % depth);
+}
+
 @compute @workgroup_size(THREADS)
 fn main(
   @builtin(workgroup_id) group: vec3u,
+  @builtin(num_workgroups) groups: vec3u,
   @builtin(local_invocation_index) local: u32,
 ) {
   let tx = local % TX;
   let ty = local / TX;
   var acc: array<array<f32, TN>, TM>;
-  let m0 = group.y * BM;
-  let column0 = group.x * BN;
+  // The phase with the most pixels sets how many columns of workgroups each has.
+  let most = p.N * countOf(0u, p.strideH, p.H) * countOf(0u, p.strideW, p.W);
+  let tile = tile_of(group, groups, most, p.strideH * p.strideW);
+  let m0 = tile.y * BM;
+  let column0 = tile.x * BN;
 
   // The phase: its taps (a + strideH·i, b + strideW·j), its pixels (h0 + strideH·…, v0 + strideW·…).
-  let a0 = group.z / p.strideW;
-  let b0 = group.z % p.strideW;
+  let a0 = tile.z / p.strideW;
+  let b0 = tile.z % p.strideW;
   let tapsH = countOf(a0, p.strideH, p.R);
   let tapsW = countOf(b0, p.strideW, p.S);
   let taps = tapsH * tapsW;

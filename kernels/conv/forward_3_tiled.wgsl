@@ -16,6 +16,7 @@ const TM = 4u;
 const TN = 4u;
 const TX = BN / TN;
 const THREADS = BM * BN / (TM * TN);
+const FOLDED = false;
 const BIAS = false;
 
 @group(0) @binding(0) var<storage, read> x: array<f32>;
@@ -43,18 +44,31 @@ var<immediate> p: Params;
 var<workgroup> As: array<f32, BK * (BM + 1u)>; // [t][m]; the odd row length spreads the banks
 var<workgroup> Bs: array<f32, BK * BN>; // [t][column]
 
+// This workgroup's tile: x of columns, y of rows. FOLDED: the workgroups come in one row with the tiles of rows
+// outermost, so that those past the last one have rows past the end.
+fn tile_of(group: vec3u, groups: vec3u, columns: u32) -> vec2u {
+  if (!FOLDED) {
+    return group.xy;
+  }
+  let i = (group.z * groups.y + group.y) * groups.x + group.x;
+  let across = (columns + BN - 1u) / BN;
+  return vec2u(i % across, i / across);
+}
+
 @compute @workgroup_size(THREADS)
 fn main(
   @builtin(workgroup_id) group: vec3u,
+  @builtin(num_workgroups) groups: vec3u,
   @builtin(local_invocation_index) local: u32,
 ) {
   let tx = local % TX;
   let ty = local / TX;
   var acc: array<array<f32, TN>, TM>;
-  let m0 = group.y * BM;
-  let column0 = group.x * BN;
   let area = p.OH * p.OW;
   let P = p.N * area;
+  let tile = tile_of(group, groups, P);
+  let m0 = tile.y * BM;
+  let column0 = tile.x * BN;
   let RS = p.R * p.S;
   let T = p.C * RS;
 

@@ -1,4 +1,4 @@
-// conv/weight_grad_3_tiled — implicit GEMM over pixels, split: group.z adds up one part of the batch's positions.
+// conv/weight_grad_3_tiled — implicit GEMM over pixels, split: tile.z adds up one part of the batch's positions.
 //
 //   x [N, C, H, W] · dy [N, K, OH, OW]  →  parts [PARTS, stride], parts[z, (k,c,r,s)]; sum_parts adds them in fixed order
 //   as dY [K, P] · im2col(x)ᵀ [P, C·R·S] with P = N·OH·OW; part z is positions z·chunk … (z + 1)·chunk - 1.
@@ -14,6 +14,7 @@ const TM = 4u;
 const TN = 4u;
 const TX = BN / TN;
 const THREADS = BM * BN / (TM * TN);
+const FOLDED = false;
 
 @group(0) @binding(0) var<storage, read> x: array<f32>;
 @group(0) @binding(1) var<storage, read> dy: array<f32>;
@@ -41,20 +42,33 @@ var<immediate> p: Params;
 var<workgroup> As: array<f32, BK * (BM + 1u)>; // [t][m]; the odd row length spreads the banks
 var<workgroup> Bs: array<f32, BK * BN>; // [t][column]
 
+// This workgroup's tile: x of columns, y of rows, z the part. FOLDED: the workgroups come in one row with the tiles of
+// rows outermost, so that those past the last one have rows past the end.
+fn tile_of(group: vec3u, groups: vec3u, columns: u32, depth: u32) -> vec3u {
+  if (!FOLDED) {
+    return group;
+  }
+  let i = (group.z * groups.y + group.y) * groups.x + group.x;
+  let across = (columns + BN - 1u) / BN;
+  return vec3u(i % across, i / (across * depth), i / across % depth);
+}
+
 @compute @workgroup_size(THREADS)
 fn main(
   @builtin(workgroup_id) group: vec3u,
+  @builtin(num_workgroups) groups: vec3u,
   @builtin(local_invocation_index) local: u32,
 ) {
   let tx = local % TX;
   let ty = local / TX;
   var acc: array<array<f32, TN>, TM>;
-  let m0 = group.y * BM;
-  let column0 = group.x * BN;
   let RS = p.R * p.S;
   let columns = p.C * RS;
   let area = p.OH * p.OW;
-  let first = group.z * p.chunk;
+  let tile = tile_of(group, groups, columns, max((p.N * area + p.chunk - 1u) / p.chunk, 1u));
+  let m0 = tile.y * BM;
+  let column0 = tile.x * BN;
+  let first = tile.z * p.chunk;
   let end = min(first + p.chunk, p.N * area);
 
   for (var t0 = first; t0 < end; t0 += BK) {
@@ -98,7 +112,7 @@ fn main(
     for (var i = 0u; i < TM; i++) {
       let m = m0 + ty * TM + i;
       if (m < p.K && column < columns) {
-        parts[group.z * p.stride + m * columns + column] = acc[i][j];
+        parts[tile.z * p.stride + m * columns + column] = acc[i][j];
       }
     }
   }

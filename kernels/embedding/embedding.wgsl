@@ -4,7 +4,7 @@
 //   `scatterAdd`:  dOut [count, D] · index [count]     →  dTable [classes, D]; a thread owns an element of the table
 //                  and walks all indices in order, so that repeated ones add up to the same bits every time
 //
-// An index past the table gives zeros and no gradient; the op refuses it where the host knows the indices.
+// An index past the table gives zeros and no gradient: nothing is read or written outside, and nobody is told.
 // cost       count·D copies; count·classes·D comparisons, at most count·D additions.
 const WG = 64u;
 

@@ -18,6 +18,7 @@ struct Params {
 
 const TRANS_A = false;
 const TRANS_B = false;
+const FOLDED = false;
 const T = 16u;
 // One word more than a row, so that a column of a tile does not sit in one memory bank.
 const PITCH = T + 1u;
@@ -31,12 +32,28 @@ var<immediate> p: Params;
 var<workgroup> as_: array<f32, T * PITCH>;
 var<workgroup> bs: array<f32, T * PITCH>;
 
+// This workgroup's tile: x along N, y along M, z the batch. FOLDED: the workgroups come in one row with the tiles of M
+// outermost, so that those past the last one have rows past M.
+fn tile_of(group: vec3u, groups: vec3u) -> vec3u {
+  if (!FOLDED) {
+    return group;
+  }
+  let i = (group.z * groups.y + group.y) * groups.x + group.x;
+  let across = (p.N + T - 1u) / T;
+  return vec3u(i % across, i / (across * p.batch), i / across % p.batch);
+}
+
 @compute @workgroup_size(T, T)
-fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_id) local: vec3u) {
-  let row0 = group.y * T;
-  let col0 = group.x * T;
-  let base_a = group.z * p.strideA;
-  let base_b = group.z * p.strideB;
+fn main(
+  @builtin(workgroup_id) group: vec3u,
+  @builtin(num_workgroups) groups: vec3u,
+  @builtin(local_invocation_id) local: vec3u,
+) {
+  let tile = tile_of(group, groups);
+  let row0 = tile.y * T;
+  let col0 = tile.x * T;
+  let base_a = tile.z * p.strideA;
+  let base_b = tile.z * p.strideB;
   let x = local.x;
   let y = local.y;
   var sum = 0.0;
@@ -65,6 +82,6 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_id) local
   let row = row0 + y;
   let col = col0 + x;
   if (row < p.M && col < p.N) {
-    out[(group.z * p.M + row) * p.N + col] = p.alpha * sum;
+    out[(tile.z * p.M + row) * p.N + col] = p.alpha * sum;
   }
 }

@@ -19,6 +19,7 @@ struct Params {
 
 const TRANS_A = false;
 const TRANS_B = false;
+const FOLDED = false;
 const VEC_M = false;
 const VEC_N = false;
 const KQ = 1u;
@@ -36,6 +37,17 @@ alias Tile = array<array<vec4f, TN4>, TM>;
 @group(0) @binding(2) var<storage, read_write> out: array<f32>;
 @group(0) @binding(2) var<storage, read_write> out4: array<vec4f>;
 var<immediate> p: Params;
+
+// This workgroup's tile: x along N, y along M, z the batch. FOLDED: the workgroups come in one row with the tiles of M
+// outermost, so that those past the last one have rows past M.
+fn tile_of(group: vec3u, groups: vec3u) -> vec3u {
+  if (!FOLDED) {
+    return group;
+  }
+  let i = (group.z * groups.y + group.y) * groups.x + group.x;
+  let across = (p.N + WX * TN - 1u) / (WX * TN);
+  return vec3u(i % across, i / (across * p.batch), i / across % p.batch);
+}
 
 // Rows and columns past the edge repeat the last one: they are computed and never stored.
 
@@ -124,28 +136,38 @@ fn product(batch: u32, row: u32, col: u32) -> Tile {
 }
 
 @compute @workgroup_size(WX, WY)
-fn main(@builtin(global_invocation_id) id: vec3u) {
-  let row = id.y * TM;
-  let col = id.x * TN;
-  let tile = product(id.z, row, col);
+fn main(
+  @builtin(workgroup_id) group: vec3u,
+  @builtin(num_workgroups) groups: vec3u,
+  @builtin(local_invocation_id) local: vec3u,
+) {
+  let place = tile_of(group, groups);
+  let row = (place.y * WY + local.y) * TM;
+  let col = (place.x * WX + local.x) * TN;
+  let tile = product(place.z, row, col);
   for (var i = 0u; i < TM; i++) {
     for (var j = 0u; j < TN; j++) {
       if (row + i < p.M && col + j < p.N) {
-        out[(id.z * p.M + row + i) * p.N + col + j] = p.alpha * tile[i][j / 4u][j % 4u];
+        out[(place.z * p.M + row + i) * p.N + col + j] = p.alpha * tile[i][j / 4u][j % 4u];
       }
     }
   }
 }
 
 @compute @workgroup_size(WX, WY)
-fn vec4(@builtin(global_invocation_id) id: vec3u) {
-  let row = id.y * TM;
-  let col = id.x * TN;
-  let tile = product(id.z, row, col);
+fn vec4(
+  @builtin(workgroup_id) group: vec3u,
+  @builtin(num_workgroups) groups: vec3u,
+  @builtin(local_invocation_id) local: vec3u,
+) {
+  let place = tile_of(group, groups);
+  let row = (place.y * WY + local.y) * TM;
+  let col = (place.x * WX + local.x) * TN;
+  let tile = product(place.z, row, col);
   for (var i = 0u; i < TM; i++) {
     for (var j = 0u; j < TN4; j++) {
       if (row + i < p.M && col + 4u * j < p.N) {
-        out4[(((id.z * p.M + row + i) * p.N + col) >> 2u) + j] = p.alpha * tile[i][j];
+        out4[(((place.z * p.M + row + i) * p.N + col) >> 2u) + j] = p.alpha * tile[i][j];
       }
     }
   }

@@ -19,6 +19,7 @@ struct Params {
 
 const TRANS_A = false;
 const TRANS_B = false;
+const FOLDED = false;
 const VEC_K = false;
 const VEC_N = false;
 const BM = 64u;
@@ -77,11 +78,22 @@ fn b_along_n(base: u32, k: u32, col: u32) -> vec4f {
   );
 }
 
-fn product(group: vec3u, thread: u32) -> Tile {
-  let row0 = group.y * BM;
-  let col0 = group.x * BN;
-  let base_a = group.z * p.strideA;
-  let base_b = group.z * p.strideB;
+// This workgroup's tile: x along N, y along M, z the batch. FOLDED: the workgroups come in one row with the tiles of M
+// outermost, so that those past the last one have rows past M.
+fn tile_of(group: vec3u, groups: vec3u) -> vec3u {
+  if (!FOLDED) {
+    return group;
+  }
+  let i = (group.z * groups.y + group.y) * groups.x + group.x;
+  let across = (p.N + BN - 1u) / BN;
+  return vec3u(i % across, i / (across * p.batch), i / across % p.batch);
+}
+
+fn product(place: vec3u, thread: u32) -> Tile {
+  let row0 = place.y * BM;
+  let col0 = place.x * BN;
+  let base_a = place.z * p.strideA;
+  let base_b = place.z * p.strideB;
   let x = thread % WX;
   let y = thread / WX;
   var acc: Tile;
@@ -118,33 +130,43 @@ fn product(group: vec3u, thread: u32) -> Tile {
 }
 
 // A thread's columns are TN4 groups of four, WX groups apart: its neighbours' loads and stores then touch.
-fn column(group: vec3u, thread: u32, j: u32) -> u32 {
-  return group.x * BN + 4u * (j * WX + thread % WX);
+fn column(place: vec3u, thread: u32, j: u32) -> u32 {
+  return place.x * BN + 4u * (j * WX + thread % WX);
 }
 
 @compute @workgroup_size(THREADS)
-fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) thread: u32) {
-  let tile = product(group, thread);
-  let row = group.y * BM + (thread / WX) * TM;
+fn main(
+  @builtin(workgroup_id) group: vec3u,
+  @builtin(num_workgroups) groups: vec3u,
+  @builtin(local_invocation_index) thread: u32,
+) {
+  let place = tile_of(group, groups);
+  let tile = product(place, thread);
+  let row = place.y * BM + (thread / WX) * TM;
   for (var i = 0u; i < TM; i++) {
     for (var j = 0u; j < TN; j++) {
-      let col = column(group, thread, j / 4u) + j % 4u;
+      let col = column(place, thread, j / 4u) + j % 4u;
       if (row + i < p.M && col < p.N) {
-        out[(group.z * p.M + row + i) * p.N + col] = p.alpha * tile[i][j / 4u][j % 4u];
+        out[(place.z * p.M + row + i) * p.N + col] = p.alpha * tile[i][j / 4u][j % 4u];
       }
     }
   }
 }
 
 @compute @workgroup_size(THREADS)
-fn vec4(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) thread: u32) {
-  let tile = product(group, thread);
-  let row = group.y * BM + (thread / WX) * TM;
+fn vec4(
+  @builtin(workgroup_id) group: vec3u,
+  @builtin(num_workgroups) groups: vec3u,
+  @builtin(local_invocation_index) thread: u32,
+) {
+  let place = tile_of(group, groups);
+  let tile = product(place, thread);
+  let row = place.y * BM + (thread / WX) * TM;
   for (var i = 0u; i < TM; i++) {
     for (var j = 0u; j < TN4; j++) {
-      let col = column(group, thread, j);
+      let col = column(place, thread, j);
       if (row + i < p.M && col < p.N) {
-        out4[((group.z * p.M + row + i) * p.N + col) >> 2u] = p.alpha * tile[i][j];
+        out4[((place.z * p.M + row + i) * p.N + col) >> 2u] = p.alpha * tile[i][j];
       }
     }
   }

@@ -3,7 +3,7 @@
 //   running:  mean, variance [C]  →  runningMean, runningVar [C], in place
 //             runningMean ← (1 − momentum)·runningMean + momentum·mean
 //             runningVar  ← (1 − momentum)·runningVar + momentum·variance·count/(count − 1)
-//   invStd:   variance [C]  →  invStd [C] = 1/√(variance + eps)
+//   invert:   spread [C], a variance  →  invStd [C] = 1/√(spread + eps)
 //
 // cost       3–6·C flops.
 // after      torch.nn.BatchNorm2d: the batch is normalised by the biased variance, the average takes the unbiased one.

@@ -14,6 +14,7 @@ const LEAKY_RELU_GRAD = 6u;
 const TANH_GRAD = 7u;
 const SIGMOID_GRAD = 8u;
 const GREATER = 9u;
+const RELU_GRAD = 10u;
 
 const OP = ADD;
 const A_ONE = false;
@@ -27,12 +28,19 @@ var<immediate> p: Params;
 @group(0) @binding(1) var<storage, read> b: array<vec4f>;
 @group(0) @binding(2) var<storage, read_write> out: array<vec4f>;
 
+// y, or v where v is NaN, which max and min drop: told by the bits, since a compiler may take for granted that no float
+// is NaN.
+fn keepNaN(v: vec4f, y: vec4f) -> vec4f {
+  return select(y, v, (bitcast<vec4u>(v) & vec4u(0x7fffffffu)) > vec4u(0x7f800000u));
+}
+
 fn apply(l: vec4f, r: vec4f) -> vec4f {
   if (OP == SUB) { return l - r; }
   if (OP == MUL) { return l * r; }
   if (OP == DIV) { return l / r; }
-  if (OP == MAXIMUM) { return max(l, r); }
-  if (OP == MINIMUM) { return min(l, r); }
+  if (OP == MAXIMUM) { return keepNaN(l, keepNaN(r, max(l, r))); }
+  if (OP == MINIMUM) { return keepNaN(l, keepNaN(r, min(l, r))); }
+  if (OP == RELU_GRAD) { return select(l, vec4f(0.0), r <= vec4f(0.0)); }
   if (OP == LEAKY_RELU_GRAD) { return select(p.param * l, l, r > vec4f(0.0)); }
   if (OP == TANH_GRAD) { return l * (1.0 - r * r); }
   if (OP == SIGMOID_GRAD) { return l * (r * (1.0 - r)); }

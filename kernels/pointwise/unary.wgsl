@@ -4,6 +4,7 @@
 //
 // cost       1–20·n flops;  reads n, writes n floats.
 // needs      nothing; the lanes past n in the last vec4 are padding of the binding.
+// NaN        stays NaN in every OP but STEP, as in PyTorch.
 // exact      tanh, sigmoid and softplus form only exp of negative numbers, so they hold for |x| up to 1e4 and more.
 // after      Cephes tanhf (Moshier) for |x| < 0.625.
 const NEG = 0u;
@@ -66,6 +67,12 @@ fn softplusOf(v: vec4f) -> vec4f {
   return max(v, vec4f(0.0)) + 2.0 * s * (1.0 + z * t);
 }
 
+// y, or v where v is NaN: max and clamp drop it, and so does a driver that bounds the argument of exp or log. Told by
+// the bits, since a compiler may take for granted that no float is NaN.
+fn keepNaN(v: vec4f, y: vec4f) -> vec4f {
+  return select(y, v, (bitcast<vec4u>(v) & vec4u(0x7fffffffu)) > vec4u(0x7f800000u));
+}
+
 fn apply(v: vec4f) -> vec4f {
   if (OP == NEG) { return -v; }
   if (OP == ABS) { return abs(v); }
@@ -73,16 +80,16 @@ fn apply(v: vec4f) -> vec4f {
   if (OP == SQRT) { return sqrt(v); }
   if (OP == RSQRT) { return 1.0 / sqrt(v); }
   if (OP == RECIPROCAL) { return 1.0 / v; }
-  if (OP == EXP) { return exp(v); }
-  if (OP == LOG) { return log(v); }
-  if (OP == RELU) { return max(v, vec4f(0.0)); }
+  if (OP == EXP) { return keepNaN(v, exp(v)); }
+  if (OP == LOG) { return keepNaN(v, log(v)); }
+  if (OP == RELU) { return keepNaN(v, max(v, vec4f(0.0))); }
   if (OP == LEAKY_RELU) { return select(p.a * v, v, v > vec4f(0.0)); }
-  if (OP == TANH) { return tanhOf(v); }
-  if (OP == SIGMOID) { return sigmoidOf(v); }
-  if (OP == SOFTPLUS) { return softplusOf(v); }
+  if (OP == TANH) { return keepNaN(v, tanhOf(v)); }
+  if (OP == SIGMOID) { return keepNaN(v, sigmoidOf(v)); }
+  if (OP == SOFTPLUS) { return keepNaN(v, softplusOf(v)); }
   if (OP == STEP) { return select(vec4f(p.a), vec4f(1.0), v > vec4f(0.0)); }
   if (OP == AFFINE) { return p.a * v + p.b; }
-  if (OP == CLAMP) { return clamp(v, vec4f(p.a), vec4f(p.b)); }
+  if (OP == CLAMP) { return keepNaN(v, clamp(v, vec4f(p.a), vec4f(p.b))); }
   return v;
 }
 

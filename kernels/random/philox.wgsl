@@ -3,8 +3,9 @@
 //   state {seedLo, seedHi, counterLo, counterHi} · stream  →  out [n]
 //   counter = (index/4, stream, counterLo, counterHi),  key = (seedLo, seedHi)
 //
-// entries    `bits`: the words.  `uniforms`: low + (high − low)·(word >> 8)·2⁻²⁴.  `normals`: mean + std·z (Box–Muller).
-//            `integers`: the high word of word·bound.  `advance`: the counter goes one on.
+// entries    `bits`: the words.  `uniforms`: low + (high − low)·(word >> 8)·2⁻²⁴, and low where that rounds to high.
+//            `normals`: mean + std·z (Box–Muller).  `integers`: the high word of word·bound.
+//            `advance`: the counter goes one on.
 // cost       about 150 integer operations for four numbers;  writes n words.
 // after      Salmon et al. 2011; the integers are those of src/util/philox.ts.  Box and Muller 1958.
 const M0 = 0xd2511f53u;
@@ -90,7 +91,8 @@ fn uniforms(
 ) {
   let i = blockOf(group, groups, local);
   if (i < (p.n + 3u) / 4u) {
-    out[i] = p.a + (p.b - p.a) * (vec4f(philox(i) >> vec4u(8u)) * STEP);
+    let v = p.a + (p.b - p.a) * (vec4f(philox(i) >> vec4u(8u)) * STEP);
+    out[i] = select(v, vec4f(p.a), v >= vec4f(p.b));
   }
 }
 

@@ -6,10 +6,10 @@
 // entries    `scalar`: anything.  `quadsAlongR`: I = 1, R1 and C1 multiples of 4; a vec4 of terms a load.
 //            `quadsAlongI`: I a multiple of 4; a thread owns four neighbouring results.
 // order      every R0 row is summed by itself before it joins the total, which keeps long sums short.
+// max        is NaN where a term is, and -∞ where all are: it starts from the first term of the part.
 // cost       n flops;  reads n floats once.
 const SUM = 0u;
 const MAX = 1u;
-const LOWEST = -3.4e38f;
 
 const OP = SUM;
 const WG = 64u;
@@ -26,13 +26,13 @@ var<immediate> p: Params;
 @group(0) @binding(0) var<storage, read> xQuads: array<vec4f>;
 @group(0) @binding(1) var<storage, read_write> outQuads: array<vec4f>;
 
-fn start() -> vec4f {
-  if (OP == MAX) { return vec4f(LOWEST); }
-  return vec4f(0.0);
+// y, or v where v is NaN, which max drops: told by the bits, since a compiler may take for granted that no float is NaN.
+fn keepNaN(v: vec4f, y: vec4f) -> vec4f {
+  return select(y, v, (bitcast<vec4u>(v) & vec4u(0x7fffffffu)) > vec4u(0x7f800000u));
 }
 
 fn join(l: vec4f, r: vec4f) -> vec4f {
-  if (OP == MAX) { return max(l, r); }
+  if (OP == MAX) { return keepNaN(l, keepNaN(r, max(l, r))); }
   return l + r;
 }
 
@@ -68,10 +68,12 @@ fn scalar(
   if (t >= p.outputs * p.parts) { return; }
   let part = t / p.outputs;
   let span = spanOf(t - part * p.outputs, part);
-  var total = start();
+  var start = vec4f(0.0);
+  if (OP == MAX) { start = vec4f(x[span.base + (span.from0 * p.K * p.R1 + span.from1) * p.I]); }
+  var total = start;
   for (var r0 = span.from0; r0 < span.to0; r0++) {
     let row = span.base + r0 * p.K * p.R1 * p.I;
-    var sum = start();
+    var sum = start;
     for (var r1 = span.from1; r1 < span.to1; r1++) {
       sum = join(sum, vec4f(x[row + r1 * p.I]));
     }
@@ -90,10 +92,12 @@ fn quadsAlongR(
   if (t >= p.outputs * p.parts) { return; }
   let part = t / p.outputs;
   let span = spanOf(t - part * p.outputs, part);
-  var total = start();
+  var start = vec4f(0.0);
+  if (OP == MAX) { start = xQuads[(span.base + span.from0 * p.K * p.R1 + span.from1) / 4u]; }
+  var total = start;
   for (var r0 = span.from0; r0 < span.to0; r0++) {
     let row = (span.base + r0 * p.K * p.R1) / 4u;
-    var sum = start();
+    var sum = start;
     for (var r1 = span.from1 / 4u; r1 < span.to1 / 4u; r1++) {
       sum = join(sum, xQuads[row + r1]);
     }
@@ -114,10 +118,12 @@ fn quadsAlongI(
   let part = t / quads;
   let span = spanOf((t - part * quads) * 4u, part);
   let step = p.I / 4u;
-  var total = start();
+  var start = vec4f(0.0);
+  if (OP == MAX) { start = xQuads[span.base / 4u + (span.from0 * p.K * p.R1 + span.from1) * step]; }
+  var total = start;
   for (var r0 = span.from0; r0 < span.to0; r0++) {
     let row = span.base / 4u + r0 * p.K * p.R1 * step;
-    var sum = start();
+    var sum = start;
     for (var r1 = span.from1; r1 < span.to1; r1++) {
       sum = join(sum, xQuads[row + r1 * step]);
     }

@@ -5,11 +5,11 @@
 // since thread   neighbouring threads read neighbouring terms, and a long sum has WG short sums in it.
 // grid       parts·O·K workgroups; W threads (a power of two) go along R1, WG/W along R0.
 // order      fixed: a thread's own terms, then halves of the workgroup, so the same bits every time.
+// max        is NaN where a term is, and -∞ where all are: every thread starts from the first term of the part.
 // cost       n flops;  reads n floats once.
 // needs      WG·4 bytes of workgroup memory.
 const SUM = 0u;
 const MAX = 1u;
-const LOWEST = -3.4e38f;
 
 const OP = SUM;
 const WG = 256u;
@@ -26,8 +26,13 @@ var<immediate> p: Params;
 
 var<workgroup> sums: array<f32, WG>;
 
+// y, or v where v is NaN, which max drops: told by the bits, since a compiler may take for granted that no float is NaN.
+fn keepNaN(v: f32, y: f32) -> f32 {
+  return select(y, v, (bitcast<u32>(v) & 0x7fffffffu) > 0x7f800000u);
+}
+
 fn join(l: f32, r: f32) -> f32 {
-  if (OP == MAX) { return max(l, r); }
+  if (OP == MAX) { return keepNaN(l, keepNaN(r, max(l, r))); }
   return l + r;
 }
 
@@ -49,7 +54,7 @@ fn main(
   let to1 = min(p.R1, (part1 + 1u) * p.C1);
 
   var total = 0.0;
-  if (OP == MAX) { total = LOWEST; }
+  if (OP == MAX) { total = x[base + part0 * p.C0 * p.K * p.R1 + part1 * p.C1]; }
   for (var r0 = part0 * p.C0 + local / p.W; r0 < to0; r0 += WG / p.W) {
     let row = base + r0 * p.K * p.R1;
     for (var r1 = part1 * p.C1 + local % p.W; r1 < to1; r1 += p.W) {

@@ -6,7 +6,8 @@
 //   `avgPool`:          x                      →  out, padding counted as zeros
 //   `avgPoolBackward`:  dOut                   →  dx: a pixel adds its share of the windows over it
 //
-// Of equal values the first in row order wins, as in PyTorch. One element of the result a thread.
+// Of equal values the first in row order wins, and NaN before every number, as in PyTorch. One element of the result a
+// thread.
 // cost       KERNEL²·|out| comparisons or flops, (KERNEL/STRIDE)²·|dx| for the gradients;  reads and writes once.
 const KERNEL = 2u;
 const STRIDE = 2u;
@@ -49,6 +50,11 @@ fn windowsOver(i: u32, count: u32) -> Range {
   return Range(first, min(at / STRIDE + 1u, count));
 }
 
+// By the bits: a compiler may take for granted that no float is NaN.
+fn isNaN(v: f32) -> bool {
+  return (bitcast<u32>(v) & 0x7fffffffu) > 0x7f800000u;
+}
+
 @compute @workgroup_size(WG)
 fn maxPool(
   @builtin(workgroup_id) group: vec3u,
@@ -66,7 +72,7 @@ fn maxPool(
   for (var h = rows.first; h < rows.last; h++) {
     for (var w = columns.first; w < columns.last; w++) {
       let v = x[base + h * p.W + w];
-      if (v > best) {
+      if (isNaN(v) | ((v > best) & !isNaN(best))) {
         best = v;
         place = h * p.W + w;
       }

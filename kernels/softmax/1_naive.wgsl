@@ -11,8 +11,8 @@ struct Params {
 }
 
 const WG = 16u;
-// Lowest start of a maximum; its product with log2(e) is still finite.
-const LOWEST = -1e38;
+// The lowest f32: start of a maximum.
+const LOWEST = -3.4028234e38f;
 
 @group(0) @binding(0) var<storage, read> x: array<f32>;
 @group(0) @binding(1) var<storage, read_write> out: array<f32>;
@@ -22,6 +22,11 @@ const LOWEST = -1e38;
 @group(0) @binding(2) var<storage, read_write> dx: array<f32>;
 
 var<immediate> p: Params;
+
+// exp(d), and NaN of NaN: a driver that bounds the argument of exp would make a number of it.
+fn exponential(d: f32) -> f32 {
+  return select(exp(d), d, (bitcast<u32>(d) & 0x7fffffffu) > 0x7f800000u);
+}
 
 fn row_of(group: vec3u, groups: vec3u, thread: u32) -> u32 {
   return (group.y * groups.x + group.x) * WG + thread;
@@ -44,7 +49,7 @@ fn forward(
   }
   var l = 0.0;
   for (var j = 0u; j < p.cols; j++) {
-    let e = exp(x[start + j] - m);
+    let e = exponential(x[start + j] - m);
     out[start + j] = e;
     l += e;
   }

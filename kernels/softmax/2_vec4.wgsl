@@ -13,7 +13,7 @@ struct Params {
 }
 
 const WG = 8u;
-const LOWEST = -1e38;
+const LOWEST = -3.4028234e38f;
 
 @group(0) @binding(0) var<storage, read> x: array<vec4f>;
 @group(0) @binding(1) var<storage, read_write> out: array<vec4f>;
@@ -23,6 +23,11 @@ const LOWEST = -1e38;
 @group(0) @binding(2) var<storage, read_write> dx: array<vec4f>;
 
 var<immediate> p: Params;
+
+// exp(d), and NaN of NaN: a driver that bounds the argument of exp would make a number of it.
+fn exponential(d: vec4f) -> vec4f {
+  return select(exp(d), d, (bitcast<vec4u>(d) & vec4u(0x7fffffffu)) > vec4u(0x7f800000u));
+}
 
 fn row_of(group: vec3u, groups: vec3u, thread: u32) -> u32 {
   return (group.y * groups.x + group.x) * WG + thread;
@@ -47,7 +52,7 @@ fn forward(
   let m = max(max(m4.x, m4.y), max(m4.z, m4.w));
   var l4 = vec4f();
   for (var j = 0u; j < cols4; j++) {
-    let e = exp(x[start + j] - m);
+    let e = exponential(x[start + j] - m);
     out[start + j] = e;
     l4 += e;
   }

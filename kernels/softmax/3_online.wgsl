@@ -14,7 +14,7 @@ struct Params {
 }
 
 const WG = 128u;
-const LOWEST = -1e38;
+const LOWEST = -3.4028234e38f;
 
 @group(0) @binding(0) var<storage, read> x: array<f32>;
 @group(0) @binding(1) var<storage, read_write> out: array<f32>;
@@ -27,6 +27,11 @@ var<immediate> p: Params;
 
 // (m, l) of each thread in forward, (sum, unused) in backward
 var<workgroup> partial: array<vec2f, WG>;
+
+// exp(d), and NaN of NaN: a driver that bounds the argument of exp would make a number of it.
+fn exponential(d: f32) -> f32 {
+  return select(exp(d), d, (bitcast<u32>(d) & 0x7fffffffu) > 0x7f800000u);
+}
 
 fn joined(s: vec2f, t: vec2f) -> vec2f {
   let m = max(s.x, t.x);
@@ -46,7 +51,7 @@ fn forward(
   for (var j = thread; j < cols; j += WG) {
     let v = x[start + j];
     let m = max(state.x, v);
-    state = vec2f(m, state.y * exp(state.x - m) + exp(v - m));
+    state = vec2f(m, state.y * exp(state.x - m) + exponential(v - m));
   }
   partial[thread] = state;
   for (var half = WG / 2u; half > 0u; half /= 2u) {

@@ -1,6 +1,6 @@
 import type { Gpu } from '../gpu/device.ts';
 import type { Shape } from '../util/shape.ts';
-import { sizeOf } from '../util/shape.ts';
+import { showShape, sizeOf } from '../util/shape.ts';
 import { Tensor } from './tensor.ts';
 import type { DType } from './tensor.ts';
 
@@ -9,6 +9,8 @@ export interface BackwardArgs<A> {
   readonly grads: readonly (Tensor | undefined)[];
   readonly saved: readonly Tensor[];
   readonly attrs: A;
+  /** Of each input, whether its gradient will be asked for: a rule that makes several at once leaves the others out. */
+  readonly needs: readonly boolean[];
 }
 
 /** Computes one input's gradient; called only if somebody needs it. */
@@ -25,6 +27,8 @@ export interface OutputSpec {
  */
 export interface OpDef<A> {
   readonly name: string;
+  /** Element types of the inputs, in order; f32 for those it does not list. 'any': it moves words as they are. */
+  readonly dtypes?: 'any' | readonly DType[];
   /** Shapes of the outputs; throws a RangeError that names roles and sizes. */
   infer(inputs: readonly Tensor[], attrs: A): readonly OutputSpec[];
   /** Launches kernels that fill every output. */
@@ -52,18 +56,12 @@ export interface TapeNode {
   /** Gradient thunks of this execution; `createGraph` chooses the composition of a fused op. */
   gradients(
     grads: readonly (Tensor | undefined)[],
+    needs: readonly boolean[],
     createGraph: boolean,
   ): readonly (GradThunk | undefined)[];
   /** Filled once, right after the outputs are made. */
   outputs: readonly Tensor[];
 }
-
-/** Differentiates a composition; set by the tape, which knows how to walk a graph. */
-type PartialGrad = (
-  outputs: readonly Tensor[],
-  inputs: readonly Tensor[],
-  grads: readonly (Tensor | undefined)[],
-) => readonly (Tensor | undefined)[];
 
 /** An op as callers see it: tensors and attributes in, tensors out. */
 export type Op<A> = (inputs: readonly Tensor[], attrs: A) => readonly Tensor[];
@@ -73,6 +71,7 @@ export function defineOp<A = undefined>(def: OpDef<A>): Op<A> {
   return (inputs, attrs) => {
     const first = inputs[0];
     if (first === undefined) throw new Error(`${def.name}: an op has at least one input`);
+    requireDtypes(def, inputs);
     const tape = first.tape;
     const specs = def.infer(inputs, attrs);
     const differentiable = def.backward !== undefined || def.composition !== undefined;
@@ -86,22 +85,71 @@ export function defineOp<A = undefined>(def: OpDef<A>): Op<A> {
       const requiresGrad = record && dtype === 'f32';
       return new Tensor(tape, { shape, storage, dtype, requiresGrad, node });
     });
-    if (def.view !== true) def.forward(tape.gpu, { inputs, outputs, attrs });
+    if (def.view !== true) {
+      tape.kept?.check(inputs);
+      def.forward(tape.gpu, { inputs, outputs, attrs });
+    }
     if (node !== undefined) {
       const saved = def.saves?.(inputs, outputs, attrs) ?? [];
+      const kept = new Kept(def.name, [...saved, ...inputs]);
       node.outputs = outputs;
-      node.gradients = (grads, createGraph) =>
-        createGraph && def.composition !== undefined
-          ? throughComposition(def.composition, { inputs, attrs, grads }, tape.partialGrad)
-          : (def.backward?.({ grads, saved, attrs }) ?? []);
+      node.gradients = (grads, needs, createGraph) => {
+        const thunks =
+          createGraph && def.composition !== undefined
+            ? tape.keeping(kept, () => throughComposition(def, { inputs, attrs, grads }))
+            : (def.backward?.({ grads, saved, attrs, needs }) ?? []);
+        return thunks.map((thunk) => thunk && (() => tape.keeping(kept, thunk)));
+      };
     }
     return outputs;
   };
 }
 
+/**
+ * What the tensors of one execution held when its gradient was promised: PyTorch's version counters. While a backward
+ * rule runs, an op that reads one of them later than it should is refused; a rule that asks only its shape is not.
+ */
+export class Kept {
+  readonly #op: string;
+  readonly #versions: ReadonlyMap<Tensor, number>;
+
+  constructor(op: string, tensors: readonly Tensor[]) {
+    this.#op = op;
+    this.#versions = new Map(tensors.map((t) => [t, t.storage.version]));
+  }
+
+  check(inputs: readonly Tensor[]): void {
+    for (const t of inputs) {
+      const version = this.#versions.get(t);
+      if (version === undefined || version === t.storage.version) continue;
+      throw new Error(
+        `${this.#op}: ${t.label} ${showShape(t.shape)} was changed in place after it was used, and its gradient needs ` +
+          'the old values; take the gradients first, or compute the result again',
+      );
+    }
+  }
+}
+
+/** Throws a RangeError where an input is not of the element type that the op reads. */
+function requireDtypes(
+  { name, dtypes = [] }: Pick<OpDef<never>, 'name' | 'dtypes'>,
+  inputs: readonly Tensor[],
+) {
+  if (dtypes === 'any') return;
+  inputs.forEach((t, i) => {
+    const needed = dtypes[i] ?? 'f32';
+    if (t.dtype !== needed) {
+      throw new RangeError(
+        `${name}: input ${i} (${t.label}) is ${t.dtype} ${showShape(t.shape)}; it must be ${needed}`,
+      );
+    }
+  });
+}
+
 /** The same tensor once more: tells two inputs of an op apart that one tensor was given for. */
 const alias = defineOp({
   name: 'alias',
+  dtypes: 'any',
   view: true,
   infer: (inputs) => [{ shape: at(inputs, 0).shape, dtype: at(inputs, 0).dtype }],
   forward: () => undefined,
@@ -109,10 +157,10 @@ const alias = defineOp({
 });
 
 function throughComposition<A>(
-  composition: (inputs: readonly Tensor[], attrs: A) => readonly Tensor[],
+  { composition = () => [] }: OpDef<A>,
   args: { inputs: readonly Tensor[]; attrs: A; grads: readonly (Tensor | undefined)[] },
-  partialGrad: PartialGrad,
 ): readonly GradThunk[] {
+  const { partialGrad } = at(args.inputs, 0).tape;
   const inputs = args.inputs.map((x, i) =>
     args.inputs.indexOf(x) === i ? x : only(alias([x], undefined)),
   );

@@ -2,7 +2,7 @@ import type { Gpu } from '../gpu/device.ts';
 import { addScaled, fill } from '../kernels/pointwise.ts';
 import { sameShape, showShape } from '../util/shape.ts';
 import { at, defineOp, only } from './op.ts';
-import type { TapeNode } from './op.ts';
+import type { Kept, TapeNode } from './op.ts';
 import { empty } from './tensor.ts';
 import type { Tensor } from './tensor.ts';
 
@@ -13,6 +13,7 @@ import type { Tensor } from './tensor.ts';
 export class Tape {
   readonly gpu: Gpu;
   #recording = true;
+  #kept: Kept | undefined;
 
   constructor(gpu: Gpu) {
     this.gpu = gpu;
@@ -34,6 +35,22 @@ export class Tape {
       return body();
     } finally {
       this.#recording = before;
+    }
+  }
+
+  /** While a backward rule runs: what its tensors must still hold. */
+  get kept(): Kept | undefined {
+    return this.#kept;
+  }
+
+  /** Runs a backward rule under watch. */
+  keeping<T>(kept: Kept, body: () => T): T {
+    const before = this.#kept;
+    this.#kept = kept;
+    try {
+      return body();
+    } finally {
+      this.#kept = before;
     }
   }
 
@@ -151,11 +168,15 @@ function differentiate({
   for (const node of order.reverse()) {
     const mine = node.outputs.map((o) => (stops.has(o) ? undefined : sums.get(o)));
     if (mine.every((g) => g === undefined)) continue;
-    const thunks = node.gradients(mine, createGraph);
+    const needs = node.inputs.map(
+      (input) =>
+        input.requiresGrad &&
+        (wanted.has(input) || (input.node !== undefined && leads.has(input.node))),
+    );
+    const thunks = node.gradients(mine, needs, createGraph);
     node.inputs.forEach((input, i) => {
       const thunk = thunks[i];
-      const needed = wanted.has(input) || (input.node !== undefined && leads.has(input.node));
-      if (thunk === undefined || !needed || !input.requiresGrad) return;
+      if (thunk === undefined || needs[i] !== true) return;
       const gradient = thunk();
       if (!sameShape(gradient.shape, input.shape)) {
         throw new Error(

@@ -1,7 +1,7 @@
 import { existsSync } from 'node:fs';
 import { Command } from 'commander';
 import type { ExitState } from './main.ts';
-import { adapterOption } from './options.ts';
+import { adapterOption, someText } from './options.ts';
 import { runTraining } from './train.ts';
 
 /** What `npm start` trains: small enough for two CPU cores, done within five minutes with set-up. */
@@ -10,7 +10,7 @@ const demo = { data: 'avatars:thumbs', preset: 'sagan-32-tiny', steps: 2000, tim
 export function demoCommand(state: ExitState): Command {
   return new Command('demo')
     .description('train the smallest SAGAN on generated faces for a few minutes')
-    .option('--out <dir>', 'run folder; default the first free runs/demo-N')
+    .option('--out <dir>', 'run folder; default the first free runs/demo-N', someText)
     .addOption(adapterOption())
     .action(async (flags: { out?: string; adapter: string }) => {
       const out = flags.out ?? firstFree();

@@ -5,6 +5,7 @@ import type { AdapterSummary } from '../gpu/adapter.ts';
 import type { TrainConfig } from '../train/config.ts';
 import type { MetricLine } from '../train/run-folder.ts';
 import type { ReadyInfo, TrainEvents, TrainResult } from '../train/trainer.ts';
+import { shellQuote } from '../util/quote.ts';
 
 /** Seconds between lines where there is no terminal to draw a bar on. */
 const plainInterval = 10;
@@ -13,6 +14,9 @@ const plainInterval = 10;
 export class TrainDisplay implements TrainEvents {
   readonly #config: TrainConfig;
   readonly #live = process.stdout.isTTY;
+  #ready = false;
+  /** Nobody reads any more. */
+  #muted = false;
   #bar: SingleBar | undefined;
   #line: MetricLine | undefined;
   #lastPlain = performance.now();
@@ -22,9 +26,14 @@ export class TrainDisplay implements TrainEvents {
 
   constructor(config: TrainConfig) {
     this.#config = config;
+    process.stdout.once('error', () => {
+      this.close();
+      this.#muted = true;
+    });
   }
 
   log(text: string): void {
+    if (this.#muted) return;
     // The bar keeps the cursor in its line: it is taken away, and drawn again below the text.
     this.#bar?.stop();
     process.stdout.write(`${text}\n`);
@@ -32,7 +41,7 @@ export class TrainDisplay implements TrainEvents {
   }
 
   dataProgress({ stage, done, total }: DataProgress): void {
-    if (!this.#live) return;
+    if (!this.#live || this.#muted) return;
     process.stdout.write(`\r\x1b[K${stage}: ${done}/${total}${done === total ? '\n' : ''}`);
   }
 
@@ -44,7 +53,13 @@ export class TrainDisplay implements TrainEvents {
     this.log(`adapter   ${adapter.name} (${adapter.kind})`);
   }
 
+  /** Is there a step to finish, and something to save? */
+  get ready(): boolean {
+    return this.#ready;
+  }
+
   onReady(info: ReadyInfo): void {
+    this.#ready = true;
     const { preset, batch } = this.#config;
     const millions = (n: number) => `${(n / 1e6).toFixed(2)} M`;
     const mib = (n: number) => `${(n / 2 ** 20).toFixed(0)} MiB`;
@@ -58,19 +73,20 @@ export class TrainDisplay implements TrainEvents {
         `${mib(info.plannedBytes)} planned (${mib(info.unplannedBytes)} unplanned) + ${mib(info.residentBytes)} resident`,
     );
     if (info.firstStep > 0) this.log(`resumed   at step ${info.firstStep}`);
-    this.#started = performance.now();
-    if (this.#live) this.#openBar();
+    this.#started = this.#lastPlain = performance.now();
+    if (this.#live && !this.#muted) this.#openBar();
   }
 
   onStep(step: number): void {
     this.#step = step;
     this.#bar?.update(step, this.#payload());
-    if (this.#bar !== undefined || this.#line === undefined) return;
+    if (this.#bar !== undefined) return;
     const now = performance.now();
     if ((now - this.#lastPlain) / 1000 < plainInterval) return;
     this.#lastPlain = now;
     const { left, losses, rate } = this.#payload();
-    this.log(`step ${step}/${this.#config.steps}  ${losses}  ${rate}  ${left} left`);
+    const parts = [`step ${step}/${this.#config.steps}`, losses, rate, `${left} left`];
+    this.log(parts.filter((part) => part !== '').join('  '));
   }
 
   onMetrics(line: MetricLine): void {
@@ -91,10 +107,8 @@ export class TrainDisplay implements TrainEvents {
       stopped: `stopped after step ${result.step}, saved`,
       time: `time is up after step ${result.step}, saved`,
     }[result.why];
-    const next =
-      result.why === 'finished'
-        ? `npx wgsagan train --out ${run} --resume --steps ${2 * result.step}`
-        : `npx wgsagan train --out ${run} --resume`;
+    const folder = shellQuote(run);
+    const more = result.why === 'finished' ? ` --steps ${2 * result.step}` : '';
     this.log(
       [
         '',
@@ -102,8 +116,8 @@ export class TrainDisplay implements TrainEvents {
         `picture     ${result.samples}`,
         `losses      ${paths.losses}`,
         `run folder  ${run}`,
-        `go on       ${next}`,
-        `sample      npx wgsagan sample --run ${run} --n 64 --seed 1 --out grid.png`,
+        `go on       npx wgsagan train --out ${folder} --resume${more}`,
+        `sample      npx wgsagan sample --run ${folder} --n 64 --seed 1 --out grid.png`,
       ].join('\n'),
     );
   }
@@ -122,23 +136,28 @@ export class TrainDisplay implements TrainEvents {
       stream: process.stdout,
       clearOnComplete: true,
       hideCursor: true,
+      // A signal is `onInterrupt`'s: the bar's own handler would stop it behind our back.
+      gracefulExit: false,
       etaBuffer: 50,
     });
     this.#bar.start(this.#config.steps, this.#firstStep, this.#payload());
   }
 
   #payload() {
-    const line = this.#line;
-    if (line === undefined) return { losses: 'compiling', rate: '', left: '…' };
+    const [line, done] = [this.#line, this.#step - this.#firstStep];
+    if (done === 0) return { losses: 'compiling', rate: '', left: '…' };
+    const { steps, timeLimit } = this.#config;
     const elapsed = (performance.now() - this.#started) / 1000;
-    const perStep = elapsed / (line.step - this.#firstStep);
-    const ofSteps = (this.#config.steps - line.step) * perStep;
-    const ofTime = (this.#config.timeLimit ?? Infinity) * 60 - elapsed;
+    const ofSteps = (steps - this.#step) * (elapsed / done);
+    const ofTime = (timeLimit ?? Infinity) * 60 - elapsed;
     const seconds = Math.max(0, Math.min(ofSteps, ofTime));
+    const left = duration(seconds);
+    // The first line of metrics may be far off.
+    if (line === undefined) return { losses: '', rate: '', left };
     return {
       losses: `D ${line.lossD.toFixed(3)} G ${line.lossG.toFixed(3)}`,
       rate: `${line.imagesPerSecond.toFixed(0)} images/s`,
-      left: duration(seconds),
+      left,
     };
   }
 }

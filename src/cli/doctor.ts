@@ -39,6 +39,7 @@ async function doctor(flags: { adapter: string; json?: boolean }): Promise<numbe
   const remedies = [...(remedy === null ? [] : [remedy]), ...missing(chosen)];
   const works = typeof chosen === 'string' ? undefined : await tryDevice(flags.adapter);
   if (works !== undefined && works !== 'ok') remedies.push(works);
+  const code = works === 'ok' ? 0 : 1;
 
   if (flags.json === true) {
     const picked = typeof chosen === 'string' ? null : chosen.summary;
@@ -46,7 +47,7 @@ async function doctor(flags: { adapter: string; json?: boolean }): Promise<numbe
     process.stdout.write(
       `${JSON.stringify({ chosen: picked, adapters: all, remedies }, null, 2)}\n`,
     );
-    return typeof chosen === 'string' ? 1 : 0;
+    return code;
   }
   const out: string[] = [];
   out.push(
@@ -58,7 +59,7 @@ async function doctor(flags: { adapter: string; json?: boolean }): Promise<numbe
   if (works === 'ok') out.push(pc.green('device     opens, and computes'));
   for (const line of remedies) out.push(pc.yellow(`remedy     ${line}`));
   process.stdout.write(`${out.join('\n')}\n`);
-  return typeof chosen === 'string' || works !== 'ok' ? 1 : 0;
+  return code;
 }
 
 function describe(summary: AdapterSummary): string[] {

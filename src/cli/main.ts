@@ -5,10 +5,12 @@ import { didYouMean } from '../util/nearest.ts';
 import { demoCommand } from './demo.ts';
 import { doctorCommand } from './doctor.ts';
 import { sampleCommand } from './sample.ts';
+import { outliveReaders } from './signals.ts';
 import { trainCommand } from './train.ts';
 
 /** Exit codes: 0 done, 1 something failed, 2 the user's mistake, 130 interrupted. */
 export async function main(argv: readonly string[]): Promise<number> {
+  outliveReaders();
   const program = new Command('wgsagan')
     .description('Train and study attention GANs with GPU kernels that a person can read.')
     .version('0.1.0')

@@ -29,11 +29,14 @@ export function addConfigOptions(command: Command): Command {
     const key = name as ConfigKey;
     const flag = `--${optionName(name)}`;
     const help = schema.description ?? '';
-    command.addOption(
-      switchKeys.has(key)
-        ? new Option(flag, help)
-        : new Option(`${flag} <${valueName(key)}>`, help).argParser(parser(key)),
-    );
+    if (switchKeys.has(key)) {
+      command.addOption(new Option(flag, help));
+      command.addOption(
+        new Option(`--no-${optionName(name)}`, `not ${flag}, whatever a file says`),
+      );
+    } else {
+      command.addOption(new Option(`${flag} <${valueName(key)}>`, help).argParser(parser(key)));
+    }
   }
   return command;
 }
@@ -48,6 +51,12 @@ function valueName(key: ConfigKey): string {
 export function configFlags(options: Readonly<Record<string, unknown>>): Record<string, unknown> {
   const keys = Object.keys(configSchema.shape);
   return Object.fromEntries(Object.entries(options).filter(([key]) => keys.includes(key)));
+}
+
+/** Takes the text of a path; the empty one would mean the folder that the command was typed in. */
+export function someText(text: string): string {
+  if (text.trim() === '') throw new InvalidArgumentError('It is empty.');
+  return text;
 }
 
 /** Parses a whole number from 1 for flags that are not in the config. */

@@ -1,13 +1,15 @@
-import { existsSync } from 'node:fs';
+import { accessSync, constants, existsSync } from 'node:fs';
+import { dirname } from 'node:path';
 import { Command } from 'commander';
 import { openGpu } from '../gpu/device.ts';
 import { writeFileAtomic } from '../io/atomic.ts';
+import { fileError } from '../io/errno.ts';
 import { encodePng, imageGrid } from '../io/png.ts';
 import { readNewestCheckpoint } from '../train/checkpoint.ts';
 import { sampleCheckpoint } from '../train/sample.ts';
 import { UserError } from '../util/errors.ts';
 import type { ExitState } from './main.ts';
-import { adapterOption, positiveInt, wholeNumber } from './options.ts';
+import { adapterOption, positiveInt, someText, wholeNumber } from './options.ts';
 
 interface Flags {
   readonly run: string;
@@ -21,10 +23,10 @@ interface Flags {
 export function sampleCommand(_state: ExitState): Command {
   return new Command('sample')
     .description('draw a grid of images from a run')
-    .requiredOption('--run <dir>', 'run folder that train wrote')
+    .requiredOption('--run <dir>', 'run folder that train wrote', someText)
     .option('--n <count>', 'images', positiveInt, 64)
     .option('--seed <number>', 'seed of the latents', wholeNumber, 1)
-    .option('--out <file>', 'PNG to write', 'grid.png')
+    .option('--out <file>', 'PNG to write; one that is there is replaced', someText, 'grid.png')
     .option('--weights <which>', 'ema (averaged, default) or last', 'ema')
     .addOption(adapterOption())
     .action(async (flags: Flags) => {
@@ -32,23 +34,46 @@ export function sampleCommand(_state: ExitState): Command {
     });
 }
 
+/** Pixels of the largest grid: what a viewer still opens, and the memory of a small machine still holds. */
+const mostPixels = 2 ** 26;
+
 async function sample(flags: Flags): Promise<void> {
   const { run, n, seed, weights, out } = flags;
   if (!existsSync(run)) throw new UserError(`there is no run folder ${run}`);
   if (weights !== 'ema' && weights !== 'last') {
     throw new UserError(`--weights ${weights} is unknown; there are ema and last`);
   }
+  checkWritable(out);
   const checkpoint = await readNewestCheckpoint(run);
   const { channels, imageSize } = checkpoint.config;
+  const most = Math.floor(mostPixels / imageSize ** 2);
+  if (n > most) {
+    throw new UserError(
+      `--n ${n} is too many for one picture: of ${imageSize}×${imageSize} pixels it holds at most ${most} images`,
+    );
+  }
   const gpu = await openGpu({ adapter: flags.adapter });
   try {
     const images = await sampleCheckpoint(gpu, checkpoint, { n, seed, weights });
     const grid = imageGrid(images, { n, channels, height: imageSize, width: imageSize });
+    const replaced = existsSync(out) ? ', in place of the file that was there' : '';
     await writeFileAtomic(out, encodePng(grid.pixels, grid));
     process.stdout.write(
-      `${out}: ${n} images of ${imageSize}×${imageSize} from step ${checkpoint.progress.step} (${weights} weights, seed ${seed})\n`,
+      `${out}: ${n} images of ${imageSize}×${imageSize} from step ${checkpoint.progress.step} (${weights} weights, seed ${seed})${replaced}\n`,
     );
   } finally {
     gpu.close();
+  }
+}
+
+/** Refuses, before anything is computed, a path that a PNG cannot or should not be written to. */
+function checkWritable(out: string): void {
+  if (!/\.png$/i.test(out)) {
+    throw new UserError(`--out ${out} does not end in .png: the grid is written as PNG`);
+  }
+  try {
+    accessSync(dirname(out), constants.W_OK);
+  } catch (error) {
+    throw fileError(error, 'write', out);
   }
 }

@@ -1,18 +1,24 @@
+import { existsSync, realpathSync } from 'node:fs';
+import { basename, dirname, isAbsolute, join, relative, resolve, sep } from 'node:path';
 import { Command } from 'commander';
-import { openDataset } from '../data/dataset.ts';
+import { kindOfSource, openDataset } from '../data/dataset.ts';
 import type { Dataset } from '../data/dataset.ts';
 import { openGpu } from '../gpu/device.ts';
-import { cacheDir } from '../gpu/platform.ts';
-import { checkArchitecture, readNewestCheckpoint } from '../train/checkpoint.ts';
+import type { Gpu } from '../gpu/device.ts';
+import { cacheDir, hostMemoryBytes } from '../gpu/platform.ts';
+import { checkArchitecture, listCheckpoints, readNewestCheckpoint } from '../train/checkpoint.ts';
+import type { Checkpoint } from '../train/checkpoint.ts';
 import { readConfigFile, resolveConfig } from '../train/config.ts';
-import type { TrainConfig } from '../train/config.ts';
+import type { PartialConfig, TrainConfig } from '../train/config.ts';
 import { refuseUsedFolder, runPaths } from '../train/run-folder.ts';
+import { lockRun, unlockRun } from '../train/run-lock.ts';
 import { train } from '../train/trainer.ts';
 import type { TrainResult } from '../train/trainer.ts';
 import { UserError } from '../util/errors.ts';
 import type { ExitState } from './main.ts';
-import { adapterOption, addConfigOptions, configFlags, wholeNumber } from './options.ts';
+import { adapterOption, addConfigOptions, configFlags, someText, wholeNumber } from './options.ts';
 import { TrainDisplay } from './display.ts';
+import { onInterrupt } from './signals.ts';
 
 interface Flags {
   readonly out?: string;
@@ -25,8 +31,8 @@ interface Flags {
 export function trainCommand(state: ExitState): Command {
   const command = new Command('train')
     .description('train on a folder of images, on Fashion-MNIST or on generated avatars')
-    .option('--out <dir>', 'run folder: config, metrics, samples, checkpoints')
-    .option('--config <file>', 'YAML file of options; flags override it')
+    .option('--out <dir>', 'run folder: config, metrics, samples, checkpoints', someText)
+    .option('--config <file>', 'YAML file of options; flags override it', someText)
     .option('--resume', 'go on from the newest checkpoint in --out, to the same bits')
     .option('--memory <MiB>', 'most GPU memory to use', wholeNumber)
     .addOption(adapterOption());
@@ -46,22 +52,96 @@ export async function runTraining(
   const file = flags.config === undefined ? {} : readConfigFile(flags.config);
   if (flags.out === undefined) throw new UserError('--out is missing: name a folder for the run');
   const run = flags.out;
-  const resume = flags.resume === true ? await readNewestCheckpoint(run) : undefined;
-  const config = resolveConfig(resume?.config ?? {}, file, asked);
-  if (resume === undefined) refuseUsedFolder(run);
-  else checkArchitecture(resume, config);
+  try {
+    const saved = flags.resume === true ? await takeUp(run) : undefined;
+    const config = await checkedConfig(run, [saved?.config ?? {}, file, asked], saved);
+    return await trainInto(run, { config, flags, saved });
+  } finally {
+    unlockRun(run);
+  }
+}
 
+/** What `--resume` goes on from: without a checkpoint the run was ended before its first, and begins again. */
+interface Saved {
+  readonly config: PartialConfig;
+  readonly checkpoint: Checkpoint | undefined;
+}
+
+/** Takes the folder of a run for this process, and reads where the run stands. */
+async function takeUp(run: string): Promise<Saved> {
+  if (existsSync(run)) lockRun(run);
+  const { config: path } = runPaths(run);
+  const fresh = existsSync(path) && (await listCheckpoints(run)).length === 0;
+  const checkpoint = fresh ? undefined : await readNewestCheckpoint(run);
+  // Every call has a time limit of its own.
+  const config = { ...(checkpoint?.config ?? readConfigFile(path)), timeLimit: undefined };
+  return { config, checkpoint };
+}
+
+/** The config of the layers, and everything about it that can be checked without opening a device or the data. */
+async function checkedConfig(
+  run: string,
+  layers: readonly Readonly<Record<string, unknown>>[],
+  saved: Saved | undefined,
+): Promise<TrainConfig> {
+  const config = resolveConfig(...layers);
+  if (saved === undefined) refuseUsedFolder(run);
+  if (saved?.checkpoint !== undefined) {
+    const { step } = saved.checkpoint.progress;
+    checkArchitecture(saved.checkpoint, config);
+    if (step >= config.steps) {
+      throw new UserError(`${run} has ${step} steps already; give more by --steps to go on`);
+    }
+  }
+  const kind = await kindOfSource(config.data);
+  if (kind === 'images') refuseInside(run, config.data);
+  // A run is resumed from any folder.
+  const isFolder = kind === 'images' || kind === 'idx';
+  return isFolder ? { ...config, data: resolve(config.data) } : config;
+}
+
+/** Refuses a run folder among the images, which would take its sample grids for more of them. */
+function refuseInside(run: string, data: string): void {
+  const way = relative(realpathSync(data), realPath(resolve(run)));
+  if (way === '..' || way.startsWith(`..${sep}`) || isAbsolute(way)) return;
+  throw new UserError(
+    `--out ${run} lies in the data folder ${data}: its sample grids would become training images; choose another --out`,
+  );
+}
+
+/** An absolute path without symbolic links, as far as it is there. */
+function realPath(path: string): string {
+  return existsSync(path) ? realpathSync(path) : join(realPath(dirname(path)), basename(path));
+}
+
+async function trainInto(
+  run: string,
+  { config, flags, saved }: { config: TrainConfig; flags: Flags; saved: Saved | undefined },
+): Promise<TrainResult> {
   const display = new TrainDisplay(config);
-  const dataset = await openData(config, display);
   const gpu = await openGpu({
     adapter: flags.adapter,
     ...(flags.memory === undefined ? {} : { memoryBytes: flags.memory * 2 ** 20 }),
   });
   const stop = { requested: false };
-  const release = onInterrupt(stop, display);
+  const quit = () => {
+    display.close();
+    unlockRun(run);
+    process.exit(130);
+  };
+  const release = onInterrupt(() => {
+    if (!display.ready) quit();
+    stop.requested = true;
+    display.log('stopping: finishing this step and saving (again to quit at once)');
+  }, quit);
   try {
     display.device(gpu.adapter);
-    const result = await train({ gpu, dataset, config, run, resume, stop, events: display });
+    if (saved !== undefined && saved.checkpoint === undefined) {
+      display.log(`resumed   at step 0, from config.yaml: ${run} has no checkpoint yet`);
+    }
+    const openData = () => openBeside(gpu, flags, () => openDataOf(config, display));
+    const resume = saved?.checkpoint;
+    const result = await train({ gpu, openData, config, run, resume, stop, events: display });
     display.finish(result, { run, paths: runPaths(run) });
     return result;
   } finally {
@@ -71,7 +151,16 @@ export async function runTraining(
   }
 }
 
-async function openData(config: TrainConfig, display: TrainDisplay): Promise<Dataset> {
+/** Opens the data, and takes the memory that they fill from what the device was to have, unless that was said. */
+async function openBeside(gpu: Gpu, flags: Flags, open: () => Promise<Dataset>): Promise<Dataset> {
+  const before = hostMemoryBytes().available;
+  const dataset = await open();
+  const filled = Math.max(0, before - hostMemoryBytes().available);
+  if (flags.memory === undefined) gpu.pool.budgetBytes -= filled;
+  return dataset;
+}
+
+async function openDataOf(config: TrainConfig, display: TrainDisplay): Promise<Dataset> {
   const dataset = await openDataset(config.data, {
     imageSize: config.imageSize,
     channels: config.channels,
@@ -86,19 +175,4 @@ async function openData(config: TrainConfig, display: TrainDisplay): Promise<Dat
   });
   display.dataset(dataset);
   return dataset;
-}
-
-/** The first ^C (or SIGTERM) finishes the step and saves; the second quits at once. */
-function onInterrupt(stop: { requested: boolean }, display: TrainDisplay): () => void {
-  const handler = () => {
-    if (stop.requested) process.exit(130);
-    stop.requested = true;
-    display.log('stopping: finishing this step and saving (again to quit at once)');
-  };
-  process.on('SIGINT', handler);
-  process.on('SIGTERM', handler);
-  return () => {
-    process.off('SIGINT', handler);
-    process.off('SIGTERM', handler);
-  };
 }

@@ -53,6 +53,15 @@ export interface DatasetOptions {
 const SOURCES =
   '--data takes a folder of images, a folder of IDX files, fashion-mnist, avatars or avatars:STYLE,STYLE';
 
+/** What `source` means, by its name or by the names in its folder; nothing is decoded. Throws a `UserError` for neither. */
+export async function kindOfSource(
+  source: string,
+): Promise<'fashion-mnist' | 'avatars' | 'idx' | 'images'> {
+  if (source === 'fashion-mnist') return 'fashion-mnist';
+  if (parseAvatarStyles(source) !== undefined) return 'avatars';
+  return (await listFolder(source)).some(isIdxImageFile) ? 'idx' : 'images';
+}
+
 /**
  * Opens `source`: a folder of images or of IDX files, `fashion-mnist`, `avatars` or `avatars:style1,style2`. A folder of
  * one of those names is meant by `./avatars`. Throws a `UserError` for whatever is wrong with it.
@@ -61,15 +70,18 @@ export async function openDataset(source: string, options: DatasetOptions): Prom
   if (!Number.isSafeInteger(options.imageSize) || options.imageSize < 1) {
     throw new UserError(`image size is ${options.imageSize}; it must be an integer from 1`);
   }
-  if (source === 'fashion-mnist') return openFashionMnist(options);
-  const styles = parseAvatarStyles(source);
-  if (styles !== undefined) {
-    const n = options.avatars ?? AVATARS_DEFAULT_COUNT;
-    return openAvatars({ ...options, styles, n });
+  switch (await kindOfSource(source)) {
+    case 'fashion-mnist':
+      return openFashionMnist(options);
+    case 'avatars': {
+      const styles = parseAvatarStyles(source) ?? [];
+      return openAvatars({ ...options, styles, n: options.avatars ?? AVATARS_DEFAULT_COUNT });
+    }
+    case 'idx':
+      return openIdxFolder(source, options);
+    case 'images':
+      return openFolder(source, options);
   }
-  const names = await listFolder(source);
-  if (names.some(isIdxImageFile)) return openIdxFolder(source, options);
-  return openFolder(source, options);
 }
 
 async function listFolder(source: string): Promise<string[]> {

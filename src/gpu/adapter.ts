@@ -51,15 +51,11 @@ export async function chooseAdapter(options: AdapterChoice) {
   const isDriver = wanted === 'lavapipe' || wanted === 'swiftshader';
   const found = await listAdapterSummaries(isDriver ? { ...options, driver: wanted } : options);
   const { adapters, remedy } = found;
-  const fits = (summary: AdapterSummary) =>
-    wanted === 'auto' ||
-    isDriver ||
-    summary.kind === wanted ||
-    `${summary.name} ${summary.description}`.toLowerCase().includes(wanted.toLowerCase());
-  const order: readonly AdapterKind[] = ['discrete', 'integrated', 'software'];
-  const [best] = adapters
-    .filter((a) => fits(a.summary))
-    .sort((a, b) => order.indexOf(a.summary.kind) - order.indexOf(b.summary.kind));
+  const [summary] = rankAdapters(
+    adapters.map((a) => a.summary),
+    isDriver ? 'auto' : wanted,
+  );
+  const best = adapters.find((a) => a.summary === summary);
   if (best !== undefined) {
     if (best.summary.kind === 'software') installPollThrottle();
     return best;
@@ -67,6 +63,19 @@ export async function chooseAdapter(options: AdapterChoice) {
   if (adapters.length === 0) throw new UserError(remedy ?? 'no GPU adapter was found');
   const names = adapters.map((a) => `${a.summary.name} (${a.summary.kind})`).join(', ');
   throw new UserError(`no adapter matches --adapter ${wanted}; there is: ${names}`);
+}
+
+/** The adapters that `wanted` (`auto`, a kind, or part of a name) means: discrete, then integrated, then software ones. */
+export function rankAdapters<A extends Pick<AdapterSummary, 'name' | 'kind' | 'description'>>(
+  adapters: readonly A[],
+  wanted: string,
+): A[] {
+  const order: readonly AdapterKind[] = ['discrete', 'integrated', 'software'];
+  const fits = ({ name, kind, description }: A) =>
+    wanted === 'auto' ||
+    kind === wanted ||
+    `${name} ${description}`.toLowerCase().includes(wanted.toLowerCase());
+  return adapters.filter(fits).sort((a, b) => order.indexOf(a.kind) - order.indexOf(b.kind));
 }
 
 function summarise(
@@ -100,7 +109,12 @@ function summarise(
 }
 
 /** WebGPU does not say whether a GPU has memory of its own; the vendors of chips without any are few. */
-function kindOf(info: GPUAdapterInfo): AdapterKind {
+export function kindOf(
+  info: Pick<
+    GPUAdapterInfo,
+    'vendor' | 'architecture' | 'device' | 'description' | 'isFallbackAdapter'
+  >,
+): AdapterKind {
   const text = `${info.vendor} ${info.architecture} ${info.device} ${info.description}`;
   if (info.isFallbackAdapter || /llvmpipe|lavapipe|swiftshader|basic render/i.test(text)) {
     return 'software';

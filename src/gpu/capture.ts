@@ -2,6 +2,7 @@ import { UserError } from '../util/errors.ts';
 import type { Gpu } from './device.ts';
 import { planMemory } from './plan.ts';
 import type { MemoryPlan } from './plan.ts';
+import type { Block } from './pool.ts';
 import { Program } from './program.ts';
 import type { Dispatch, Storage } from './storage.ts';
 
@@ -11,6 +12,7 @@ export class Capture {
   readonly virtual = new Set<Storage>();
   readonly #gpu: Gpu;
   #memory: MemoryPlan | undefined;
+  #built = false;
 
   constructor(gpu: Gpu) {
     this.#gpu = gpu;
@@ -37,11 +39,12 @@ export class Capture {
 
   /**
    * Takes the planned memory, compiles every pipeline and makes every bind group. Throws a `UserError` before it
-   * takes anything if the plan passes the memory budget.
+   * takes anything if the plan passes the memory budget. A capture makes one program: its outputs have one place.
    */
   async build(): Promise<Program> {
     const gpu = this.#gpu;
     const memory = this.memory;
+    if (this.#built) throw new Error('the capture has its program already');
     if (!this.fits) {
       const gib = (bytes: number) => `${(bytes / 2 ** 30).toFixed(2)} GiB`;
       throw new UserError(
@@ -50,13 +53,21 @@ export class Capture {
     }
     await gpu.pipelines.prepare(this.dispatches.map((d) => d.spec));
     gpu.pool.trim();
-    const blocks = memory.slots.map((bytes, i) => gpu.pool.acquire(bytes, `slot ${i}`));
-    for (const [storage, slot] of memory.slotOf) storage.block = blocks[slot];
-    const entries = this.dispatches.map((dispatch) => {
-      const pipeline = gpu.pipelines.get(dispatch.spec);
-      const bindGroup = gpu.recorder.bindGroup(dispatch, pipeline);
-      return { dispatch, pipeline: pipeline.pipeline, bindGroup };
-    });
-    return new Program(gpu, { entries, memory, blocks });
+    const blocks: Block[] = [];
+    try {
+      memory.slots.forEach((bytes, i) => blocks.push(gpu.pool.acquire(bytes, `slot ${i}`)));
+      for (const [storage, slot] of memory.slotOf) storage.block = blocks[slot];
+      const entries = this.dispatches.map((dispatch) => {
+        const pipeline = gpu.pipelines.get(dispatch.spec);
+        const bindGroup = gpu.recorder.bindGroup(dispatch, pipeline);
+        return { dispatch, pipeline: pipeline.pipeline, bindGroup };
+      });
+      this.#built = true;
+      return new Program(gpu, { entries, memory, blocks });
+    } catch (error) {
+      for (const storage of memory.slotOf.keys()) storage.block = undefined;
+      for (const block of blocks) gpu.pool.release(block);
+      throw error;
+    }
   }
 }

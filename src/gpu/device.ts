@@ -161,6 +161,10 @@ export class Gpu {
   }
 
   launch(dispatch: Dispatch): void {
+    const { spec, storages } = dispatch;
+    storages.forEach((storage, i) => {
+      if (spec.access[i] === 'read_write') storage.version += 1;
+    });
     if (this.#capture !== undefined) this.#capture.dispatches.push(dispatch);
     else this.recorder.launch(dispatch);
   }
@@ -173,6 +177,7 @@ export class Gpu {
     const block = storage.block;
     if (block === undefined) throw new Error(`${storage.label} has no bytes to write to`);
     this.flush();
+    storage.version += 1;
     let bytes = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
     if (bytes.length % 4 !== 0) {
       const padded = new Uint8Array(Math.ceil(bytes.length / 4) * 4);

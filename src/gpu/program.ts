@@ -27,6 +27,7 @@ export class Program {
   readonly memory: MemoryPlan;
   readonly #gpu: Gpu;
   #blocks: readonly Block[];
+  #destroyed = false;
 
   constructor(
     gpu: Gpu,
@@ -43,8 +44,9 @@ export class Program {
     return this.entries.reduce((n, e) => n + e.dispatch.flops, 0);
   }
 
-  /** Runs the step once; with a ring, copies what it watches out in the same submit. */
+  /** Runs the step once; with a ring, copies what it watches out in the same submit. Throws once destroyed. */
   run(ring?: ReadbackRing): void {
+    this.#mustLive();
     const gpu = this.#gpu;
     gpu.flush();
     const encoder = gpu.device.createCommandEncoder();
@@ -58,6 +60,7 @@ export class Program {
 
   /** Runs the step once with a pass a launch, and returns each launch's time on the GPU clock (ms). */
   async profile(): Promise<LaunchTime[]> {
+    this.#mustLive();
     const gpu = this.#gpu;
     const count = this.entries.length;
     if (!gpu.features.has('timestamp-query')) throw new Error('the adapter has no timestamp-query');
@@ -99,10 +102,17 @@ export class Program {
     return times;
   }
 
-  /** Gives the planned memory back to the pool; the program and its outputs must not be used again. */
+  /** Gives the planned memory back to the pool; the program's outputs have no bytes from then on. */
   destroy(): void {
+    if (this.#destroyed) return;
+    this.#destroyed = true;
     for (const block of this.#blocks) this.#gpu.pool.release(block);
     this.#blocks = [];
     for (const storage of this.memory.slotOf.keys()) storage.block = undefined;
+  }
+
+  /** Its bind groups name memory that is somebody else's after destroy(). */
+  #mustLive(): void {
+    if (this.#destroyed) throw new Error('the program was destroyed');
   }
 }

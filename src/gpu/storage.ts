@@ -11,6 +11,8 @@ export class Storage {
   readonly label: string;
   /** Absent while the storage belongs to a captured program's plan. */
   block: Block | undefined;
+  /** Writes so far, by launches and from the host: tells whether a tensor kept for a gradient is still what it was. */
+  version = 0;
 
   constructor(id: number, bytes: number, label: string, block: Block | undefined) {
     this.id = id;

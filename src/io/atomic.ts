@@ -12,12 +12,16 @@ const NO_FOLDER_SYNC = new Set(['EINVAL', 'ENOTSUP', 'EPERM', 'EISDIR', 'EACCES'
 
 let temporaries = 0;
 
+/** A file's bytes in one piece, or in parts that are made while the file is written: it may be larger than memory. */
+export type FileData = Uint8Array | string | Iterable<Uint8Array> | AsyncIterable<Uint8Array>;
+
 /**
  * Writes a whole file so that `path` holds either its old bytes or all of the new ones, whenever the power goes: to a
- * temporary name in the same folder, file synced, renamed, folder synced. The temporary file is removed on an error.
- * Throws a `UserError` for a full disk, a missing or read-only folder, and the like.
+ * temporary name in the same folder, file synced, renamed, folder synced. The temporary file is removed on an error,
+ * and an error in making a part comes back as it was thrown. Throws a `UserError` for a full disk, a missing or
+ * read-only folder, and the like.
  */
-export async function writeFileAtomic(path: string, data: Uint8Array | string): Promise<void> {
+export async function writeFileAtomic(path: string, data: FileData): Promise<void> {
   const folder = dirname(path);
   const temporary = join(folder, `.${basename(path)}.${process.pid}-${temporaries++}.tmp`);
   let created = false;
@@ -25,7 +29,9 @@ export async function writeFileAtomic(path: string, data: Uint8Array | string): 
     const file = await open(temporary, 'wx');
     created = true;
     try {
-      await file.writeFile(data);
+      // Each call goes on where the one before ended.
+      const whole = typeof data === 'string' || data instanceof Uint8Array;
+      for await (const part of whole ? [data] : data) await file.writeFile(part);
       await file.sync();
     } finally {
       await file.close();

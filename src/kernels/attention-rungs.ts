@@ -73,7 +73,7 @@ const delta = kernel({
   file: 'attention/delta.wgsl',
   tensors: ['out', 'dOut', 'delta'],
   dims: ['B', 'Nq', 'DV'],
-  grid: ({ B, Nq }, tile): Grid => [ceilDiv(Nq, tile('WG')), B, 1],
+  grid: ({ B, Nq }, tile) => linearGrid(B * Nq, tile('WG')),
   flops: ({ B, Nq, DV }) => 2 * B * Nq * DV,
   bytes: ({ B, Nq, DV }) => 4 * B * Nq * (2 * DV + 1),
 });

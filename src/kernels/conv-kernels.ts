@@ -1,5 +1,6 @@
 /** The records of kernels/conv: bindings, dims, grids and costs. `conv.ts` chooses among them and runs them. */
 import { ceilDiv } from '../util/shape.ts';
+import { tapsByPhase } from './conv-plan.ts';
 import { kernel, linearGrid } from './kernel.ts';
 import type { Dims, Grid } from './kernel.ts';
 
@@ -117,7 +118,7 @@ export const pointwiseWeightGradRegisters = kernel({
   grid: ({ N, C, K, chunk }, tile): Grid => [
     ceilDiv(K, tile('TM')),
     ceilDiv(C, tile('WG') * tile('TN')),
-    ceilDiv(N, chunk),
+    partsIn(N, chunk),
   ],
   flops: ({ N, C, K, HW4 }) => 8 * N * C * K * HW4,
   bytes: ({ N, C, K, HW4 }) => 4 * (4 * N * HW4 * (C + K) + C * K),
@@ -144,7 +145,12 @@ export const dataGradTiled = kernel({
       P: N * ceilDiv(H, strideH) * ceilDiv(W, strideW),
       depth: strideH * strideW,
     }),
-  ...convCost,
+  flops: ({ N, C, H, W, K, R, S, strideH, strideW, padH, padW }) =>
+    2 *
+    (N * C * K) *
+    tapsByPhase({ size: H, window: R, stride: strideH, pad: padH }) *
+    tapsByPhase({ size: W, window: S, stride: strideW, pad: padW }),
+  bytes: convCost.bytes,
   needs: tiledNeeds,
 });
 
@@ -153,7 +159,7 @@ export const weightGradTiled = kernel({
   tensors: ['x', 'dy', 'parts'],
   dims: [...convDims, 'chunk', 'stride'],
   grid: ({ N, K, C, R, S, OH, OW, chunk }, tile) =>
-    tiles(tile, { M: K, P: C * R * S, depth: ceilDiv(N * OH * OW, chunk) }),
+    tiles(tile, { M: K, P: C * R * S, depth: partsIn(N * OH * OW, chunk) }),
   ...convCost,
   needs: tiledNeeds,
 });
@@ -173,11 +179,16 @@ export const pointwiseWeightGradTiled = kernel({
   tensors: ['x', 'dy', 'parts'],
   dims: ['N', 'C', 'K', 'HW', 'chunk', 'stride'],
   grid: ({ N, C, K, HW, chunk }, tile) =>
-    tiles(tile, { M: K, P: C, depth: ceilDiv(N * HW, chunk) }),
+    tiles(tile, { M: K, P: C, depth: partsIn(N * HW, chunk) }),
   flops: ({ N, C, K, HW }) => 2 * N * C * K * HW,
   bytes: ({ N, C, K, HW }) => 4 * (N * HW * (C + K) + C * K),
   needs: tiledNeeds,
 });
+
+/** Parts of `chunk` terms; one, of zeros, where there is nothing to add up. */
+function partsIn(terms: number, chunk: number): number {
+  return Math.max(1, ceilDiv(terms, chunk));
+}
 
 function tiles(tile: TileOf, { M, P, depth }: { M: number; P: number; depth: number }): Grid {
   return [ceilDiv(P, tile('BN')), ceilDiv(M, tile('BM')), depth];

@@ -66,6 +66,25 @@ export function phaseStrides({ OH, OW, R, S, strideH, strideW }: ConvDims): [num
   return [OH === 1 ? R : strideH, OW === 1 ? S : strideW];
 }
 
+/**
+ * Pixels times taps along one axis of a data gradient, summed over its stride phases: the pairs of pixel h and tap r with
+ * r ≡ h + pad (mod stride), which are all that a convolution by phases multiplies.
+ */
+export function tapsByPhase(axis: Pick<Axis, 'size' | 'window' | 'stride' | 'pad'>): number {
+  const { size, window, stride, pad } = axis;
+  let sum = 0;
+  for (let a = 0; a < Math.min(stride, window); a++) {
+    sum += phasePixels(a, { size, stride, pad }).count * ceilDiv(window - a, stride);
+  }
+  return sum;
+}
+
+/** The pixels first, first + stride, … that the taps a, a + stride, … meet. */
+function phasePixels(a: number, { size, stride, pad }: Pick<Axis, 'size' | 'stride' | 'pad'>) {
+  const first = (((a - pad) % stride) + stride) % stride;
+  return { first, count: Math.max(0, ceilDiv(size - first, stride)) };
+}
+
 const range = (n: number) => Array.from({ length: n }, (_, i) => i);
 
 interface Axis {
@@ -172,9 +191,8 @@ interface Phase {
 function phasesOf({ size, window, out, pad }: Axis, stride: number) {
   const phases: Phase[] = [];
   for (let a = 0; a < stride; a++) {
-    const first = (((a - pad) % stride) + stride) % stride;
-    if (first >= size) continue;
-    const count = ceilDiv(size - first, stride);
+    const { first, count } = phasePixels(a, { size, stride, pad });
+    if (count === 0) continue;
     const q0 = (first + pad - a) / stride;
     const all = a < window ? range(ceilDiv(window - a, stride)) : [];
     const taps = all.filter((i) => q0 + count - 1 - i >= 0 && q0 - i < out);
@@ -348,5 +366,5 @@ function assemble(
     tap = end;
   }
   const P = counts.reduce((a, b) => a + b, 0);
-  return { ...rest, TM, TP, blocks, P, T: work / P, taps, columns, spans };
+  return { ...rest, TM, TP, blocks, P, T: P === 0 ? 0 : work / P, taps, columns, spans };
 }

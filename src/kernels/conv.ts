@@ -17,8 +17,9 @@ import {
   weightGradTiled,
 } from './conv-kernels.ts';
 import type { ConvDims } from './conv-kernels.ts';
-import { gatherThreads, partsOf, partStride, phaseStrides, planGather } from './conv-plan.ts';
-import type { ConvKind, GatherPlan } from './conv-plan.ts';
+import { gatherThreads, partsOf, partStride, phaseStrides } from './conv-plan.ts';
+import type { ConvKind } from './conv-plan.ts';
+import { devicePlan } from './conv-tables.ts';
 import type { Kernel } from './kernel.ts';
 
 export type { ConvDims } from './conv-kernels.ts';
@@ -197,8 +198,8 @@ export const convWeightGradLadder: readonly ConvRung<ConvWeightGradArgs>[] = [
       const units = ceilDiv(K, 8) * ceilDiv(C, 16);
       const outputs = K * C;
       const most = partsOf({ units, terms: N, wanted: 64, fewest: 1, outputs });
-      const chunk = ceilDiv(N, most);
-      sumInParts(gpu, { parts: ceilDiv(N, chunk), outputs, out }, (target, stride) => {
+      const { parts, chunk } = cut(N, most);
+      sumInParts(gpu, { parts, outputs, out }, (target, stride) => {
         pointwiseWeightGradRegisters.run(gpu, {
           tensors: { x, dy, parts: target },
           dims: { N, C, K, HW4: (H * W) / 4, chunk, stride },
@@ -304,8 +305,13 @@ function splitPositions({ K, C, R, S }: ConvDims, positions: number) {
   const units = ceilDiv(K, 64) * ceilDiv(C * R * S, 64);
   const outputs = K * C * R * S;
   const most = partsOf({ units, terms: positions, wanted: 512, fewest: 256, outputs });
-  const chunk = ceilDiv(positions, most);
-  return { chunk, parts: ceilDiv(positions, chunk), outputs };
+  return { ...cut(positions, most), outputs };
+}
+
+/** `terms` cut into at most `most` parts of `chunk`. An empty sum (no images) is one part, whose kernel writes zeros. */
+function cut(terms: number, most: number): { parts: number; chunk: number } {
+  const chunk = Math.max(1, ceilDiv(terms, most));
+  return { chunk, parts: Math.max(1, ceilDiv(terms, chunk)) };
 }
 
 /** Lets `launch` write `parts` partial sums of `outputs` elements and adds them up in fixed order. */
@@ -324,36 +330,6 @@ function sumInParts(
   const dims = { n4: stride / 4, PARTS: parts };
   sumParts.run(gpu, { tensors: { parts: scratch, out }, dims });
   gpu.release(scratch);
-}
-
-interface DevicePlan extends GatherPlan {
-  readonly tables: { readonly taps: Storage; readonly columns: Storage; readonly spans: Storage };
-}
-
-/** The tables of each convolution a device has run: made once, then only read. */
-const devicePlans = new WeakMap<Gpu, Map<string, DevicePlan>>();
-
-function devicePlan(gpu: Gpu, kind: ConvKind, dims: ConvDims): DevicePlan {
-  const { N, C, H, W, K, R, S, OH, OW, strideH, strideW, padH, padW } = dims;
-  const key = [kind, N, C, H, W, K, R, S, OH, OW, strideH, strideW, padH, padW].join();
-  const mine = devicePlans.get(gpu) ?? new Map<string, DevicePlan>();
-  devicePlans.set(gpu, mine);
-  const hit = mine.get(key);
-  if (hit !== undefined) return hit;
-  const plan = planGather(kind, dims);
-  const upload = (name: string, data: Uint32Array) => {
-    const storage = gpu.alloc(Math.max(8, data.byteLength), `${name} of a ${kind} convolution`);
-    gpu.write(storage, data);
-    return storage;
-  };
-  const tables = gpu.persistent(() => ({
-    taps: upload('taps', plan.taps),
-    columns: upload('columns', plan.columns),
-    spans: upload('spans', plan.spans),
-  }));
-  const made = { ...plan, tables };
-  mine.set(key, made);
-  return made;
 }
 
 interface GatherArgs {

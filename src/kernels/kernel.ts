@@ -9,7 +9,7 @@ export type Dims<D extends string = string> = Readonly<Record<D, number>>;
 export type Tile = Readonly<Record<string, number | string>>;
 export type Grid = readonly [number, number, number];
 
-/** What a kernel needs beyond the portable floor; checked before it is chosen. */
+/** What a kernel needs of the device; `run` refuses to launch without it, and `canRun` tells beforehand. */
 export interface Needs {
   readonly features?: readonly string[];
   /** Bytes of workgroup memory. */
@@ -33,7 +33,10 @@ export interface KernelSpec<T extends string, D extends string> {
   readonly dims: readonly D[];
   /** Names of the module constants that may be rewritten, with the values in force when a caller gives none. */
   readonly tile?: Tile;
-  /** Workgroups to launch. */
+  /**
+   * Workgroups to launch. A file with `const FOLDED = false;` takes any grid: past the device's limit on an axis, `run`
+   * launches the same workgroups in a folded row, with FOLDED true, and the kernel finds its place from the row.
+   */
   grid(dims: Dims<D>, tile: (name: string) => number): Grid;
   /** Floating-point operations of a launch. */
   flops(dims: Dims<D>): number;
@@ -47,7 +50,10 @@ export interface Kernel<T extends string = string, D extends string = string> ex
   D
 > {
   readonly name: string;
-  /** Launches it (or records the launch, while capturing). */
+  /**
+   * Launches it (or records the launch, while capturing); an empty grid launches nothing. Throws if the device lacks
+   * what the kernel needs, and for a grid past the device's limit if the file cannot fold it.
+   */
   run(gpu: Gpu, args: { tensors: Readonly<Record<T, Storage>>; dims: Dims<D>; tile?: Tile }): void;
   /** The shader with a tile's constants put in; what will be compiled. */
   specialise(tile?: Tile): PipelineSpec;
@@ -88,13 +94,17 @@ export function kernel<const T extends string, const D extends string>(
     args: { tensors: Readonly<Record<T, Storage>>; dims: Dims<D>; tile?: Tile },
   ): void {
     const { tensors, dims, tile } = args;
-    const shader = specialise(tile);
-    const grid = spec.grid(dims, (constant) => tileValue(spec, constant, tile));
+    const lacking = missing(gpu, spec);
+    if (lacking.length > 0) throw new Error(`${name} needs ${lacking.join(' and ')}`);
+    const natural = spec.grid(dims, (constant) => tileValue(spec, constant, tile));
     const most = gpu.limits['maxComputeWorkgroupsPerDimension'] ?? 65535;
-    if (grid.some((g) => g > most)) {
-      throw new Error(`${name}: grid ${grid.join('×')} passes the limit of ${most} workgroups`);
+    const folded = natural.some((g) => g > most);
+    if (folded && !canFold(spec.file)) {
+      throw new Error(`${name}: grid ${natural.join('×')} passes the limit of ${most} workgroups`);
     }
-    if (grid.some((g) => g === 0)) return;
+    if (natural.some((g) => g === 0)) return;
+    const shader = specialise(folded ? { ...tile, FOLDED: 'true' } : tile);
+    const grid = folded ? foldGrid(natural, most) : natural;
     gpu.launch({
       spec: shader,
       storages: spec.tensors.map((t) => tensors[t]),
@@ -167,13 +177,38 @@ export function linearGrid(n: number, each: number): Grid {
   return [ceilDiv(groups, y), y, 1];
 }
 
+const canFold = (file: string) => /^const FOLDED = false;$/m.test(sourceOf(file));
+
+/**
+ * The workgroups of a grid as one row, cut over x, y and z so that no axis passes `most`. A kernel recovers the index as
+ * `(group.z * groups.y + group.y) * groups.x + group.x`; fewer than y · z of them lie past the last one.
+ */
+export function foldGrid(grid: Grid, most: number): Grid {
+  const groups = grid[0] * grid[1] * grid[2];
+  const z = ceilDiv(groups, most * most);
+  const y = ceilDiv(groups, z * most);
+  return [ceilDiv(groups, y * z), y, z];
+}
+
 /** True if the device has what the kernel needs. */
 export function canRun(gpu: Gpu, { needs }: { needs?: Needs }): boolean {
-  const limit = (name: string) => gpu.limits[name] ?? 0;
-  return (
-    (needs?.features ?? []).every((f) => gpu.features.has(f)) &&
-    (needs?.workgroupBytes ?? 0) <= limit('maxComputeWorkgroupStorageSize') &&
-    (needs?.invocations ?? 0) <= limit('maxComputeInvocationsPerWorkgroup') &&
-    (needs?.storageBuffers ?? 0) <= limit('maxStorageBuffersPerShaderStage')
-  );
+  return missing(gpu, { needs }).length === 0;
+}
+
+/** What the device lacks of a kernel's needs, in words. */
+function missing(gpu: Gpu, { needs }: { needs?: Needs | undefined }): string[] {
+  if (needs === undefined) return [];
+  const lacking = (needs.features ?? [])
+    .filter((feature) => !gpu.features.has(feature))
+    .map((feature) => `the feature ${feature}`);
+  const demand = (wanted: number | undefined, limit: string, what: string) => {
+    const most = gpu.limits[limit] ?? 0;
+    if (wanted !== undefined && wanted > most) {
+      lacking.push(`${wanted} ${what} (this device allows ${most})`);
+    }
+  };
+  demand(needs.workgroupBytes, 'maxComputeWorkgroupStorageSize', 'bytes of workgroup memory');
+  demand(needs.invocations, 'maxComputeInvocationsPerWorkgroup', 'threads a workgroup');
+  demand(needs.storageBuffers, 'maxStorageBuffersPerShaderStage', 'storage buffers');
+  return lacking;
 }

@@ -117,14 +117,16 @@ function registerTile(gpu: Gpu, args: MatmulDims): Tile {
   };
 }
 
-/** Large tiles where they still make enough workgroups to fill a GPU, small ones otherwise. */
+/** Large tiles where they still make enough workgroups to fill a GPU and a matrix fills them, small ones otherwise. */
 function vec4Tile(args: MatmulDims): Tile {
   const { M, N, batch } = args;
   const groups = (tile: number) => ceilDiv(M, tile) * ceilDiv(N, tile) * batch;
+  // A matrix no larger than half a tile on both sides takes as many tiles of half the size.
+  const filled = (tile: number) => Math.max(M, N) > tile / 2;
   const vec = vectors(args);
   const flags = { ...transposes(args), VEC_K: flag(vec.K), VEC_N: flag(vec.N) };
-  if (groups(128) >= 256) return { ...flags, BM: 128, BN: 128, BK: 8, TM: 8, TN: 8 };
-  if (groups(64) >= 128) return { ...flags, BM: 64, BN: 64, BK: 16, TM: 4, TN: 4 };
+  if (filled(128) && groups(128) >= 256) return { ...flags, BM: 128, BN: 128, BK: 8, TM: 8, TN: 8 };
+  if (filled(64) && groups(64) >= 128) return { ...flags, BM: 64, BN: 64, BK: 16, TM: 4, TN: 4 };
   return { ...flags, BM: 32, BN: 32, BK: 16, TM: 2, TN: 4 };
 }
 
@@ -170,7 +172,7 @@ export function chooseMatmul(gpu: Gpu, _dims: MatmulDims): MatmulRung {
 /**
  * out[batch, M, N] = alpha · op(A) · op(B), contiguous f32.
  * A is [M, K] (or [K, M] with `transA`), B is [K, N] (or [N, K] with `transB`), `strideA` and `strideB` elements from
- * batch to batch (0: shared by all). Throws if batch passes 65,535.
+ * batch to batch (0: shared by all). Any sizes and any batch.
  */
 export function matmul(gpu: Gpu, args: MatmulArgs): void {
   chooseMatmul(gpu, args).run(gpu, args);

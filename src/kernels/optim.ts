@@ -69,6 +69,14 @@ export const sgdHeavy = kernel({
   bytes: ({ n }) => 20 * n,
 });
 
+export const sgdAverage = kernel({
+  ...sgdRecord,
+  entry: 'average',
+  tensors: ['weights', 'hyper', 'ema'],
+  flops: ({ n }) => 3 * n,
+  bytes: ({ n }) => 12 * n,
+});
+
 export const sgdStep = kernel({
   ...sgdRecord,
   entry: 'advance',
@@ -114,16 +122,19 @@ export interface SgdArgs {
   /** Momentum buffer [n], zeros before the first step, changed in place. Left out: no momentum. */
   readonly momentum?: Storage;
   readonly hyper: Storage;
+  /** Moving average of the weights [n], changed in place: emaDecay·ema + (1 − emaDecay)·w. */
+  readonly ema?: Storage;
   readonly n: number;
   readonly nesterov: boolean;
 }
 
-/** A step of torch.optim.SGD (no dampening). */
-export function sgd(gpu: Gpu, { w, g, momentum, hyper, n, nesterov }: SgdArgs): void {
-  if (momentum === undefined) {
-    sgdPlain.run(gpu, { tensors: { g, hyper, w }, dims: { n } });
-    return;
+/** A step of torch.optim.SGD (no dampening), then the average of the weights. */
+export function sgd(gpu: Gpu, { w, g, momentum, hyper, ema, n, nesterov }: SgdArgs): void {
+  const dims = { n };
+  if (momentum === undefined) sgdPlain.run(gpu, { tensors: { g, hyper, w }, dims });
+  else {
+    const tile = { NESTEROV: String(nesterov) };
+    sgdHeavy.run(gpu, { tensors: { g, hyper, w, momentum }, dims, tile });
   }
-  const tile = { NESTEROV: String(nesterov) };
-  sgdHeavy.run(gpu, { tensors: { g, hyper, w, momentum }, dims: { n }, tile });
+  if (ema !== undefined) sgdAverage.run(gpu, { tensors: { weights: w, hyper, ema }, dims });
 }

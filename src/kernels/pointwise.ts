@@ -32,6 +32,7 @@ export type BinaryOp =
   | 'div'
   | 'maximum'
   | 'minimum'
+  | 'reluGrad'
   | 'leakyReluGrad'
   | 'tanhGrad'
   | 'sigmoidGrad'
@@ -164,8 +165,8 @@ export interface BinaryArgs {
 }
 
 /**
- * out = f(a, b) with NumPy broadcasting. leakyReluGrad(g, x) = x > 0 ? g : param·g; tanhGrad(g, y) = g·(1 − y²);
- * sigmoidGrad(g, y) = g·y·(1 − y); greater = a > b ? 1 : 0.
+ * out = f(a, b) with NumPy broadcasting. reluGrad(g, x) = x ≤ 0 ? 0 : g, whatever g is; leakyReluGrad(g, x) =
+ * x > 0 ? g : param·g; tanhGrad(g, y) = g·(1 − y²); sigmoidGrad(g, y) = g·y·(1 − y); greater = a > b ? 1 : 0.
  * Throws where more than four dims are left after neighbours that broadcast alike are joined.
  */
 export function binary(gpu: Gpu, op: BinaryOp, args: BinaryArgs): void {

@@ -42,7 +42,7 @@ export function randomBits(gpu: Gpu, { state, out, n, stream }: RandomArgs): voi
   bits.run(gpu, { tensors: { state, outWords: out }, dims: { ...none, n, stream } });
 }
 
-/** n floats in [low, high), in steps of (high − low)·2⁻²⁴. */
+/** n floats in [low, high), in steps of (high − low)·2⁻²⁴; what would round to high is low. */
 export function uniform(gpu: Gpu, args: RandomArgs & { low: number; high: number }): void {
   const { state, out, n, stream, low, high } = args;
   uniforms.run(gpu, { tensors: { state, out }, dims: { ...none, n, stream, a: low, b: high } });

@@ -11,22 +11,30 @@ import { Layer } from './module.ts';
 import { spectralNorm } from './weighted.ts';
 import type { WeightOptions } from './weighted.ts';
 
-export interface SelfAttentionOptions extends WeightOptions {
+interface BlockOptions extends WeightOptions {
+  /** Spectral norm on every convolution of the block. Default false. */
+  readonly spectral?: boolean;
+}
+
+export interface SelfAttentionOptions extends BlockOptions {
   /** Width of query and key is outChannels / reduction. Default 8. */
   readonly reduction?: number;
   /** Scores times 1/√(query width). SAGAN does not; the seeds' formula does. Default false. */
   readonly scaled?: boolean;
   /** Channels of the result; default those of the input. Where they differ the shortcut is a 1×1 convolution. */
   readonly outChannels?: number;
-  /** Spectral norm on every convolution of the block. Default false. */
-  readonly spectral?: boolean;
+}
+
+export interface PooledSelfAttentionOptions extends Omit<BlockOptions, 'bias'> {
+  /** Width of theta and phi is channels / reduction. Default 8. */
+  readonly reduction?: number;
 }
 
 /** A 1×1 convolution of an attention block, spectrally normalised if the block is. */
 function pointwiseConv(
   tape: Tape,
   sizes: readonly [number, number],
-  options: SelfAttentionOptions,
+  options: BlockOptions,
 ): Conv2d {
   const conv = new Conv2d(tape, sizes[0], sizes[1], { ...options, kernelSize: 1 });
   return options.spectral === true ? spectralNorm(conv, { rng: options.rng }) : conv;
@@ -96,7 +104,7 @@ export class PooledSelfAttention extends Layer {
   readonly #g: Conv2d;
   readonly #o: Conv2d;
 
-  constructor(tape: Tape, channels: number, options: SelfAttentionOptions) {
+  constructor(tape: Tape, channels: number, options: PooledSelfAttentionOptions) {
     super(tape);
     const bare = { ...options, bias: false };
     const narrow = Math.max(1, Math.floor(channels / (options.reduction ?? 8)));

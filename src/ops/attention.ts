@@ -44,9 +44,10 @@ const attentionOp = defineOp<Attrs>({
     });
   },
   saves: (inputs, outputs) => [...inputs, ...outputs],
-  backward: ({ grads, saved, attrs }) => {
-    const all = once(() => attentionBackwardOp([...saved, at(grads, 0) as Tensor], attrs));
-    return [() => at(all(), 0), () => at(all(), 1), () => at(all(), 2)];
+  backward: ({ grads, saved, attrs, needs }) => {
+    const inputs = [...saved, at(grads, 0) as Tensor];
+    const all = once(() => attentionBackwardOp(inputs, { ...attrs, needs }));
+    return needs.map((_, i) => () => at(all(), placeOf(needs, i)));
   },
   composition: (inputs, { layout, scale }) => {
     const [q, k, v] = [at(inputs, 0), at(inputs, 1), at(inputs, 2)];
@@ -58,10 +59,14 @@ const attentionOp = defineOp<Attrs>({
   },
 });
 
-const attentionBackwardOp = defineOp<Attrs>({
+/** The gradients of q, k and v that are needed, in this order. */
+const attentionBackwardOp = defineOp<Attrs & { readonly needs: readonly boolean[] }>({
   name: 'attentionBackward',
-  infer: (inputs) => inputs.slice(0, 3).map((t) => ({ shape: t.shape })),
+  infer: (inputs, { needs }) =>
+    inputs.slice(0, 3).flatMap(({ shape }, i) => (at(needs, i) ? [{ shape }] : [])),
   forward: (gpu, { inputs, outputs, attrs }) => {
+    const { needs } = attrs;
+    const made = (i: number) => (at(needs, i) ? at(outputs, placeOf(needs, i)).storage : undefined);
     backwardKernel(gpu, {
       q: at(inputs, 0).storage,
       k: at(inputs, 1).storage,
@@ -69,14 +74,19 @@ const attentionBackwardOp = defineOp<Attrs>({
       out: at(inputs, 3).storage,
       lse: at(inputs, 4).storage,
       dOut: at(inputs, 5).storage,
-      dq: at(outputs, 0).storage,
-      dk: at(outputs, 1).storage,
-      dv: at(outputs, 2).storage,
+      dq: made(0),
+      dk: made(1),
+      dv: made(2),
       ...sizes(inputs, attrs.layout),
       ...attrs,
     });
   },
 });
+
+/** Where the i-th result is when only the needed ones are made. */
+function placeOf(needs: readonly boolean[], i: number): number {
+  return needs.slice(0, i).filter(Boolean).length;
+}
 
 function sizes(inputs: readonly Tensor[], layout: AttentionLayout) {
   const [q, k, v] = [at(inputs, 0).shape, at(inputs, 1).shape, at(inputs, 2).shape];

@@ -3,6 +3,7 @@ import type { Tensor } from '../autograd/tensor.ts';
 import { convDataGrad, convForward, convWeightGrad } from '../kernels/conv.ts';
 import type { ConvDims } from '../kernels/conv.ts';
 import { dim, sameShape, showShape } from '../util/shape.ts';
+import { requireWhole } from './check.ts';
 import { sum } from './reduce.ts';
 
 /**
@@ -96,13 +97,21 @@ function pair(value: Pair): readonly [number, number] {
   return typeof value === 'number' ? [value, value] : value;
 }
 
-/**
- * torch.nn.functional.conv2d: x [N, C, H, W], weight [K, C, R, S], bias [K] → [N, K, OH, OW] with
- * OH = ⌊(H + 2·padding − R)/stride⌋ + 1. Throws a RangeError naming the sizes that do not meet.
- */
-export function conv2d(x: Tensor, weight: Tensor, options: ConvOptions = {}): Tensor {
+/** Strides from 1 and paddings from 0, by rows and by columns. */
+function geometryOf(op: string, options: ConvOptions) {
   const [strideH, strideW] = pair(options.stride ?? 1);
   const [padH, padW] = pair(options.padding ?? 0);
+  for (const stride of [strideH, strideW]) requireWhole(op, 'stride', stride, 1);
+  for (const padding of [padH, padW]) requireWhole(op, 'padding', padding, 0);
+  return { strideH, strideW, padH, padW };
+}
+
+/**
+ * torch.nn.functional.conv2d: x [N, C, H, W], weight [K, C, R, S], bias [K] → [N, K, OH, OW] with
+ * OH = ⌊(H + 2·padding − R)/stride⌋ + 1. Throws a RangeError naming the sizes that do not meet or are no sizes.
+ */
+export function conv2d(x: Tensor, weight: Tensor, options: ConvOptions = {}): Tensor {
+  const { strideH, strideW, padH, padW } = geometryOf('conv2d', options);
   const [N, C, H, W] = four('conv2d', 'input', x);
   const [K, CW, R, S] = four('conv2d', 'weight', weight);
   if (C !== CW) {
@@ -131,9 +140,9 @@ export function convTranspose2d(
   weight: Tensor,
   options: ConvOptions & { readonly outputPadding?: Pair } = {},
 ): Tensor {
-  const [strideH, strideW] = pair(options.stride ?? 1);
-  const [padH, padW] = pair(options.padding ?? 0);
+  const { strideH, strideW, padH, padW } = geometryOf('convTranspose2d', options);
   const [extraH, extraW] = pair(options.outputPadding ?? 0);
+  for (const extra of [extraH, extraW]) requireWhole('convTranspose2d', 'outputPadding', extra, 0);
   const [N, K, OH, OW] = four('convTranspose2d', 'input', x);
   const [KW, C, R, S] = four('convTranspose2d', 'weight', weight);
   if (K !== KW) {

@@ -7,6 +7,7 @@ import { dim, showShape } from '../util/shape.ts';
 /** Rows of a table [classes, D] by index [n] (u32) → [n, D]. */
 const gatherOp: Op<{ classes: number }> = defineOp({
   name: 'embedding',
+  dtypes: ['f32', 'u32'],
   infer: (inputs) => [{ shape: [...at(inputs, 1).shape, dim(at(inputs, 0).shape, 1)] }],
   forward: (gpu, { inputs, outputs }) => {
     const [table, index] = [at(inputs, 0), at(inputs, 1)];
@@ -28,6 +29,7 @@ const gatherOp: Op<{ classes: number }> = defineOp({
 /** Adds each row to its table entry, in the order of the indices: the same bits every time. */
 const scatterOp: Op<{ classes: number }> = defineOp({
   name: 'embeddingBackward',
+  dtypes: ['f32', 'u32'],
   infer: (inputs, { classes }) => [{ shape: [classes, dim(at(inputs, 0).shape, -1)] }],
   forward: (gpu, { inputs, outputs, attrs }) => {
     const [dOut, index] = [at(inputs, 0), at(inputs, 1)];
@@ -47,7 +49,11 @@ const scatterOp: Op<{ classes: number }> = defineOp({
   ],
 });
 
-/** torch.nn.functional.embedding: index (u32, values below the table's rows) → rows of the table. */
+/**
+ * torch.nn.functional.embedding: index […] (u32) → rows […, D] of the table [classes, D]. The indices are on the GPU and
+ * nobody looks at them: one that is not below `classes` gives a row of zeros and no gradient, where PyTorch throws. A
+ * caller that knows them on the host checks them there. Throws a RangeError for another table or other indices.
+ */
 export function embedding(index: Tensor, table: Tensor): Tensor {
   if (table.shape.length !== 2 || index.dtype !== 'u32') {
     throw new RangeError(

@@ -6,6 +6,7 @@ import type { Shape } from '../util/shape.ts';
 /** Bytes 0 … 255, four to a u32 word, → x·2/255 − 1. Images are data: no gradient. */
 const imagesToFloatOp = defineOp<{ shape: Shape }>({
   name: 'imagesToFloat',
+  dtypes: ['u32'],
   infer: (_inputs, { shape }) => [{ shape }],
   forward: (gpu, { inputs, outputs }) => {
     const out = only(outputs);

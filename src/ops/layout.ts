@@ -17,6 +17,7 @@ export function stridesOf(shape: Shape): number[] {
 /** The same elements under another shape; shares the buffer, launches nothing. */
 const reshapeOp = defineOp<{ shape: Shape }>({
   name: 'reshape',
+  dtypes: 'any',
   view: true,
   infer: (inputs, { shape }) => [{ shape, dtype: at(inputs, 0).dtype }],
   forward: () => undefined,
@@ -39,7 +40,8 @@ export function reshape(x: Tensor, shape: Shape): Tensor {
 /** Repeats size-1 axes; the adjoint is a sum over them. */
 const expandOp = defineOp<{ shape: Shape }>({
   name: 'expand',
-  infer: (_inputs, { shape }) => [{ shape }],
+  dtypes: 'any',
+  infer: (inputs, { shape }) => [{ shape, dtype: at(inputs, 0).dtype }],
   forward: (gpu, { inputs, outputs, attrs: { shape } }) => {
     const x = at(inputs, 0);
     const lead = shape.length - x.shape.length;
@@ -73,6 +75,7 @@ export function expand(x: Tensor, shape: Shape): Tensor {
 /** out[i₀,…] = x[i_π…]: axis j of the result is axis order[j] of x. */
 const permuteOp = defineOp<{ order: readonly number[] }>({
   name: 'permute',
+  dtypes: 'any',
   infer: (inputs, { order }) => {
     const x = at(inputs, 0);
     if (
@@ -83,7 +86,7 @@ const permuteOp = defineOp<{ order: readonly number[] }>({
         `permute: [${order.join(', ')}] is no order of the axes of ${showShape(x.shape)}`,
       );
     }
-    return [{ shape: order.map((axis) => dim(x.shape, axis)) }];
+    return [{ shape: order.map((axis) => dim(x.shape, axis)), dtype: x.dtype }];
   },
   forward: (gpu, { inputs, outputs, attrs: { order } }) => {
     const x = at(inputs, 0);
@@ -131,9 +134,11 @@ interface SliceAttrs {
 /** A run of one axis; the adjoint puts it back among zeros. */
 const sliceOp = defineOp<SliceAttrs>({
   name: 'slice',
-  infer: (inputs, { axis, length }) => [
-    { shape: at(inputs, 0).shape.map((d, i) => (i === axis ? length : d)) },
-  ],
+  dtypes: 'any',
+  infer: (inputs, { axis, length }) => {
+    const { shape, dtype } = at(inputs, 0);
+    return [{ shape: shape.map((d, i) => (i === axis ? length : d)), dtype }];
+  },
   forward: (gpu, { inputs, outputs, attrs: { axis, start } }) => {
     const x = at(inputs, 0);
     const own = stridesOf(x.shape);
@@ -194,9 +199,15 @@ function embed(x: Tensor, attrs: SliceAttrs & { shape: Shape }): Tensor {
 /** Joins along an axis; the adjoint slices. */
 const concatOp = defineOp<{ axis: number }>({
   name: 'concat',
+  dtypes: 'any',
   infer: (inputs, { axis }) => {
-    const first = at(inputs, 0).shape;
+    const { shape: first, dtype } = at(inputs, 0);
     for (const x of inputs) {
+      if (x.dtype !== dtype) {
+        throw new RangeError(
+          `concat: ${x.dtype} ${showShape(x.shape)} does not join ${dtype} ${showShape(first)}; the element types must agree`,
+        );
+      }
       if (x.shape.length !== first.length || x.shape.some((d, i) => i !== axis && d !== first[i])) {
         throw new RangeError(
           `concat: ${showShape(x.shape)} does not join ${showShape(first)} along axis ${axis}; the other sizes must agree`,
@@ -204,7 +215,7 @@ const concatOp = defineOp<{ axis: number }>({
       }
     }
     const total = inputs.reduce((n, x) => n + dim(x.shape, axis), 0);
-    return [{ shape: first.map((d, i) => (i === axis ? total : d)) }];
+    return [{ shape: first.map((d, i) => (i === axis ? total : d)), dtype }];
   },
   forward: (gpu, { inputs, outputs, attrs: { axis } }) => {
     const out = only(outputs);

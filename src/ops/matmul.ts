@@ -118,7 +118,12 @@ export function matmul(a: Tensor, b: Tensor, options: MatmulOptions = {}): Tenso
   return only(matmulOp([whole(a, countA), whole(b, countB)], attrs));
 }
 
-/** x [..., in] · weightᵀ [in, out] + bias [out], as torch.nn.functional.linear. */
+/**
+ * x [..., in] · weightᵀ → [..., out], weight [out, in]: torch.nn.functional.linear without its bias, which the caller
+ * adds. A single row [in] gives [out].
+ */
 export function linear(x: Tensor, weight: Tensor): Tensor {
-  return matmul(x, weight, { transB: true });
+  if (x.shape.length !== 1) return matmul(x, weight, { transB: true });
+  const row = matmul(reshape(x, [1, x.size]), weight, { transB: true });
+  return reshape(row, row.shape.slice(1));
 }

@@ -1,4 +1,5 @@
 import { at, defineOp, once, only } from '../autograd/op.ts';
+import { empty } from '../autograd/tensor.ts';
 import type { Tensor } from '../autograd/tensor.ts';
 import {
   batchNormApply,
@@ -7,7 +8,9 @@ import {
   batchNormStats,
   invStdOf,
 } from '../kernels/norm.ts';
-import { dim, showShape } from '../util/shape.ts';
+import { fill } from '../kernels/pointwise.ts';
+import { dim, sameShape, showShape } from '../util/shape.ts';
+import type { Shape } from '../util/shape.ts';
 import { add, affine, mul, rsqrt, square, sub } from './pointwise.ts';
 import { mean } from './reduce.ts';
 import { reshape } from './layout.ts';
@@ -56,9 +59,10 @@ const batchNormOp = defineOp<Attrs>({
     });
   },
   saves: (inputs, outputs) => [at(outputs, 1), at(outputs, 2), ...inputs],
-  backward: ({ grads, saved, attrs }) => {
-    const all = once(() => batchNormBackwardOp([at(grads, 0) as Tensor, ...saved], attrs));
-    return [() => at(all(), 0), () => at(all(), 1), () => at(all(), 2)];
+  backward: ({ grads, saved, attrs, needs }) => {
+    const inputs = [at(grads, 0) as Tensor, ...saved];
+    const all = once(() => batchNormBackwardOp(inputs, { ...attrs, dx: at(needs, 0) }));
+    return [() => only(all().slice(-1)), () => at(all(), 0), () => at(all(), 1)];
   },
   composition: (inputs, attrs) => {
     const x = at(inputs, 0);
@@ -71,13 +75,13 @@ const batchNormOp = defineOp<Attrs>({
   },
 });
 
-/** Inputs dy, mean, invStd, x, gamma?, beta? → dx, dgamma, dbeta. */
-const batchNormBackwardOp = defineOp<Attrs>({
+/** Inputs dy, mean, invStd, x, gamma?, beta? → dgamma and dbeta, then dx where it is needed. */
+const batchNormBackwardOp = defineOp<Attrs & { readonly dx: boolean }>({
   name: 'batchNormBackward',
   infer: (inputs, attrs) => {
     const { C } = sizesOf(at(inputs, 3));
-    const dx = { shape: at(inputs, 3).shape };
-    return attrs.affine ? [dx, { shape: [C] }, { shape: [C] }] : [dx];
+    const affine = attrs.affine ? [{ shape: [C] }, { shape: [C] }] : [];
+    return attrs.dx ? [...affine, { shape: at(inputs, 3).shape }] : affine;
   },
   forward: (gpu, { inputs, outputs, attrs }) => {
     const [dy, average, invStd, x] = [at(inputs, 0), at(inputs, 1), at(inputs, 2), at(inputs, 3)];
@@ -86,12 +90,12 @@ const batchNormBackwardOp = defineOp<Attrs>({
       dy: dy.storage,
       mean: average.storage,
       invStd: invStd.storage,
-      dx: at(outputs, 0).storage,
+      ...(attrs.dx ? { dx: only(outputs.slice(-1)).storage } : {}),
       ...(attrs.affine
         ? {
             gamma: at(inputs, 4).storage,
-            dgamma: at(outputs, 1).storage,
-            dbeta: at(outputs, 2).storage,
+            dgamma: at(outputs, 0).storage,
+            dbeta: at(outputs, 1).storage,
           }
         : {}),
       ...sizesOf(x),
@@ -104,8 +108,9 @@ function affineOf(inputs: readonly Tensor[], attrs: Attrs) {
 }
 
 export interface BatchNormOptions {
-  /** Scale and shift, each [C]; both or neither. */
+  /** Scale, [C]. Default 1. */
   readonly weight?: Tensor | undefined;
+  /** Shift, [C]. Default 0. */
   readonly bias?: Tensor | undefined;
   /** Persistent [C] tensors: updated in place in training, used in evaluation. */
   readonly runningMean: Tensor;
@@ -118,7 +123,8 @@ export interface BatchNormOptions {
 
 /**
  * torch.nn.functional.batch_norm over every axis but 1; x [N, C, …]. Training normalises by the batch and moves the
- * running statistics (with the unbiased variance); evaluation normalises by them.
+ * running statistics (with the unbiased variance); evaluation normalises by them. Throws a RangeError where a [C] tensor
+ * does not fit x, or where one value a channel is to be trained on.
  */
 export function batchNorm(x: Tensor, options: BatchNormOptions): Tensor {
   const { weight, bias, runningMean, runningVar, training } = options;
@@ -129,14 +135,21 @@ export function batchNorm(x: Tensor, options: BatchNormOptions): Tensor {
       `batchNorm: input is ${showShape(x.shape)} with ${C} channels, the layer has ${runningMean.size}`,
     );
   }
+  for (const [role, t] of Object.entries({ weight, bias, runningVar })) {
+    if (t !== undefined && !sameShape(t.shape, [C])) {
+      throw new RangeError(
+        `batchNorm: ${role} is ${showShape(t.shape)}; it must be [${C}], one number a channel`,
+      );
+    }
+  }
   if (!training) return evaluate(x, options, eps);
   if (N * L < 2) {
     throw new RangeError(
       `batchNorm: one value a channel in ${showShape(x.shape)}; training needs two or more`,
     );
   }
-  const scaled = weight !== undefined && bias !== undefined;
-  const inputs = scaled ? [x, weight, bias] : [x];
+  const scaled = weight !== undefined || bias !== undefined;
+  const inputs = scaled ? [x, weight ?? filled(x, [C], 1), bias ?? filled(x, [C], 0)] : [x];
   const outputs = batchNormOp(inputs, { eps, affine: scaled });
   batchNormRunning(x.gpu, {
     mean: at(outputs, 1).storage,
@@ -173,8 +186,15 @@ function evaluate(
   const { shape } = perChannel(x);
   const invStd = only(invStdOp([runningVar], { eps }));
   const normal = mul(sub(x, reshape(runningMean, shape)), reshape(invStd, shape));
-  if (weight === undefined || bias === undefined) return normal;
-  return add(mul(normal, reshape(weight, shape)), reshape(bias, shape));
+  const scaled = weight === undefined ? normal : mul(normal, reshape(weight, shape));
+  return bias === undefined ? scaled : add(scaled, reshape(bias, shape));
+}
+
+/** The scale or shift that was left out where the other was given. */
+function filled(x: Tensor, shape: Shape, value: number): Tensor {
+  const out = empty(x.tape, shape, { label: 'batchNorm default' });
+  fill(x.gpu, { out: out.storage, n: out.size, value });
+  return out;
 }
 
 function sizesOf(x: Tensor): Sizes {

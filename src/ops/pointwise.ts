@@ -50,7 +50,7 @@ const rsqrtOp = unaryOp('rsqrt', 'y', ({ g, y }) => mul(affine(g, -0.5, 0), mul(
 const reciprocalOp = unaryOp('reciprocal', 'y', ({ g, y }) => neg(mul(g, square(y))));
 const expOp = unaryOp('exp', 'y', ({ g, y }) => mul(g, y));
 const logOp = unaryOp('log', 'x', ({ g, x }) => div(g, x));
-const reluOp = unaryOp('relu', 'x', ({ g, x }) => leakyReluGrad(g, x, 0));
+const reluOp = unaryOp('relu', 'x', ({ g, x }) => reluGrad(g, x));
 const leakyReluOp = unaryOp('leakyRelu', 'x', ({ g, x, attrs }) =>
   leakyReluGrad(g, x, attrs.a ?? 0.01),
 );
@@ -154,17 +154,20 @@ const subOp = binaryOp('sub', ({ g }) => [() => g, () => neg(g)]);
 const mulOp = binaryOp('mul', ({ g, a, b }) => [() => mul(g, b), () => mul(g, a)]);
 const divOp = binaryOp('div', ({ g, a, b }) => [
   () => div(g, b),
-  () => neg(div(mul(g, a), square(b))),
+  // b² would leave f32's range long before the gradient does.
+  () => neg(div(mul(g, div(a, b)), b)),
 ]);
 const greaterOp = binaryOp('greater', undefined);
 const maximumOp = binaryOp('maximum', ({ g, a, b }) => [
-  () => mul(g, half(greater(a, b), greater(b, a))),
-  () => mul(g, half(greater(b, a), greater(a, b))),
+  () => shared(g, greater(a, b), greater(b, a)),
+  () => shared(g, greater(b, a), greater(a, b)),
 ]);
 const minimumOp = binaryOp('minimum', ({ g, a, b }) => [
-  () => mul(g, half(greater(b, a), greater(a, b))),
-  () => mul(g, half(greater(a, b), greater(b, a))),
+  () => shared(g, greater(b, a), greater(a, b)),
+  () => shared(g, greater(a, b), greater(b, a)),
 ]);
+// d/dg (x≤0 ? 0 : g) is itself with the new gradient; x only chooses the branch.
+const reluGradOp = binaryOp('reluGrad', ({ g, b }) => [() => reluGrad(g, b), undefined]);
 // d/dg (x>0 ? g : s·g) is itself with the new gradient; x only chooses the branch.
 const leakyReluGradOp = binaryOp('leakyReluGrad', ({ g, b, param }) => [
   () => leakyReluGrad(g, b, param),
@@ -181,12 +184,19 @@ const sigmoidGradOp = binaryOp('sigmoidGrad', ({ g, a, b }) => [
   () => mul(g, mul(a, affine(b, -2, 1))),
 ]);
 
-/** Ties share the gradient evenly, as in PyTorch. */
-function half(wins: Tensor, loses: Tensor): Tensor {
-  return affine(sub(wins, loses), 0.5, 0.5);
+/** The whole gradient to who wins, 0 (even of an infinite one) to who loses; ties share it evenly, as in PyTorch. */
+function shared(g: Tensor, wins: Tensor, loses: Tensor): Tensor {
+  const share = affine(sub(wins, loses), 0.5, 0.5);
+  return reluGrad(mul(g, share), share);
 }
 
+/** x > 0 ? g : 0, chosen and not multiplied: an infinite g is stopped too. */
+function reluGrad(g: Tensor, x: Tensor): Tensor {
+  requireSameShape('reluGrad', ['gradient', 'input'], g, x);
+  return reluGradOp(g, x);
+}
 function leakyReluGrad(g: Tensor, x: Tensor, slope: number): Tensor {
+  if (slope === 0) return reluGrad(g, x);
   requireSameShape('leakyReluGrad', ['gradient', 'input'], g, x);
   return leakyReluGradOp(g, x, slope);
 }

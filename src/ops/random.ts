@@ -4,13 +4,6 @@ import type { Tape } from '../autograd/tape.ts';
 import { advance, normal, randomInt, uniform } from '../kernels/random.ts';
 import type { Shape } from '../util/shape.ts';
 
-/** What must be saved to continue a stream of random numbers at the same bit. */
-export interface RngState {
-  readonly seed: number;
-  /** Steps taken. */
-  readonly counter: number;
-}
-
 /**
  * Random numbers on the GPU: Philox 4x32-10 with key = seed and counter = (element, stream, step). Each draw of a step
  * has its own stream number, fixed when a program is captured; `advance()` at the step's end moves all of them on.
@@ -55,6 +48,11 @@ export class Rng {
   /** Ends a step: the same streams give new numbers from here on. */
   advance(): void {
     advance(this.tape.gpu, { state: this.#state.storage });
+    this.#stream = 0;
+  }
+
+  /** The step begins anew: its first draw is stream 0 again, also where a step before it was given up half-way. */
+  begin(): void {
     this.#stream = 0;
   }
 

@@ -4,6 +4,7 @@ import type { Tensor } from '../autograd/tensor.ts';
 import * as kernels from '../kernels/resample.ts';
 import { dim, showShape } from '../util/shape.ts';
 import type { Shape } from '../util/shape.ts';
+import { requireWhole } from './check.ts';
 
 interface Planes {
   readonly N: number;
@@ -38,6 +39,9 @@ interface PoolAttrs {
 
 function poolAttrs(op: string, x: Tensor, kernel: number, options: PoolOptions): PoolAttrs {
   const { stride = kernel, padding = 0 } = options;
+  requireWhole(op, 'window', kernel, 1);
+  requireWhole(op, 'stride', stride, 1);
+  requireWhole(op, 'padding', padding, 0);
   const out = poolShape(op, { shape: x.shape, kernel, stride, padding });
   if (padding * 2 > kernel || dim(out, 2) < 1 || dim(out, 3) < 1) {
     throw new RangeError(
@@ -90,6 +94,7 @@ const maxPoolOp: Op<PoolAttrs> = defineOp({
 /** Puts each window's value at its maximum's place; adjoint of the gather. */
 const maxScatterOp: Op<PoolAttrs> = defineOp({
   name: 'maxPool2dBackward',
+  dtypes: ['f32', 'u32'],
   infer: (_inputs, { shape }) => [{ shape }],
   forward: (gpu, { inputs, outputs, attrs }) => {
     kernels.maxPool2dBackward(gpu, {
@@ -109,6 +114,7 @@ const maxScatterOp: Op<PoolAttrs> = defineOp({
 /** Takes each window's value from its maximum's place. */
 const maxGatherOp: Op<PoolAttrs> = defineOp({
   name: 'maxPool2dGather',
+  dtypes: ['f32', 'u32'],
   infer: (_inputs, attrs) => [{ shape: poolShape('maxPool2d', attrs) }],
   forward: (gpu, { inputs, outputs, attrs }) => {
     kernels.maxPool2dGather(gpu, {
@@ -151,12 +157,15 @@ const avgSpreadOp: Op<PoolAttrs> = defineOp({
   backward: ({ grads, attrs }) => [() => only(avgPoolOp([at(grads, 0) as Tensor], attrs))],
 });
 
-/** torch.nn.functional.max_pool2d; of equal values the first wins. */
+/**
+ * torch.nn.functional.max_pool2d: x [N, C, H, W] → [N, C, OH, OW]; of equal values the first wins, and NaN before every
+ * number. Throws a RangeError for a window, stride or padding that is no size, or does not fit.
+ */
 export function maxPool2d(x: Tensor, kernel: number, options: PoolOptions = {}): Tensor {
   return at(maxPoolOp([x], poolAttrs('maxPool2d', x, kernel, options)), 0);
 }
 
-/** torch.nn.functional.avg_pool2d, padding counted. */
+/** torch.nn.functional.avg_pool2d, padding counted. Shapes and errors as maxPool2d. */
 export function avgPool2d(x: Tensor, kernel: number, options: PoolOptions = {}): Tensor {
   return only(avgPoolOp([x], poolAttrs('avgPool2d', x, kernel, options)));
 }
@@ -235,13 +244,16 @@ const resizeBackwardOp: Op<ResizeAttrs> = defineOp({
   backward: ({ grads, attrs }) => [() => only(resizeOp([at(grads, 0) as Tensor], attrs))],
 });
 
-/** torch's interpolate(size, mode='bilinear', align_corners). */
+/** torch's interpolate(size, mode='bilinear', align_corners): x [N, C, H, W] → [N, C, ...size]; sizes from 1. */
 export function resizeBilinear(
   x: Tensor,
   size: readonly [number, number],
   options: { readonly alignCorners?: boolean } = {},
 ): Tensor {
   const [OH, OW] = size;
+  planesOf('resizeBilinear', x.shape);
+  requireWhole('resizeBilinear', 'height', OH, 1);
+  requireWhole('resizeBilinear', 'width', OW, 1);
   return only(
     resizeOp([x], { shape: x.shape, OH, OW, alignCorners: options.alignCorners ?? false }),
   );

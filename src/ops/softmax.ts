@@ -1,7 +1,7 @@
 import { at, defineOp, only } from '../autograd/op.ts';
 import type { Tensor } from '../autograd/tensor.ts';
 import { softmax as softmaxKernel, softmaxBackward as backwardKernel } from '../kernels/softmax.ts';
-import { dim } from '../util/shape.ts';
+import { dim, showShape } from '../util/shape.ts';
 import { div, exp, sub } from './pointwise.ts';
 import { amax, sum } from './reduce.ts';
 
@@ -39,7 +39,15 @@ const softmaxBackwardOp = defineOp({
   },
 });
 
-/** Softmax over the last axis. */
+/**
+ * Softmax over the last axis: x […, cols] → […, cols]. −∞ gets no weight; a row with NaN or without a finite logit is
+ * NaN. Throws a RangeError where the last axis is missing or empty.
+ */
 export function softmax(x: Tensor): Tensor {
+  if (x.shape.length === 0 || x.size === 0) {
+    throw new RangeError(
+      `softmax: input is ${showShape(x.shape)}; it needs a last axis and at least one element`,
+    );
+  }
   return only(softmaxOp([x], undefined));
 }

@@ -2,7 +2,7 @@ import type { Tape } from '../autograd/tape.ts';
 import { at } from '../autograd/op.ts';
 import type { Tensor } from '../autograd/tensor.ts';
 import { adam, adamAdvance } from '../kernels/optim.ts';
-import { ParameterGroup } from './optimizer.ts';
+import { ParameterGroup, checkAverages, checkGradients } from './optimizer.ts';
 import type { NamedParameters } from './optimizer.ts';
 
 export interface AdamOptions {
@@ -43,6 +43,7 @@ export class Adam {
         ema: all.ema,
       });
     });
+    checkAverages('Adam', this.groups, [options.ema, ...groups.map((group) => group.ema)]);
   }
 
   /** Every parameter, in the order in which `step` wants the gradients. */
@@ -52,6 +53,7 @@ export class Adam {
 
   /** One update in place; launches only, so it can be captured. */
   step(gradients: readonly Tensor[]): void {
+    checkGradients('Adam', this.groups, gradients);
     let i = 0;
     for (const { hyper, slots } of this.groups) {
       const gpu = hyper.gpu;

@@ -1,5 +1,6 @@
 import type { Tape } from '../autograd/tape.ts';
-import { tensor } from '../autograd/tensor.ts';
+import { at } from '../autograd/op.ts';
+import { requireSameShape, tensor } from '../autograd/tensor.ts';
 import type { Tensor } from '../autograd/tensor.ts';
 import { hyperIndex, hyperWords } from '../kernels/optim.ts';
 
@@ -26,6 +27,7 @@ export class ParameterGroup {
   readonly hyper: Tensor;
   readonly slots: readonly Slot[];
   readonly #host: Float32Array;
+  readonly #settable: ReadonlySet<string>;
 
   constructor(
     tape: Tape,
@@ -36,7 +38,7 @@ export class ParameterGroup {
       /** First values of the GPU's words. */
       readonly device: HyperValues;
       readonly stateNames: readonly string[];
-      /** Averages by parameter name. */
+      /** Averages by parameter name: parameters that it does not name have none. */
       readonly ema?: ReadonlyMap<string, Tensor> | undefined;
     },
   ) {
@@ -46,6 +48,7 @@ export class ParameterGroup {
     }
     const hostCount = 1 + Math.max(...Object.keys(options.host).map((k) => indexOf(k)));
     this.#host = words.slice(0, hostCount);
+    this.#settable = new Set(Object.keys(options.host));
     this.hyper = tensor(tape, words, [words.length], { label: 'hyper' });
     this.slots = [...parameters].map(([name, parameter]) => {
       const state: Record<string, Tensor> = {};
@@ -54,17 +57,23 @@ export class ParameterGroup {
           label: `${name}.${key}`,
         });
       }
-      return { name, parameter, state, ema: options.ema?.get(name) };
+      const ema = options.ema?.get(name);
+      if (ema !== undefined)
+        requireSameShape('ema', [name, `the average of ${name}`], parameter, ema);
+      return { name, parameter, state, ema };
     });
   }
 
-  /** Changes hyper-parameters from the next step on. */
+  /** Changes hyper-parameters from the next step on. Throws a RangeError for one that this optimiser has not. */
   set(values: HyperValues): void {
-    for (const [name, value] of entriesOf(values)) {
-      const i = indexOf(name);
-      if (i >= this.#host.length) throw new Error(`${name} is moved by the GPU and cannot be set`);
-      this.#host[i] = value;
+    for (const [name] of entriesOf(values)) {
+      if (!this.#settable.has(name)) {
+        throw new RangeError(
+          `${name} cannot be set; what can is ${[...this.#settable].join(', ')}`,
+        );
+      }
     }
+    for (const [name, value] of entriesOf(values)) this.#host[indexOf(name)] = value;
     this.hyper.gpu.write(this.hyper.storage, this.#host);
   }
 
@@ -75,6 +84,36 @@ export class ParameterGroup {
       for (const [key, value] of Object.entries(state)) yield [`${name}.${key}`, value];
     }
   }
+}
+
+/** Throws a RangeError for an average that is of no parameter: a name that was mistyped would stay as it began. */
+export function checkAverages(
+  optimizer: string,
+  groups: readonly ParameterGroup[],
+  maps: readonly (ReadonlyMap<string, Tensor> | undefined)[],
+): void {
+  const names = new Set(groups.flatMap((group) => group.slots.map((slot) => slot.name)));
+  for (const name of maps.flatMap((map) => [...(map?.keys() ?? [])])) {
+    if (!names.has(name))
+      throw new RangeError(`${optimizer}: ema names ${name}, which is no parameter`);
+  }
+}
+
+/** Throws a RangeError unless there is one gradient a parameter, each of its shape. Before anything is launched. */
+export function checkGradients(
+  optimizer: string,
+  groups: readonly ParameterGroup[],
+  gradients: readonly Tensor[],
+): void {
+  const slots = groups.flatMap((group) => group.slots);
+  if (gradients.length !== slots.length) {
+    throw new RangeError(
+      `${optimizer}: ${gradients.length} gradients for ${slots.length} parameters`,
+    );
+  }
+  slots.forEach(({ name, parameter }, i) => {
+    requireSameShape(optimizer, [name, 'its gradient'], parameter, at(gradients, i));
+  });
 }
 
 function entriesOf(values: HyperValues): [string, number][] {

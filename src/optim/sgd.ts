@@ -3,7 +3,7 @@ import { at } from '../autograd/op.ts';
 import type { Tensor } from '../autograd/tensor.ts';
 import { sgd, sgdAdvance } from '../kernels/optim.ts';
 import { stateOf } from './adam.ts';
-import { ParameterGroup } from './optimizer.ts';
+import { ParameterGroup, checkAverages, checkGradients } from './optimizer.ts';
 import type { NamedParameters } from './optimizer.ts';
 
 export interface SgdOptions {
@@ -11,6 +11,9 @@ export interface SgdOptions {
   readonly momentum?: number;
   readonly nesterov?: boolean;
   readonly weightDecay?: number;
+  /** Averages of the parameters by name, moved after each step: ema ← decay·ema + (1 − decay)·w. */
+  readonly ema?: ReadonlyMap<string, Tensor>;
+  readonly emaDecay?: number;
 }
 
 export interface SgdGroup extends SgdOptions {
@@ -34,13 +37,17 @@ export class SGD {
       return new ParameterGroup(tape, all.params, {
         host: {
           lr: all.lr ?? 1e-3,
-          momentum: all.momentum ?? 0,
           weightDecay: all.weightDecay ?? 0,
+          emaDecay: all.emaDecay ?? 0.999,
+          // Without a buffer there is nothing for a momentum to move.
+          ...(this.#momentum[i] === true ? { momentum: all.momentum ?? 0 } : {}),
         },
         device: { step: 0 },
         stateNames: this.#momentum[i] === true ? ['momentum_buffer'] : [],
+        ema: all.ema,
       });
     });
+    checkAverages('SGD', this.groups, [options.ema, ...groups.map((group) => group.ema)]);
   }
 
   parameters(): Tensor[] {
@@ -49,11 +56,12 @@ export class SGD {
 
   /** One update in place; gradients in the order of `parameters()`. */
   step(gradients: readonly Tensor[]): void {
+    checkGradients('SGD', this.groups, gradients);
     let i = 0;
     this.groups.forEach(({ hyper, slots }, group) => {
       const gpu = hyper.gpu;
       sgdAdvance(gpu, { hyper: hyper.storage });
-      for (const { parameter, state } of slots) {
+      for (const { parameter, state, ema } of slots) {
         sgd(gpu, {
           w: parameter.storage,
           g: at(gradients, i++).storage,
@@ -61,6 +69,7 @@ export class SGD {
           ...(this.#momentum[group] === true
             ? { momentum: stateOf(state, 'momentum_buffer').storage }
             : {}),
+          ...(ema === undefined ? {} : { ema: ema.storage }),
           n: parameter.size,
           nesterov: this.#nesterov[group] === true,
         });

@@ -18,7 +18,8 @@ export function createGanThatFits(tape: Tape, config: TrainConfig): Gan {
   try {
     return createGan(tape, config);
   } catch (error) {
-    if (!(error instanceof UserError)) throw error;
+    // A RangeError is an array that not even the host can hold.
+    if (!(error instanceof UserError || error instanceof RangeError)) throw error;
     const text = nothingFits(config, tape.gpu.pool.budgetBytes);
     throw new UserError(text, { cause: error });
   }

@@ -7,6 +7,7 @@ import { encodeSafetensors, readSafetensors } from '../io/safetensors.ts';
 import type { SafetensorsFile, StoredTensor } from '../io/safetensors.ts';
 import type { HostTensor } from '../nn/state.ts';
 import { UserError } from '../util/errors.ts';
+import { shellQuote } from '../util/quote.ts';
 import { sameShape, showShape } from '../util/shape.ts';
 import { architectureKeys, configToYaml, optionName, parseConfig } from './config.ts';
 import type { TrainConfig } from './config.ts';
@@ -40,7 +41,13 @@ function* namedTensors(gan: Gan): Generator<[string, Tensor]> {
   for (const [name, value] of gan.optimizerD.namedState()) yield [`optimizer_d.${name}`, value];
 }
 
-/** Writes a checkpoint under a temporary name, synced and renamed; the newest `keep` stay. Returns its path. */
+/** A training state that is not worth keeping: it must not push a good checkpoint out. */
+export class NonFiniteError extends Error {}
+
+/**
+ * Writes a checkpoint under a temporary name, synced and renamed; the newest `keep` stay. Returns its path. Throws a
+ * `NonFiniteError`, before anything is written, where a tensor holds NaN or infinity.
+ */
 export async function saveCheckpoint(
   run: string,
   gan: Gan,
@@ -49,7 +56,11 @@ export async function saveCheckpoint(
 ): Promise<string> {
   const tensors = new Map<string, StoredTensor>();
   for (const [name, value] of namedTensors(gan)) {
-    tensors.set(name, { dtype: 'F32', shape: value.shape, data: await value.read() });
+    const data = await value.read();
+    if (!data.every(Number.isFinite)) {
+      throw new NonFiniteError(`after step ${progress.step} ${name} holds NaN or infinity`);
+    }
+    tensors.set(name, { dtype: 'F32', shape: value.shape, data });
   }
   const bytes = encodeSafetensors(tensors, {
     format: formatVersion,
@@ -102,7 +113,8 @@ export async function readNewestCheckpoint(run: string): Promise<Checkpoint> {
   const pathOf = (name: string) => join(checkpointFolder(run), name);
   const [newest, before] = (await listCheckpoints(run)).reverse();
   if (newest === undefined) {
-    throw new UserError(`${run} holds no checkpoint; train it first: wgsagan train --out ${run} …`);
+    const call = `wgsagan train --out ${shellQuote(run)} …`;
+    throw new UserError(`${run} holds no checkpoint; train it first: ${call}`);
   }
   try {
     return await readCheckpoint(pathOf(newest));

@@ -18,6 +18,8 @@ const lossNames = Object.keys(losses) as [LossName, ...LossName[]];
 const count = z.int().min(1);
 const rate = z.number().positive();
 const sizes = z.array(z.int().min(1));
+/** All of a step is one submission, and a driver takes only so many launches in one. */
+const mostDSteps = 100;
 
 /**
  * Every option of a run, with its help text. One vocabulary: `imageSize` here is `image-size` in a config file and
@@ -31,8 +33,8 @@ export const configSchema = z.strictObject({
   seed: z.int().min(0).describe('seed of weights, noise and data order'),
   imageSize: z.int().describe('side of the images in pixels, a power of two'),
   channels: z.literal([1, 3]).describe('1 grey, 3 colour'),
-  latentSize: count.describe('length of the noise vector'),
-  width: count.describe('channels at half the image size'),
+  latentSize: count.max(16_384).describe('length of the noise vector'),
+  width: count.max(4096).describe('channels at half the image size'),
   attentionG: sizes.describe('feature sizes with attention in the generator, as 16,32'),
   attentionD: sizes.describe('feature sizes with attention in the discriminator'),
   init: z.enum(initNames).describe(`first weights: ${initNames.join(', ')}`),
@@ -42,7 +44,7 @@ export const configSchema = z.strictObject({
   lrD: rate.describe("discriminator's learning rate"),
   beta1: z.number().min(0).lt(1).describe("Adam's first decay"),
   beta2: z.number().min(0).lt(1).describe("Adam's second decay"),
-  dSteps: count.describe('discriminator steps for each generator step'),
+  dSteps: count.max(mostDSteps).describe('discriminator steps for each generator step'),
   emaDecay: z.number().min(0).lt(1).describe("decay of the generator's averaged weights"),
   emaStart: z.int().min(0).describe('step at which averaging begins'),
   flip: z.boolean().describe('mirror half of the images'),
@@ -213,7 +215,7 @@ function check<T>(schema: z.ZodType<T>, value: object, nameOf: (option: string) 
   if (issue.code === 'invalid_value' && issue.values.every((v) => typeof v === 'string')) {
     throw new UserError(unknownName(name, issue.input, issue.values));
   }
-  throw new UserError(`${name} is ${JSON.stringify(issue.input)}: expected ${expectedBy(issue)}`);
+  throw new UserError(`${name} is ${show(issue.input)}: expected ${expectedBy(issue)}`);
 }
 
 function unknownName(name: string, value: unknown, known: readonly string[]): string {
@@ -223,10 +225,16 @@ function unknownName(name: string, value: unknown, known: readonly string[]): st
   return `${name} ${given} is unknown${there} ${known.join(', ')}`;
 }
 
+/** A value as it is written in a config; JSON has no word for the numbers that are not finite. */
+function show(value: unknown): string {
+  return typeof value === 'number' ? String(value) : JSON.stringify(value);
+}
+
 function expectedBy(issue: z.core.$ZodIssue): string {
   switch (issue.code) {
     case 'invalid_type':
       if (issue.expected === 'int') return 'a whole number';
+      if (issue.expected === 'number' && typeof issue.input === 'number') return 'a finite number';
       return issue.expected === 'array' ? 'a list' : `a ${issue.expected}`;
     case 'too_small':
       if (issue.origin === 'string') return 'some text';

@@ -56,6 +56,7 @@ export type StepValues = Readonly<Record<(typeof stepValues)[number], Tensor>>;
 export function ganStep(gan: Gan, bytes: readonly Tensor[], batch = gan.config.batch): StepValues {
   const { tape, config, generator, discriminator, optimizerD, optimizerG, rng } = gan;
   const loss = losses[config.loss];
+  rng.begin();
   const noise = () => rng.normal([batch, config.latentSize]);
   const image = [batch, config.channels, config.imageSize, config.imageSize];
 

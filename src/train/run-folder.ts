@@ -15,6 +15,7 @@ import { fileError } from '../io/errno.ts';
 import { UserError } from '../util/errors.ts';
 import { configToYaml } from './config.ts';
 import type { TrainConfig } from './config.ts';
+import { holdsRun, lockName, lockRun, refuseLocked } from './run-lock.ts';
 
 /** One line of metrics.jsonl: means over the steps since the line before. */
 export interface MetricLine {
@@ -39,8 +40,11 @@ export function runPaths(run: string) {
   };
 }
 
+const runFolders: readonly string[] = ['samples', 'checkpoints'];
+
 /** Throws a `UserError` if the folder holds a run, or anything else, or cannot be written to. Changes nothing. */
 export function refuseUsedFolder(run: string): void {
+  refuseLocked(run);
   if (existsSync(runPaths(run).config)) {
     throw new UserError(
       `${run} holds another run; go on with it by --resume, or choose another --out`,
@@ -48,12 +52,22 @@ export function refuseUsedFolder(run: string): void {
   }
   try {
     refuseUnwritable(run);
-    if (existsSync(run) && readdirSync(run).length > 0) {
+    if (existsSync(run) && !isBare(run)) {
       throw new UserError(`${run} is not empty and holds no run; choose another --out`);
     }
   } catch (error) {
     throw fileError(error, 'make', run);
   }
+}
+
+/** Is nothing in the folder but what a process killed while making a run leaves: a lock, empty folders? */
+function isBare(run: string): boolean {
+  const empty = (folder: string) => readdirSync(folder).every(isTemporary);
+  return readdirSync(run, { withFileTypes: true }).every((entry) => {
+    const { name } = entry;
+    if (entry.isFile()) return name === lockName || isTemporary(name);
+    return entry.isDirectory() && runFolders.includes(name) && empty(join(run, name));
+  });
 }
 
 /** Looks at the folder, or at the nearest one above it that is there. */
@@ -66,16 +80,29 @@ function refuseUnwritable(run: string): void {
   accessSync(folder, constants.W_OK);
 }
 
-/** Makes the folder of a new run, with its config in it. */
+/**
+ * Makes the folder of a new run and takes it for this process: the config first, so that a run killed at any moment can
+ * be begun again. A folder that this process has taken already is a run that begins again at step 0.
+ */
 export async function createRunFolder(run: string, config: TrainConfig): Promise<void> {
-  refuseUsedFolder(run);
-  try {
-    mkdirSync(runPaths(run).samples, { recursive: true });
-    mkdirSync(join(run, 'checkpoints'), { recursive: true });
-  } catch (error) {
-    throw fileError(error, 'make', run);
+  const again = holdsRun(run);
+  if (!again) refuseUsedFolder(run);
+  const make = (folder: string) => {
+    try {
+      mkdirSync(folder, { recursive: true });
+    } catch (error) {
+      throw fileError(error, 'make', run);
+    }
+  };
+  make(run);
+  if (!again) {
+    lockRun(run);
+    // Another process may have been faster than this one, and be done already.
+    refuseUsedFolder(run);
   }
+  removeTemporaries(run);
   await saveConfig(run, config);
+  for (const name of runFolders) make(join(run, name));
 }
 
 export async function saveConfig(run: string, config: TrainConfig): Promise<void> {
@@ -95,7 +122,7 @@ export function appendMetrics(run: string, line: MetricLine): void {
 
 /** Removes what a killed process was writing. */
 export function removeTemporaries(run: string): void {
-  for (const folder of [run, runPaths(run).samples, join(run, 'checkpoints')]) {
+  for (const folder of [run, ...runFolders.map((name) => join(run, name))]) {
     if (!existsSync(folder)) continue;
     for (const name of readdirSync(folder).filter(isTemporary)) {
       rmSync(join(folder, name), { force: true });

@@ -8,10 +8,9 @@ import type { Program } from '../gpu/program.ts';
 import { ReadbackRing } from '../gpu/readback.ts';
 import { writeFileAtomic } from '../io/atomic.ts';
 import { encodePng, imageGrid } from '../io/png.ts';
-import { UserError } from '../util/errors.ts';
 import { checkBatchFits, createGanThatFits, imageWords } from './capacity.ts';
 import { lineChart } from './chart.ts';
-import { restoreGan, saveCheckpoint } from './checkpoint.ts';
+import { NonFiniteError, restoreGan, saveCheckpoint } from './checkpoint.ts';
 import type { Checkpoint } from './checkpoint.ts';
 import type { TrainConfig } from './config.ts';
 import { emaDecayAt, ganStep, stepValues } from './gan.ts';
@@ -51,7 +50,8 @@ export interface ReadyInfo {
 
 export interface TrainOptions {
   readonly gpu: Gpu;
-  readonly dataset: Dataset;
+  /** Opens the data; called when all that is cheaper to check is well. */
+  readonly openData: () => Promise<Dataset>;
   readonly config: TrainConfig;
   /** The run folder: made before the first step, or there already when resuming. */
   readonly run: string;
@@ -74,18 +74,14 @@ const gridImages = 64;
 
 /** Trains until the steps are done, the time is up or a stop is asked for; leaves a grid and a checkpoint each time. */
 export async function train(options: TrainOptions): Promise<TrainResult> {
-  const { gpu, dataset, config, run, resume, events = {} } = options;
-  if (resume !== undefined && resume.progress.step >= config.steps) {
-    throw new UserError(
-      `${run} has ${resume.progress.step} steps already; give more by --steps to go on`,
-    );
-  }
+  const { gpu, config, run, resume, events = {} } = options;
   const tape = new Tape(gpu);
   const gan = createGanThatFits(tape, config);
   if (resume !== undefined) restoreGan(gan, resume);
+  checkBatchFits(gan);
+  const dataset = await options.openData();
   const loader = new Loader(dataset, { batch: config.batch, seed: config.seed, flip: config.flip });
   if (resume !== undefined) loader.restore(resume.progress.loader);
-  checkBatchFits(gan);
   if (resume === undefined) await createRunFolder(run, config);
   else removeTemporaries(run);
 
@@ -292,7 +288,12 @@ class Loop {
   async #save(step: number): Promise<string> {
     const { gan, loader, run, events } = this.#parts;
     await this.#settleReadback();
-    const path = await saveCheckpoint(run, gan, { step, loader: loader.state() });
+    const path = await saveCheckpoint(run, gan, { step, loader: loader.state() }).catch(
+      (error: unknown) => {
+        if (!(error instanceof NonFiniteError)) throw error;
+        throw new Error(`${error.message}; ${this.#wayOn()}`, { cause: error });
+      },
+    );
     this.#saved = path;
     events?.onCheckpoint?.(path, step);
     return path;

@@ -88,8 +88,11 @@ export function boxMuller(u1: number, u2: number): [number, number] {
   return [radius * Math.cos(angle), radius * Math.sin(angle)];
 }
 
+/** The top bit of the host's counters. On the GPU that word counts steps and stays below 2²¹: the two never meet. */
+const HOST = 0x8000_0000;
+
 export interface HostRngOptions {
-  /** Words 2 and 3 of Philox's counter: streams that differ never overlap. Default `[0, 0]`. */
+  /** Words 2 and 3 of Philox's counter, the second below 2³¹: streams that differ never overlap. Default `[0, 0]`. */
   readonly stream?: readonly [number, number];
   /** Number of 32-bit words drawn before: where to go on. Default 0. */
   readonly counter?: number;
@@ -125,7 +128,7 @@ export class HostRng {
     if (index !== this.blockIndex) {
       const [s0, s1] = this.stream;
       const high = Math.floor(index / TWO_32);
-      philox4x32Into(this.block, 0, index | 0, high, s0, s1, this.key[0], this.key[1]);
+      philox4x32Into(this.block, 0, index | 0, high, s0, s1 | HOST, this.key[0], this.key[1]);
       this.blockIndex = index;
     }
     const word = this.block[this.drawn % 4] ?? 0;

@@ -1,12 +1,18 @@
 // Every rung of attention, forward and backward, both layouts, against the float64 loops.
 import { expect, test } from 'vitest';
+import type { Gpu } from '../../src/gpu/device.ts';
 import {
   attention,
   attentionBackward,
   attentionLadder,
   attentionMap,
 } from '../../src/kernels/attention.ts';
-import type { AttentionDims, AttentionLayout } from '../../src/kernels/attention-rungs.ts';
+import type {
+  AttentionDims,
+  AttentionLayout,
+  AttentionRung,
+} from '../../src/kernels/attention-rungs.ts';
+import { canRun } from '../../src/kernels/kernel.ts';
 import {
   attention as reference,
   attentionBackward as referenceBackward,
@@ -25,9 +31,11 @@ import { softmax as referenceSoftmax } from '../reference/softmax.ts';
 import { expectClose } from '../support/close.ts';
 import { openTestGpu } from '../support/device.ts';
 import { execute, expectSameBits } from '../support/execute.ts';
+import { gridsOf, openNarrowGpu } from '../support/narrow.ts';
 import { randomFloats } from '../support/random.ts';
 
 const gpu = await openTestGpu();
+const narrow = await openNarrowGpu(2);
 
 type Sizes = readonly [B: number, Nq: number, Nk: number, DK: number, DV: number];
 
@@ -101,79 +109,102 @@ function backwardBudgets(made: Made): {
   };
 }
 
+async function forwardOf(device: Gpu, rung: AttentionRung, made: Made) {
+  const { dims, q, k, v } = made;
+  const { B, Nq, DV } = dims;
+  return execute(
+    device,
+    { q, k, v, out: B * Nq * DV, lse: B * Nq },
+    (s) => {
+      rung.forward(device, { ...s, ...dims });
+    },
+    ['out', 'lse'],
+  );
+}
+
+async function backwardOf(device: Gpu, rung: AttentionRung, made: Made) {
+  const { dims, q, k, v, dOut, forward } = made;
+  const { o: out, lse } = forward;
+  return execute(
+    device,
+    { q, k, v, out, lse, dOut, dq: q.length, dk: k.length, dv: v.length },
+    (s) => {
+      rung.backward(device, { ...s, ...dims });
+    },
+    ['dq', 'dk', 'dv'],
+  );
+}
+
+interface Check {
+  readonly device?: Gpu;
+  readonly rung: AttentionRung;
+  readonly made: Made;
+  readonly what: string;
+}
+
+async function checkForward({ device = gpu, rung, made, what }: Check) {
+  const { out, lse } = await forwardOf(device, rung, made);
+  expectClose(out, made.forward.o, made.outBudget, `${what} out`);
+  expectClose(lse, made.forward.lse, made.lseBudget, `${what} lse`);
+}
+
+async function checkBackward({ device = gpu, rung, made, what }: Check) {
+  const got = await backwardOf(device, rung, made);
+  const { ref, of } = backwardBudgets(made);
+  for (const name of ['dq', 'dk', 'dv'] as const) {
+    expectClose(got[name], ref[name], of(name), `${what} ${name}`);
+  }
+}
+
 for (const rung of attentionLadder) {
+  const testOrSkip = test.skipIf(!rung.kernels.every((kernel) => canRun(gpu, kernel)));
+
   for (const layout of layouts) {
-    const forwardOf = async (made: Made) => {
-      const { dims, q, k, v } = made;
-      const { B, Nq, DV } = dims;
-      return execute(
-        gpu,
-        { q, k, v, out: B * Nq * DV, lse: B * Nq },
-        (s) => {
-          rung.forward(gpu, { ...s, ...dims });
-        },
-        ['out', 'lse'],
-      );
-    };
-
-    const backwardOf = async (made: Made) => {
-      const { dims, q, k, v, dOut, forward } = made;
-      const { o: out, lse } = forward;
-      return execute(
-        gpu,
-        { q, k, v, out, lse, dOut, dq: q.length, dk: k.length, dv: v.length },
-        (s) => {
-          rung.backward(gpu, { ...s, ...dims });
-        },
-        ['dq', 'dk', 'dv'],
-      );
-    };
-
-    const checkForward = async (made: Made, what: string) => {
-      const { out, lse } = await forwardOf(made);
-      expectClose(out, made.forward.o, made.outBudget, `${what} out`);
-      expectClose(lse, made.forward.lse, made.lseBudget, `${what} lse`);
-    };
-
-    const checkBackward = async (made: Made, what: string) => {
-      const got = await backwardOf(made);
-      const { ref, of } = backwardBudgets(made);
-      for (const name of ['dq', 'dk', 'dv'] as const) {
-        expectClose(got[name], ref[name], of(name), `${what} ${name}`);
-      }
-    };
-
     const name = `${rung.name} ${layout}`;
-    test(`${name} matches the float64 loops forward`, async () => {
+    testOrSkip(`${name} matches the float64 loops forward`, async () => {
       for (const shape of shapes) {
-        await checkForward(setUp(shape, layout), `${name} ${shape.join('×')}`);
+        await checkForward({ rung, made: setUp(shape, layout), what: shape.join('×') });
       }
     });
 
-    test(`${name} matches the float64 loops backward`, async () => {
+    testOrSkip(`${name} matches the float64 loops backward`, async () => {
       for (const shape of shapes) {
-        await checkBackward(setUp(shape, layout), `${name} ${shape.join('×')}`);
+        await checkBackward({ rung, made: setUp(shape, layout), what: shape.join('×') });
       }
     });
 
-    test(`${name} takes widths past one pass`, async () => {
+    testOrSkip(`${name} takes widths past one pass`, async () => {
       for (const shape of wideShapes) {
-        const made = setUp(shape, layout);
-        await checkForward(made, `${name} ${shape.join('×')}`);
-        await checkBackward(made, `${name} ${shape.join('×')}`);
+        const check = { rung, made: setUp(shape, layout), what: shape.join('×') };
+        await checkForward(check);
+        await checkBackward(check);
       }
     });
 
-    test(`${name} gives the same bits twenty times`, async () => {
+    testOrSkip(`${name} gives the same bits twenty times`, async () => {
       const made = setUp([2, 37, 67, 8, 9], layout);
       await expectSameBits(async () => ({
-        ...(await forwardOf(made)),
-        ...(await backwardOf(made)),
+        ...(await forwardOf(gpu, rung, made)),
+        ...(await backwardOf(gpu, rung, made)),
       }));
+    });
+
+    // The first rung's products are matmul's, and its rows are never folded.
+    if (rung === attentionLadder[0]) continue;
+    testOrSkip(`${name}: workgroups folded into a row find their tiles`, async () => {
+      for (const shape of [
+        [3, 37, 20, 36, 68],
+        [5, 20, 35, 38, 67],
+        [3, 36, 68, 8, 12],
+      ] satisfies Sizes[]) {
+        const check = { device: narrow, rung, made: setUp(shape, layout), what: shape.join('×') };
+        await checkForward(check);
+        await checkBackward(check);
+      }
     });
   }
 
-  test(`${rung.name} takes scores in the thousands`, async () => {
+  testOrSkip(`${rung.name} takes scores in the thousands`, async () => {
     const made = setUp([1, 12, 40, 8, 4], 'channel', 60);
     const { dims, q, k, v } = made;
     const { out, lse } = await execute(
@@ -189,7 +220,7 @@ for (const rung of attentionLadder) {
     expectClose(lse, made.forward.lse, made.lseBudget, 'lse');
   });
 
-  test(`${rung.name} leaves out the gradients that nobody needs`, async () => {
+  testOrSkip(`${rung.name} leaves out the gradients that nobody needs`, async () => {
     const made = setUp([2, 20, 12, 8, 16], 'channel');
     const { ref, of } = backwardBudgets(made);
     const { dims, q, k, v, dOut, forward } = made;
@@ -205,6 +236,32 @@ for (const rung of attentionLadder) {
       );
       expectClose(got.gradient, ref[wanted], of(wanted), `${rung.name} ${wanted} alone`);
     }
+  });
+}
+
+for (const rung of attentionLadder) {
+  test(`${rung.name} has a grid for 70,000 batches`, () => {
+    const [B, Nq, Nk, DK, DV] = [70_000, 2, 2, 2, 2];
+    const grids = gridsOf(gpu, () => {
+      const of = (n: number) => gpu.alloc(4 * B * n, 'attention');
+      const io = { q: of(4), k: of(4), v: of(4), out: of(4), lse: of(2), dOut: of(4) };
+      const sizes = { B, Nq, Nk, DK, DV, scale: 1, layout: 'channel' } as const;
+      rung.forward(gpu, { ...io, ...sizes });
+      rung.backward(gpu, { ...io, ...sizes, dq: of(4), dk: of(4), dv: of(4) });
+    });
+    expect(grids.length).toBeGreaterThanOrEqual(4);
+    for (const { name, grid } of grids) {
+      expect(Math.max(...grid), name).toBeLessThanOrEqual(65_535);
+    }
+  });
+}
+
+/** 70,000 batches of 2 × 2, on the rungs that take no minutes for them on a software driver. */
+for (const rung of attentionLadder.slice(0, 2)) {
+  test(`${rung.name} takes 70,000 batches of 2 × 2`, async () => {
+    const check = { rung, made: setUp([70_000, 2, 2, 2, 2], 'channel'), what: '70,000 batches' };
+    await checkForward(check);
+    await checkBackward(check);
   });
 }
 
@@ -260,5 +317,6 @@ test('attentionMap holds the softmax of the scores', async () => {
 
 test('no attention wrote outside its outputs, and scratch went back to the pool', async () => {
   expect(await gpu.brokenGuards()).toEqual([]);
+  expect(await narrow.brokenGuards()).toEqual([]);
   expect(gpu.pool.stats().liveBlocks).toBe(0);
 });

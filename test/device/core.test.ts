@@ -234,6 +234,20 @@ describe('guards', () => {
   });
 });
 
+describe('device', () => {
+  test('has every feature and limit of its adapter that the engine has a use for', () => {
+    const has = (name: string) => gpu.adapter.features.includes(name);
+    for (const name of ['timestamp-query', 'shader-f16', 'subgroups', 'subgroup-size-control']) {
+      expect(gpu.device.features.has(name), name).toBe(has(name));
+    }
+    const limits = [
+      ...['maxBufferSize', 'maxStorageBufferBindingSize', 'maxStorageBuffersPerShaderStage'],
+      ...['maxComputeWorkgroupStorageSize', 'maxComputeInvocationsPerWorkgroup'],
+    ] as (keyof GPUSupportedLimits)[];
+    for (const name of limits) expect(gpu.device.limits[name], name).toBe(gpu.adapter.limits[name]);
+  });
+});
+
 describe('order', () => {
   test('launches, writes and reads happen as they were called', async () => {
     const x = tensor(tape, [1], [1]);
@@ -361,6 +375,29 @@ describe('programs', () => {
     expect(await y!.item()).toBe(2);
     program.destroy();
     await expect(y!.read()).rejects.toThrow('belongs to a captured program or was released');
+  });
+
+  test('a destroyed program cannot run on memory that is somebody else’s', async () => {
+    const x = tensor(tape, [1], [1]);
+    const capture = gpu.capture(() => [add(x, 1).storage]);
+    const program = await capture.build();
+    program.destroy();
+    program.destroy();
+    const fresh = tensor(tape, [42], [1]);
+    expect(() => program.run()).toThrow('the program was destroyed');
+    await expect(program.profile()).rejects.toThrow('the program was destroyed');
+    expect(await fresh.item()).toBe(42);
+  });
+
+  test('a capture makes one program', async () => {
+    const x = tensor(tape, [1], [1]);
+    let y: Tensor | undefined;
+    const capture = gpu.capture(() => [(y = add(x, 1)).storage]);
+    const program = await capture.build();
+    await expect(capture.build()).rejects.toThrow('the capture has its program already');
+    program.run();
+    expect(await y!.item()).toBe(2);
+    program.destroy();
   });
 
   test('captures do not nest, and nothing is read inside one', async () => {

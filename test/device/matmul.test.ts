@@ -1,5 +1,6 @@
 // Every rung of matmul against the float64 loops: transposes, edges, batches, alpha, guard bands, the same bits.
-import { expect, test } from 'vitest';
+import { describe, expect, test } from 'vitest';
+import { canRun } from '../../src/kernels/kernel.ts';
 import { matmul, matmulLadder } from '../../src/kernels/matmul.ts';
 import type { MatmulDims, MatmulRung } from '../../src/kernels/matmul.ts';
 import { matmul as reference } from '../reference/matmul.ts';
@@ -7,9 +8,11 @@ import { budget, f32, f64 } from '../reference/naive.ts';
 import { expectClose } from '../support/close.ts';
 import { openTestGpu } from '../support/device.ts';
 import { execute, expectSameBits } from '../support/execute.ts';
+import { gridsOf, openNarrowGpu } from '../support/narrow.ts';
 import { randomFloats } from '../support/random.ts';
 
 const gpu = await openTestGpu();
+const narrow = await openNarrowGpu(2);
 
 interface Case {
   readonly M: number;
@@ -57,13 +60,13 @@ function setUp(c: Case, trans: { transA: boolean; transB: boolean }) {
   return { a, b, dims, alpha, ref: scaled(f64), naive: scaled(f32) };
 }
 
-async function product(run: MatmulRung['run'], made: ReturnType<typeof setUp>) {
+async function product(run: MatmulRung['run'], made: ReturnType<typeof setUp>, device = gpu) {
   const { a, b, dims, alpha } = made;
   const { out } = await execute(
-    gpu,
+    device,
     { a, b, out: dims.batch * dims.M * dims.N },
     (s) => {
-      run(gpu, { ...s, ...dims, alpha });
+      run(device, { ...s, ...dims, alpha });
     },
     ['out'],
   );
@@ -71,9 +74,10 @@ async function product(run: MatmulRung['run'], made: ReturnType<typeof setUp>) {
 }
 
 for (const rung of matmulLadder) {
+  const testOrSkip = test.skipIf(!canRun(gpu, rung.kernel));
   for (const trans of transposes) {
     const name = `${rung.kernel.name} ${trans.transA ? 'Aᵀ' : 'A'}${trans.transB ? 'Bᵀ' : 'B'}`;
-    test(`${name} matches the float64 loops on every shape`, async () => {
+    testOrSkip(`${name} matches the float64 loops on every shape`, async () => {
       for (const c of cases) {
         const made = setUp(c, trans);
         const out = await product(rung.run, made);
@@ -82,7 +86,7 @@ for (const rung of matmulLadder) {
     });
   }
 
-  test(`${rung.kernel.name} gives the same bits twenty times`, async () => {
+  testOrSkip(`${rung.kernel.name} gives the same bits twenty times`, async () => {
     const made = setUp({ M: 33, N: 67, K: 129 }, { transA: true, transB: true });
     await expectSameBits(async () => ({ out: await product(rung.run, made) }));
   });
@@ -125,6 +129,53 @@ test('an inner size of 0 gives zeros', async () => {
   }
 });
 
+describe.each(matmulLadder.map((rung) => ({ name: rung.kernel.name, rung })))(
+  'grids past the limit, $name',
+  ({ rung }) => {
+    const testOrSkip = test.skipIf(!canRun(gpu, rung.kernel));
+
+    testOrSkip('workgroups folded into a row find their tiles', async () => {
+      const folded = [
+        { M: 67, N: 41, K: 9, batchA: 5, batchB: 5 },
+        { M: 300, N: 3, K: 5 },
+        { M: 3, N: 300, K: 8 },
+        { M: 72, N: 300, K: 4, batchA: 3, batchB: 0 },
+      ];
+      for (const c of folded) {
+        const made = setUp(c, { transA: false, transB: true });
+        const out = await product(rung.run, made, narrow);
+        expectClose(out, made.ref, budget(made.ref, made.naive), JSON.stringify(c));
+      }
+    });
+
+    test.each([
+      { M: 1, N: 1, batch: 70_000 },
+      { M: 9_000_000, N: 1, batch: 1 },
+      { M: 1, N: 9_000_000, batch: 1 },
+    ])('has a grid for $M × $N, batch $batch', ({ M, N, batch }) => {
+      const sizes = { M, N, K: 1, batch, strideA: 1, strideB: 1, transA: false, transB: false };
+      const grids = gridsOf(gpu, () => {
+        const [a, b, out] = [M, N, M * N].map((n) => gpu.alloc(4 * batch * n, 'matrix'));
+        rung.run(gpu, { a: a!, b: b!, out: out!, ...sizes });
+      });
+      expect(grids).toHaveLength(1);
+      for (const { grid } of grids) expect(Math.max(...grid)).toBeLessThanOrEqual(65_535);
+    });
+
+    // The rungs with barriers take SwiftShader half a minute for this.
+    if (rung.kernel.needs !== undefined) return;
+    test('takes 70,000 batches of 2 × 2', async () => {
+      const made = setUp(
+        { M: 2, N: 2, K: 2, batchA: 70_000, batchB: 70_000 },
+        { transA: false, transB: false },
+      );
+      const out = await product(rung.run, made);
+      expectClose(out, made.ref, budget(made.ref, made.naive), '70,000 batches');
+    });
+  },
+);
+
 test('no matmul wrote outside its output', async () => {
   expect(await gpu.brokenGuards()).toEqual([]);
+  expect(await narrow.brokenGuards()).toEqual([]);
 });

@@ -1,12 +1,14 @@
 // Ops that move, pick and look up: layout, embedding, bytes: against the float64 references, values, gradients, and replay against eager.
 import { describe, expect, test } from 'vitest';
-import { Tape } from '../../src/autograd/tape.ts';
+import { Tape, grad } from '../../src/autograd/tape.ts';
 import { tensor } from '../../src/autograd/tensor.ts';
 import { copyInto } from '../../src/ops/copy.ts';
 import { embedding } from '../../src/ops/embedding.ts';
 import { imagesToFloat } from '../../src/ops/images.ts';
 import { concat, expand, permute, reshape, slice, transpose } from '../../src/ops/layout.ts';
-import { sumTo } from '../../src/ops/reduce.ts';
+import { add } from '../../src/ops/pointwise.ts';
+import { sum, sumTo } from '../../src/ops/reduce.ts';
+import { softmax } from '../../src/ops/softmax.ts';
 import { embedding as embeddingRef, embeddingBackward } from '../reference/embedding.ts';
 import { binary, binaryBackward } from '../reference/pointwise.ts';
 import {
@@ -193,6 +195,58 @@ test('bytes become floats between −1 and 1', async () => {
   (await y.read()).forEach((v, i) => {
     expect(Math.abs(v - ((bytes[i]! * 2) / 255 - 1))).toBeLessThan(2 ** -22);
   });
+});
+
+describe('words that are no floats', () => {
+  // 0xffc00001 and 0x00000001 would be NaN and a denormal: nothing may take them for numbers
+  const data = Uint32Array.of(1, 0xffc0_0001, 3, 0x7f80_0001, 5, 0xffff_ffff);
+  const words = tensor(tape, data, [2, 3], { label: 'labels' });
+  const at = (...places: number[]) => Uint32Array.from(places, (i) => data[i]!);
+  const moved = {
+    reshape: [() => reshape(words, [3, 2]), at(0, 1, 2, 3, 4, 5)],
+    permute: [() => permute(words, [1, 0]), at(0, 3, 1, 4, 2, 5)],
+    transpose: [() => transpose(words, 0, 1), at(0, 3, 1, 4, 2, 5)],
+    slice: [() => slice(words, 1, 1, 2), at(1, 2, 4, 5)],
+    concat: [() => concat([words, words], 0), at(0, 1, 2, 3, 4, 5, 0, 1, 2, 3, 4, 5)],
+    expand: [() => expand(slice(words, 0, 1, 1), [3, 3]), at(3, 4, 5, 3, 4, 5, 3, 4, 5)],
+  } as const;
+  test.each(Object.entries(moved))('%s moves u32 as u32', async (_name, [op, expected]) => {
+    const out = op();
+    expect(out.dtype).toBe('u32');
+    expect(out.requiresGrad).toBe(false);
+    expect(await out.readU32()).toEqual(expected);
+  });
+
+  test('a part of an index is an index', async () => {
+    const index = tensor(tape, Uint32Array.of(2, 0, 1, 1), [4]);
+    const table = tensor(tape, [10, 11, 12], [3, 1]);
+    expect([...(await embedding(slice(index, 0, 1, 2), table).read())]).toEqual([10, 11]);
+  });
+
+  test('an op that computes refuses them, and one that needs them refuses floats', () => {
+    const x = tensor(tape, [1, 2, 3], [3], { label: 'x' });
+    expect(() => add(x, words)).toThrow(
+      new RangeError('add: input 1 (labels) is u32 [2, 3]; it must be f32'),
+    );
+    expect(() => sum(words)).toThrow('sum: input 0 (labels) is u32 [2, 3]; it must be f32');
+    expect(() => softmax(words)).toThrow('softmax: input 0 (labels) is u32 [2, 3]; it must be f32');
+    expect(() => imagesToFloat(x, [3, 4])).toThrow(
+      'imagesToFloat: input 0 (x) is f32 [3]; it must be u32',
+    );
+    expect(() => concat([words, tensor(tape, [1, 2, 3], [1, 3])])).toThrow(
+      'concat: f32 [1, 3] does not join u32 [2, 3]; the element types must agree',
+    );
+    expect(() => {
+      copyInto(tensor(tape, new Float32Array(6), [2, 3]), words);
+    }).toThrow('copyInto: target is f32 and source u32; both must be f32');
+  });
+});
+
+test('an index past the table gives zeros and no gradient', async () => {
+  const table = tensor(tape, [1, 2, 3, 4], [2, 2], { requiresGrad: true });
+  const y = embedding(tensor(tape, Uint32Array.of(1, 2, 0xffff_ffff), [3]), table);
+  expect([...(await y.read())]).toEqual([3, 4, 0, 0, 0, 0]);
+  expect([...(await grad([sum(y)], [table])[0]!.read())]).toEqual([0, 0, 1, 1]);
 });
 
 test('copyInto overwrites in place, and refuses another shape', async () => {

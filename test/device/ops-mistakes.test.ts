@@ -6,11 +6,12 @@ import { attention } from '../../src/ops/attention.ts';
 import { conv2d, convTranspose2d } from '../../src/ops/conv.ts';
 import { embedding } from '../../src/ops/embedding.ts';
 import { concat, expand, permute, reshape, slice, transpose } from '../../src/ops/layout.ts';
-import { matmul } from '../../src/ops/matmul.ts';
+import { linear, matmul } from '../../src/ops/matmul.ts';
 import { batchNorm } from '../../src/ops/norm.ts';
 import * as pointwiseOps from '../../src/ops/pointwise.ts';
 import { mean, sum } from '../../src/ops/reduce.ts';
 import { avgPool2d, maxPool2d, resizeBilinear, upsampleNearest2x } from '../../src/ops/resample.ts';
+import { softmax } from '../../src/ops/softmax.ts';
 import { openTestGpu } from '../support/device.ts';
 import { count } from '../support/ops.ts';
 
@@ -102,6 +103,62 @@ describe('mistakes in shapes', () => {
       'convTranspose2d: bias is [3]; it must be [2], one number an output channel',
     ],
     [
+      'conv2d, stride',
+      () => conv2d(of(1, 3, 8, 8), of(4, 3, 3, 3), { stride: 0 }),
+      'conv2d: stride is 0; it must be a whole number from 1',
+    ],
+    [
+      'conv2d, one stride of two',
+      () => conv2d(of(1, 3, 8, 8), of(4, 3, 3, 3), { stride: [1, 1.5] }),
+      'conv2d: stride is 1.5; it must be a whole number from 1',
+    ],
+    [
+      'conv2d, padding',
+      () => conv2d(of(1, 3, 8, 8), of(4, 3, 3, 3), { padding: [1, -1] }),
+      'conv2d: padding is -1; it must be a whole number from 0',
+    ],
+    [
+      'convTranspose2d, stride',
+      () => convTranspose2d(of(1, 3, 8, 8), of(3, 2, 4, 4), { stride: NaN }),
+      'convTranspose2d: stride is NaN; it must be a whole number from 1',
+    ],
+    [
+      'convTranspose2d, outputPadding',
+      () => convTranspose2d(of(1, 3, 8, 8), of(3, 2, 4, 4), { outputPadding: -1 }),
+      'convTranspose2d: outputPadding is -1; it must be a whole number from 0',
+    ],
+    [
+      'softmax, no columns',
+      () => softmax(of(2, 0)),
+      'softmax: input is [2, 0]; it needs a last axis and at least one element',
+    ],
+    [
+      'softmax, no axis',
+      () => softmax(of()),
+      'softmax: input is []; it needs a last axis and at least one element',
+    ],
+    [
+      'linear',
+      () => linear(of(3), of(4, 5)),
+      'matmul: A is [1, 3] and B is [4, 5]ᵀ; the inner sizes must agree: 3 ≠ 5',
+    ],
+    [
+      'batchNorm, weight',
+      () =>
+        batchNorm(of(2, 3), {
+          ...{ weight: of(4), runningMean: of(3), runningVar: of(3), training: true },
+        }),
+      'batchNorm: weight is [4]; it must be [3], one number a channel',
+    ],
+    [
+      'batchNorm, bias',
+      () =>
+        batchNorm(of(2, 3), {
+          ...{ bias: of(1), runningMean: of(3), runningVar: of(3), training: false },
+        }),
+      'batchNorm: bias is [1]; it must be [3], one number a channel',
+    ],
+    [
       'batchNorm, channels',
       () => batchNorm(of(2, 3), { runningMean: of(4), runningVar: of(4), training: true }),
       'batchNorm: input is [2, 3] with 3 channels, the layer has 4',
@@ -125,6 +182,36 @@ describe('mistakes in shapes', () => {
       'avgPool2d',
       () => avgPool2d(of(1, 1, 2, 2), 2, { padding: 2 }),
       'avgPool2d: a window of 2 with stride 2 and padding 2 does not fit [1, 1, 2, 2]',
+    ],
+    [
+      'maxPool2d, window',
+      () => maxPool2d(of(1, 1, 4, 4), 0),
+      'maxPool2d: window is 0; it must be a whole number from 1',
+    ],
+    [
+      'maxPool2d, stride',
+      () => maxPool2d(of(1, 1, 4, 4), 2, { stride: 0 }),
+      'maxPool2d: stride is 0; it must be a whole number from 1',
+    ],
+    [
+      'avgPool2d, stride',
+      () => avgPool2d(of(1, 1, 4, 4), 2, { stride: 1.5 }),
+      'avgPool2d: stride is 1.5; it must be a whole number from 1',
+    ],
+    [
+      'avgPool2d, padding',
+      () => avgPool2d(of(1, 1, 4, 4), 2, { padding: -1 }),
+      'avgPool2d: padding is -1; it must be a whole number from 0',
+    ],
+    [
+      'resize, height',
+      () => resizeBilinear(of(1, 1, 2, 2), [0, 4]),
+      'resizeBilinear: height is 0; it must be a whole number from 1',
+    ],
+    [
+      'resize, width',
+      () => resizeBilinear(of(1, 1, 2, 2), [4, 2.5]),
+      'resizeBilinear: width is 2.5; it must be a whole number from 1',
     ],
     [
       'maxPool2d, rank',

@@ -73,6 +73,35 @@ each(
   ),
 );
 
+each(
+  'batch norm, scale or shift alone',
+  (['gamma', 'beta'] as const).flatMap((role) =>
+    [true, false].map((training): OpCase => {
+      const [N, C, H, W] = [4, 3, 5, 2];
+      const running = { runningMean: randomData(C, 5), runningVar: randomData(C, 6, 0.5, 2) };
+      const of = (d: Readonly<Record<string, Float64Array>>) => ({
+        ...{ N, C, H, W, ...running, training, x: d['x']!, [role]: d[role]! },
+      });
+      return {
+        name: `${role}, ${training ? 'training' : 'evaluation'}`,
+        inputs: { x: randomInput([N, C, H, W], 1, -2, 2), [role]: randomInput([C], 2, 0.5, 1.5) },
+        op: ({ x, gamma, beta }) =>
+          batchNorm(x!, {
+            ...{ weight: gamma, bias: beta, training },
+            runningMean: tensor(tape, Float32Array.from(running.runningMean), [C]),
+            runningVar: tensor(tape, Float32Array.from(running.runningVar), [C]),
+          }),
+        forward: (d, r) => ({ shape: [N, C, H, W], data: batchNormRef(of(d), r).y }),
+        backward: (d, dy, r) => {
+          const { dx, dgamma, dbeta } = batchNormBackward(of(d), dy, r);
+          return { x: dx, [role]: role === 'gamma' ? dgamma : dbeta };
+        },
+        allowance: 4 * sqrtAllowance(4) * Math.sqrt(N * H * W),
+      };
+    }),
+  ),
+);
+
 test('batch norm moves its running statistics in training, with the unbiased variance', async () => {
   const { shape, data } = randomInput([4, 3, 2, 2], 1, 98, 102);
   const start = { mean: [0, 50, 100], variance: [1, 2, 0.5] };

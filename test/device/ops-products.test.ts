@@ -1,8 +1,12 @@
 // Matrix products and convolutions: against the float64 references, values, gradients, and replay against eager.
 import { describe, expect, test } from 'vitest';
 import { Tape } from '../../src/autograd/tape.ts';
+import { tensor } from '../../src/autograd/tensor.ts';
+import { ones } from '../../src/nn/init.ts';
+import { Linear } from '../../src/nn/linear.ts';
 import { conv2d, convTranspose2d } from '../../src/ops/conv.ts';
 import { linear, matmul } from '../../src/ops/matmul.ts';
+import { HostRng } from '../../src/util/philox.ts';
 import {
   conv2d as conv2dRef,
   conv2dBackward,
@@ -82,7 +86,28 @@ each('linear', [
       return { x: da, w: db };
     },
   },
+  {
+    name: 'one row',
+    inputs: { x: randomInput([5], 1), w: randomInput([7, 5], 2) },
+    op: ({ x, w }) => linear(x!, w!),
+    forward: ({ x, w }, r) => ({
+      shape: [7],
+      data: matmulRef({ a: x!, b: w!, M: 1, K: 5, N: 7, transB: true }, r),
+    }),
+    backward: ({ x, w }, dy, r) => {
+      const { da, db } = matmulBackward({ a: x!, b: w!, M: 1, K: 5, N: 7, transB: true }, dy, r);
+      return { x: da, w: db };
+    },
+  },
 ]);
+
+test('the Linear module takes a single row, bias and all', async () => {
+  const layer = new Linear(tape, 3, 2, { rng: new HostRng(1), init: ones });
+  layer.bias!.set(Float32Array.of(10, 20));
+  const y = layer.forward(tensor(tape, [1, 2, 3], [3]));
+  expect(y.shape).toEqual([2]);
+  expect([...(await y.read())]).toEqual([16, 26]);
+});
 
 const convolutions = [
   { N: 1, C: 1, H: 1, W: 1, K: 1, R: 1, S: 1, stride: [1, 1], pad: [0, 0] },

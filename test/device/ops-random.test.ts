@@ -3,6 +3,7 @@ import { describe, expect, test } from 'vitest';
 import { Tape } from '../../src/autograd/tape.ts';
 import type { Tensor } from '../../src/autograd/tensor.ts';
 import { Rng } from '../../src/ops/random.ts';
+import { HostRng } from '../../src/util/philox.ts';
 import { openTestGpu } from '../support/device.ts';
 
 const gpu = await openTestGpu();
@@ -25,6 +26,25 @@ describe('random numbers', () => {
     expect([...(await new Rng(tape, 6).normal([6]).read())]).not.toEqual(first[0]);
   });
 
+  test('a step that was given up half-way leaves no trace', async () => {
+    const rng = new Rng(tape, 5);
+    expect(() =>
+      gpu.capture(() => {
+        rng.normal([6]);
+        throw new Error('given up');
+      }),
+    ).toThrow('given up');
+    rng.begin();
+    expect(await rng.normal([6]).read()).toEqual(await new Rng(tape, 5).normal([6]).read());
+  });
+
+  test('no stream of the host meets one of the GPU', async () => {
+    const host = new HostRng(1, { stream: [3, 0] });
+    const own = Array.from({ length: 64 }, () => Math.fround(host.normal()));
+    const device = new Set(await new Rng(tape, 1, 3).normal([256]).read());
+    expect(own.filter((x) => [...device].some((y) => Math.abs(x - y) < 1e-6))).toEqual([]);
+  });
+
   test('draws keep their bounds, mean and deviation', async () => {
     const rng = new Rng(tape, 2 ** 40 + 3);
     const uniform = await rng.uniform([4096], { low: -2, high: 3 }).read();
@@ -37,6 +57,22 @@ describe('random numbers', () => {
     expect(Math.abs(variance - 4)).toBeLessThan((5 * 4 * Math.SQRT2) / 64);
     const ints = await rng.int([4096], 10).readU32();
     expect([...new Set(ints)].sort()).toEqual([0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
+  });
+
+  test('uniform numbers stay below their upper bound where they are few', async () => {
+    const rng = new Rng(tape, 3);
+    // Eight floats lie in [2²⁰, 2²⁰ + 1): a sixteenth of the words would round up to the bound.
+    const low = 2 ** 20;
+    const n = 1 << 14;
+    const bins = new Float64Array(8);
+    for (const x of await rng.uniform([n], { low, high: low + 1 }).read()) {
+      expect(x >= low && x < low + 1).toBe(true);
+      bins[(x - low) * 8]!++;
+    }
+    const chi = bins.reduce((s, found) => s + (found - n / 8) ** 2 / (n / 8), 0);
+    // 7 degrees of freedom: mean 7, deviation √14; five deviations
+    expect(chi).toBeLessThan(7 + 5 * Math.sqrt(14));
+    expect([...(await rng.uniform([3], { low: 2, high: 2 }).read())]).toEqual([2, 2, 2]);
   });
 
   test('a replayed program draws new numbers at every step', async () => {

@@ -195,7 +195,7 @@ describe('Adam, what the fusion and the host add', () => {
     expect(await params[0]!.read()).not.toEqual(before);
     expect(() => {
       made!.groups[0]!.set({ step: 5 });
-    }).toThrow('step is moved by the GPU and cannot be set');
+    }).toThrow('step cannot be set; what can is lr, beta1, beta2, eps, weightDecay, emaDecay');
   });
 
   test('its state goes into a checkpoint and comes back to the same bits', async () => {
@@ -267,13 +267,52 @@ test('SGD with nesterov needs a momentum', () => {
   );
 });
 
-test('a gradient too few is a mistake of the caller', () => {
+test.each([Adam, SGD])('%o wants one gradient a parameter, of its shape', async (Optimizer) => {
+  const p = tensor(tape, [1, 2], [2], { requiresGrad: true });
+  const optimizer = new Optimizer(tape, [{ params: [['p', p]] }]);
+  expect(optimizer.parameters()).toEqual([p]);
+  const step = (...gradients: Tensor[]) => {
+    optimizer.step(gradients);
+  };
+  expect(() => step()).toThrow(`${Optimizer.name}: 0 gradients for 1 parameters`);
+  expect(() => step(p, p)).toThrow('2 gradients for 1 parameters');
+  expect(() => step(tensor(tape, [1], [1]))).toThrow(
+    `${Optimizer.name}: p is [2] but its gradient is [1]; the shapes must agree`,
+  );
+  expect([...(await p.read())]).toEqual([1, 2]);
+});
+
+test('an average is of a parameter, and of its shape', () => {
+  const p = tensor(tape, [1, 2], [2], { requiresGrad: true });
+  const make = (ema: ReadonlyMap<string, Tensor>) => new Adam(tape, [{ params: [['p', p]], ema }]);
+  expect(() => make(new Map([['q', p]]))).toThrow('Adam: ema names q, which is no parameter');
+  expect(() => make(new Map([['p', tensor(tape, [1], [1])]]))).toThrow('the average of p is [1]');
+});
+
+test('only the words that an optimiser reads can be set', () => {
   const p = tensor(tape, [1], [1], { requiresGrad: true });
-  const adam = new Adam(tape, [{ params: [['p', p]] }]);
-  expect(adam.parameters()).toEqual([p]);
-  expect(() => {
-    adam.step([]);
-  }).toThrow('there is no tensor 0 among 0');
+  const [group] = new SGD(tape, [{ params: [['p', p]] }]).groups;
+  group!.set({ lr: 0.5 });
+  expect(() => group!.set({ lr: 1, momentum: 0.9 })).toThrow(
+    'momentum cannot be set; what can is lr, weightDecay, emaDecay',
+  );
+  expect(() => group!.set({ step: 3 })).toThrow('step cannot be set');
+});
+
+test.each([0, 0.9])('SGD with momentum %d moves the average after each step', async (momentum) => {
+  const p0 = Float32Array.of(1, -2, 3, 0.5, 8);
+  const p = tensor(tape, p0, [5], { requiresGrad: true });
+  const ema = new Map([['p', tensor(tape, p0, [5], { label: 'average' })]]);
+  const average = ema.get('p')!;
+  const sgd = new SGD(tape, [{ params: [['p', p]] }], { lr: 0.1, momentum, ema, emaDecay: 0.75 });
+  for (let step = 1; step <= 3; step++) {
+    const before = Float64Array.from(await average.read());
+    sgd.step([tensor(tape, [0.5, 1, -1, 2, 0.25], [5])]);
+    const o = { average: before, p: await p.read(), decay: 0.75 };
+    const [exact, naive] = [emaRef(o, f64), emaRef(o, f32)];
+    expectClose(await average.read(), exact, budget(exact, naive), `average after step ${step}`);
+    expect([...(await average.read())]).not.toEqual([...before]);
+  }
 });
 
 test('optimisers: nothing was written outside a block', async () => {

@@ -214,6 +214,7 @@ const binaryRules: Record<BinaryOp, Elementwise> = {
   div: (a, b, r) => r(a / b),
   maximum: (a, b) => Math.max(a, b),
   minimum: (a, b) => Math.min(a, b),
+  reluGrad: (g, x) => (x > 0 ? g : 0),
   leakyReluGrad: (g, x, r) => (x > 0 ? g : r(r(slope) * g)),
   tanhGrad: (g, y, r) => r(g * r(1 - r(y * y))),
   sigmoidGrad: (g, y, r) => r(g * r(y * r(1 - y))),

@@ -3,10 +3,15 @@ import { describe, expect, test } from 'vitest';
 import { Tape, grad } from '../../src/autograd/tape.ts';
 import { tensor } from '../../src/autograd/tensor.ts';
 import type { Tensor } from '../../src/autograd/tensor.ts';
+import { Adam } from '../../src/optim/adam.ts';
+import { copyInto } from '../../src/ops/copy.ts';
+import { attention } from '../../src/ops/attention.ts';
 import { matmul } from '../../src/ops/matmul.ts';
+import { batchNorm } from '../../src/ops/norm.ts';
 import * as p from '../../src/ops/pointwise.ts';
 import { sum } from '../../src/ops/reduce.ts';
 import { openTestGpu } from '../support/device.ts';
+import { randomFloats } from '../support/random.ts';
 
 const gpu = await openTestGpu();
 const tape = new Tape(gpu);
@@ -74,6 +79,58 @@ describe('tape', () => {
       }).dispatches.length;
     expect(launches([w])).toBe(launches([input]));
     expect(launches([w])).toBeLessThan(launches([w, input]));
+  });
+
+  test('a fused backward pass leaves out what nobody asks for, and gives the rest to the same bits', async () => {
+    const make = (shape: number[], seed: number) =>
+      tensor(
+        tape,
+        randomFloats(
+          shape.reduce((a, b) => a * b),
+          seed,
+        ),
+        shape,
+        { requiresGrad: true },
+      );
+    const [q, k, v] = [make([2, 3, 8], 1), make([2, 3, 8], 2), make([2, 5, 8], 3)];
+    const [x, weight, bias] = [make([4, 3, 6], 4), make([3], 5), make([3], 6)];
+    const [runningMean, runningVar] = [tensor(tape, [0, 0, 0], [3]), tensor(tape, [1, 1, 1], [3])];
+    const normed = () => batchNorm(x, { weight, bias, runningMean, runningVar, training: true });
+    const cases = [
+      { run: () => attention(q, k, v), inputs: [q, k, v] },
+      { run: normed, inputs: [x, weight, bias] },
+    ];
+    for (const { run, inputs } of cases) {
+      const gradients = (of: readonly Tensor[]) => grad([sum(p.square(run()))], of);
+      const launches = (of: readonly Tensor[]) =>
+        gpu.capture(() => gradients(of).map((t) => t.storage)).dispatches.length;
+      const all = await Promise.all(gradients(inputs).map(values));
+      for (const [i, input] of inputs.entries()) {
+        expect(await values(gradients([input])[0]!)).toEqual(all[i]);
+      }
+      // Asked for the last input alone, the launch that makes the first one's gradient is not there.
+      expect(launches(inputs.slice(-1))).toBeLessThan(launches(inputs));
+    }
+  });
+
+  test.each([
+    ['the host', (x: Tensor) => x.set(Float32Array.of(100))],
+    ['a copy', (x: Tensor) => copyInto(x, tensor(tape, [100], [1]))],
+    [
+      'an optimiser',
+      (x: Tensor) => new Adam(tape, [{ params: [['x', x]] }]).step([tensor(tape, [1], [1])]),
+    ],
+  ] as const)('a tensor that %s changes after its use gives no wrong gradient', (_who, change) => {
+    const fresh = () => tensor(tape, [3], [1], { label: 'w', requiresGrad: true });
+    const w = fresh();
+    const y = p.square(w);
+    change(w);
+    expect(() => grad([y], [w])).toThrow(/^\w+: w \[1\] was changed in place after it was used/);
+    // What backward does not read may change: the gradient of x + x needs no x.
+    const free = fresh();
+    const z = p.add(free, free);
+    change(free);
+    expect(grad([z], [free])).toHaveLength(1);
   });
 
   test('a graph of thousands of ops is walked without recursion', async () => {

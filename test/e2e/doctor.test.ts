@@ -1,7 +1,10 @@
-import { readFileSync } from 'node:fs';
+import { spawnSync } from 'node:child_process';
+import { cpSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { expect, test } from 'vitest';
 import { configSchema, optionName } from '../../src/train/config.ts';
-import { runCli, runWell } from '../support/cli.ts';
+import { runCli, runWell, tempFolder } from '../support/cli.ts';
 
 test('doctor names the machine, the adapter, its driver, limits and toggles, and opens it', async () => {
   const { stdout } = await runWell(['doctor']);
@@ -37,6 +40,40 @@ test('doctor with an adapter that is not there names those that are, and fails',
     /^remedy {5}no adapter matches --adapter nonsense; there is: .+ \((software|integrated|discrete)\)/m,
   );
   expect(stdout).not.toContain('chosen');
+});
+
+/** Node code that runs before the command, in its process. */
+const preload = (code: string) => ({
+  NODE_OPTIONS: `--import data:text/javascript,${encodeURIComponent(code)}`,
+});
+
+test('doctor fails as text and as JSON where the device opens and does not compute', async () => {
+  const webgpu = import.meta.resolve('webgpu');
+  const env = preload(
+    `import { globals } from '${webgpu}'; globals.GPUQueue.prototype.submit = () => undefined;`,
+  );
+  const text = await runCli(['doctor'], { env });
+  expect(text.code).toBe(1);
+  expect(text.stdout).toMatch(/^remedy {5}the device does not work: the device computed /m);
+  const json = await runCli(['doctor', '--json'], { env });
+  expect(json.code).toBe(1);
+  expect(JSON.parse(json.stdout)).toMatchObject({
+    chosen: { name: expect.any(String) },
+    remedies: expect.arrayContaining([expect.stringContaining('does not work')]),
+  });
+});
+
+test('a clone without its packages says how to install them, in one line', async () => {
+  const clone = tempFolder();
+  const root = fileURLToPath(new URL('../..', import.meta.url));
+  for (const name of ['package.json', 'scripts', 'src']) {
+    cpSync(join(root, name), join(clone, name), { recursive: true });
+  }
+  const result = spawnSync(process.execPath, [join(clone, 'scripts', 'wgsagan.mjs'), 'doctor'], {
+    encoding: 'utf8',
+  });
+  expect(result.stderr).toBe('wgsagan: the package tsx is not installed: run `npm run setup`\n');
+  expect(result.status).toBe(1);
 });
 
 test('train --help lists every option of the config, with its text', async () => {

@@ -132,6 +132,25 @@ const mistakes: Record<string, readonly [readonly string[], RegExp]> = {
     [...train, '--out', at('file')],
     /^--out .*file is a file, not a folder; choose another --out$/,
   ],
+  'an output among the images of --data': [
+    [...train, '--out', at('images', 'a', 'run')],
+    /^--out .*run lies in the data folder .*images: its sample grids would become training images/,
+  ],
+  'an empty --out': [
+    [...train, '--out', ''],
+    /^option '--out <dir>' argument '' is invalid\. It is/,
+  ],
+  'an empty --data': [[...train, '--data', ''], /^--data is "": expected some text$/],
+  'an empty --config': [[...train, '--config', ''], /^option '--config <file>' .* It is empty\.$/],
+  'an empty --out of the demo': [['demo', '--out', ''], /^option '--out <dir>' .* It is empty\.$/],
+  'a rate that is not finite': [
+    [...train, '--lr-g', 'Infinity'],
+    /^--lr-g is Infinity: expected a finite number$/,
+  ],
+  'a step of too many launches': [
+    [...train, '--d-steps', '300'],
+    /^--d-steps is 300: expected 100 or less$/,
+  ],
   'an unknown adapter': [
     [...train, '--adapter', 'nonsense'],
     /^no adapter matches --adapter nonsense; there is: .+ \((software|integrated|discrete)\)/,
@@ -148,6 +167,15 @@ const mistakes: Record<string, readonly [readonly string[], RegExp]> = {
     ['sample', '--run', at('empty'), '--out', at('grid.png'), '--n', '0'],
     /--n <count>.*"0" is not a whole number from 1/,
   ],
+  'sampling into no PNG': [
+    ['sample', '--run', at('empty'), '--out', at('keep.txt')],
+    /^--out .*keep\.txt does not end in \.png: the grid is written as PNG$/,
+  ],
+  'sampling to an empty --out': [
+    ['sample', '--run', at('empty'), '--out', ''],
+    /--out.*It is empty/,
+  ],
+  'sampling from an empty --run': [['sample', '--run', ''], /^option '--run <dir>' .*It is empty/],
   'sampling unknown weights': [
     ['sample', '--run', at('empty'), '--out', at('grid.png'), '--weights', 'best'],
     /^--weights best is unknown; there are ema and last$/,
@@ -200,6 +228,15 @@ describe('an output folder in use', () => {
     expect(namesIn(at('fresh'))).toContain('config.yaml');
   });
 
+  test('more samples than a picture holds are refused', async () => {
+    const grid = at('too-many.png');
+    const args = ['sample', '--run', run, '--out', grid, '--n', '3000000'];
+    expect(complaintOf(await runCli(args))).toMatch(
+      /^--n 3000000 is too many for one picture: of 32×32 pixels it holds at most 65536 images$/,
+    );
+    expect(existsSync(grid)).toBe(false);
+  });
+
   test('a grid that cannot be written leaves the run alone', async () => {
     const before = snapshot(run);
     const grid = at('absent', 'grid.png');
@@ -229,11 +266,14 @@ describe('a batch too large for memory', () => {
       ...['train', '--data', images, '--out', large, ...net, ...memory],
       ...['--batch', `${batch}`, '--steps', '1'],
     ];
-    const message = complaintOf(await runCli(call(4096)));
+    const refused = await runCli(call(4096));
+    const message = complaintOf(refused);
     expect(message).toMatch(
       /^--batch 4096 does not fit .*32 MiB.*; the largest that does is --batch \d+$/,
     );
     expect(existsSync(large)).toBe(false);
+    // Before the data are decoded, which may take long.
+    expect(refused.stdout).not.toContain('images');
     const most = Number(/--batch (\d+)$/.exec(message)?.[1]);
     expect(complaintOf(await runCli(call(most + 1)))).toContain(`is --batch ${most}`);
     const { stdout } = await runWell(call(most));

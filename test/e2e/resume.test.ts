@@ -243,18 +243,4 @@ describe('^C', () => {
     const step = Number(/stopped after step (\d+), saved/.exec(stdout)?.[1]);
     expect(readGrid(gridAt(run, step), 32).tiles).toHaveLength(64);
   });
-
-  test('twice quits at once, and leaves the last checkpoint whole', async () => {
-    const run = join(folder, 'quit');
-    // A batch whose samples take a while, so that the second ^C comes before the save.
-    const process = startCli([...endless(run), '--batch', '64', '--width', '16']);
-    await running(process, run);
-    process.kill('SIGINT');
-    await process.until('the first ^C', () => process.output().stdout.includes('stopping:'));
-    process.kill('SIGINT');
-    const { code, stdout } = await process.result;
-    expect(code).toBe(130);
-    expect(stdout).not.toContain('saved');
-    expect(namesIn(join(run, 'checkpoints')).filter((name) => !name.startsWith('.'))).toEqual([]);
-  });
 });

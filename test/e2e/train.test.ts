@@ -124,6 +124,9 @@ describe('train on a folder of images', () => {
       expect(await draw('seed2.png', '--n', '64', '--seed', '2')).not.toEqual(first);
       const last = await draw('last.png', '--n', '64', '--seed', '1', '--weights', 'last');
       expect(last).not.toEqual(first);
+      const onto = ['sample', '--run', run, '--out', join(folder, 'last.png')];
+      const { stdout: said } = await runWell([...onto, '--weights', 'last']);
+      expect(said).toMatch(/last weights, seed 1\), in place of the file that was there\n$/);
       for (const name of ['grid.png', 'seed2.png', 'last.png']) {
         const { side, tiles } = readGrid(join(folder, name), 32);
         expect([side, tiles.length]).toEqual([8, 64]);
@@ -233,7 +236,7 @@ describe('other data', () => {
     expect(JSON.parse(metadata['loader']!)).toMatchObject({ epoch: 1, cursor: 8 });
   });
 
-  test('a time limit ends the run well, saved', async () => {
+  test('a time limit ends the run well, saved, and holds for that call alone', async () => {
     const out = join(folder, 'timed');
     const { stdout } = await runWell([
       ...['train', '--data', images, '--out', out, ...tiny],
@@ -244,5 +247,8 @@ describe('other data', () => {
     const saved = `step-${String(step).padStart(7, '0')}`;
     expect(namesIn(join(out, 'checkpoints'))).toContain(`${saved}.safetensors`);
     expect(namesIn(join(out, 'samples'))).toContain(`${saved}.png`);
+    const more = ['--resume', '--steps', `${step + 300}`];
+    expect((await runWell(['train', '--out', out, ...more])).stdout).toContain('finished');
+    expect(bytes('timed', 'config.yaml').toString()).not.toContain('time-limit');
   });
 });

@@ -166,6 +166,18 @@ describe('self-attention, the options', () => {
     ]);
   });
 
+  test('the pooled block takes only the options that it heeds', () => {
+    // @ts-expect-error: the result has the channels of the input
+    new PooledSelfAttention(tape, 16, { rng, outChannels: 24 });
+    // @ts-expect-error: the paper's scores have no scale
+    new PooledSelfAttention(tape, 16, { rng, scaled: true });
+    // @ts-expect-error: the paper's convolutions have no bias
+    new PooledSelfAttention(tape, 16, { rng, bias: true });
+    const block = new PooledSelfAttention(tape, 16, { rng, reduction: 4 });
+    expect(block.stateDict().get('theta.weight')!.shape).toEqual([4, 16, 1, 1]);
+    expect(block.forward(x).shape).toEqual(x.shape);
+  });
+
   test('few channels still have one channel of query and key', () => {
     const block = new SelfAttention(tape, 4, { rng, reduction: 8 });
     expect(block.stateDict().get('query_conv.weight')!.shape).toEqual([1, 4, 1, 1]);

@@ -1,4 +1,8 @@
 // SAGAN itself: sizes that the literature counts, shapes of every preset, state-dict keys, and a training step as a program.
+import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdir } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { Tape } from '../../src/autograd/tape.ts';
 import { empty, tensor } from '../../src/autograd/tensor.ts';
@@ -9,6 +13,7 @@ import type { SaganOptions } from '../../src/models/sagan.ts';
 import type { Layer } from '../../src/nn/module.ts';
 import { compareState, loadState, readState } from '../../src/nn/state.ts';
 import { imageWords } from '../../src/train/capacity.ts';
+import { checkpointFolder, listCheckpoints, saveCheckpoint } from '../../src/train/checkpoint.ts';
 import { resolveConfig } from '../../src/train/config.ts';
 import { createGan, ganStep, stepValues } from '../../src/train/gan.ts';
 import { HostRng } from '../../src/util/philox.ts';
@@ -187,6 +192,26 @@ describe('state dicts', () => {
     expect(alone.every((x) => Math.abs(x) <= 1)).toBe(true);
     expect(await readState(net)).toEqual(before);
   });
+});
+
+test('a state with a value that is no number is not saved', async () => {
+  const run = mkdtempSync(join(tmpdir(), 'wgsagan-model-'));
+  try {
+    const config = resolveConfig({ data: 'x', preset: 'sagan-32-tiny', width: 4, batch: 2 });
+    const gan = createGan(tape, config);
+    const progress = { step: 7, loader: { epoch: 0, cursor: 0, seed: 0, batch: 2, size: 8 } };
+    await mkdir(checkpointFolder(run));
+    await saveCheckpoint(run, gan, progress);
+    const [, weight] = [...gan.generator.stateDict()].find(([name]) => name.includes('main.0'))!;
+    const values = await weight.read();
+    values[3] = NaN;
+    weight.set(values);
+    const failure = saveCheckpoint(run, gan, { ...progress, step: 8 });
+    await expect(failure).rejects.toThrow(/^after step 8 generator\.main\.0\S* holds NaN or infin/);
+    expect(await listCheckpoints(run)).toEqual(['step-0000007.safetensors']);
+  } finally {
+    rmSync(run, { recursive: true });
+  }
 });
 
 describe('a training step as a program', () => {

@@ -141,6 +141,12 @@ describe('mistakes in a config', () => {
     ['channels', 2, '--channels is 2: expected 1 or 3'],
     ['lrG', 0, '--lr-g is 0: expected more than 0'],
     ['lrD', -1e-4, '--lr-d is -0.0001: expected more than 0'],
+    ['lrG', Infinity, '--lr-g is Infinity: expected a finite number'],
+    ['lrD', NaN, '--lr-d is NaN: expected a finite number'],
+    ['steps', -Infinity, '--steps is -Infinity: expected a finite number'],
+    ['dSteps', 300, '--d-steps is 300: expected 100 or less'],
+    ['latentSize', 1e9, '--latent-size is 1000000000: expected 16384 or less'],
+    ['width', 1e7, '--width is 10000000: expected 4096 or less'],
     ['beta1', 1, '--beta1 is 1: expected less than 1'],
     ['emaDecay', 1.5, '--ema-decay is 1.5: expected less than 1'],
     ['slope', 2, '--slope is 2: expected 1 or less'],
@@ -172,6 +178,15 @@ describe('mistakes in a config', () => {
     );
     expect(complaint(() => parseConfig('attention-g: 16', 'c.yaml'))).toBe(
       'config c.yaml: attention-g is 16: expected a list',
+    );
+  });
+
+  test('a number of YAML that is none, or not finite', () => {
+    expect(complaint(() => parseConfig('lr-g: .inf', 'c.yaml'))).toBe(
+      'config c.yaml: lr-g is Infinity: expected a finite number',
+    );
+    expect(complaint(() => parseConfig('batch: .nan', 'c.yaml'))).toBe(
+      'config c.yaml: batch is NaN: expected a finite number',
     );
   });
 

@@ -27,6 +27,9 @@ export interface CliProcess {
   /** What it has printed so far. */
   readonly output: () => { readonly stdout: string; readonly stderr: string };
   readonly kill: (signal: NodeJS.Signals) => void;
+  readonly pid: number;
+  /** Goes away as a reader of stdout and stderr, as `| head` does: what the process prints then is an EPIPE. */
+  readonly stopReading: () => void;
   readonly result: Promise<CliResult>;
   /** Resolves when `condition` holds, looked at every few milliseconds. Rejects if the process ends before. */
   readonly until: (what: string, condition: () => boolean) => Promise<void>;
@@ -57,6 +60,11 @@ export function startCli(args: readonly string[], options: CliOptions = {}): Cli
   return {
     output: () => printed,
     kill: (signal) => child.kill(signal),
+    pid: child.pid ?? 0,
+    stopReading: () => {
+      child.stdout.destroy();
+      child.stderr.destroy();
+    },
     result,
     async until(what, condition) {
       while (!condition()) {

@@ -13,18 +13,9 @@ export interface DecodeOptions {
  */
 export async function decodeImage(bytes: Uint8Array, options: DecodeOptions): Promise<Uint8Array> {
   const { imageSize, channels } = options;
-  let interleaved: Uint8Array;
-  try {
-    // 'error' includes 'truncated' and lets harmless warnings pass, such as a bad colour profile.
-    interleaved = await sharp(bytes, { failOn: 'error', autoOrient: true })
-      .resize(imageSize, imageSize, { fit: 'cover', position: 'centre', kernel: 'lanczos3' })
-      .flatten({ background: '#ffffff' })
-      .toColourspace(channels === 1 ? 'b-w' : 'srgb')
-      .raw({ depth: 'uchar' })
-      .toBuffer();
-  } catch (error) {
-    throw new Error(reasonOf(error), { cause: error });
-  }
+  const interleaved = await decode(bytes, options).catch(async () => {
+    throw new Error(await reasonOf(bytes, options));
+  });
   if (interleaved.length !== channels * imageSize * imageSize) {
     throw new Error(`decodes to ${interleaved.length} bytes, not ${channels}×${imageSize}²`);
   }
@@ -44,9 +35,42 @@ function toPlanar(interleaved: Uint8Array, channels: number): Uint8Array {
   return planar;
 }
 
+function decode(bytes: Uint8Array, { imageSize, channels }: DecodeOptions): Promise<Uint8Array> {
+  // 'error' includes 'truncated' and lets harmless warnings pass, such as a bad colour profile.
+  return sharp(bytes, { failOn: 'error', autoOrient: true })
+    .resize(imageSize, imageSize, { fit: 'cover', position: 'centre', kernel: 'lanczos3' })
+    .flatten({ background: '#ffffff' })
+    .toColourspace(channels === 1 ? 'b-w' : 'srgb')
+    .raw({ depth: 'uchar' })
+    .toBuffer();
+}
+
+let asking: Promise<unknown> = Promise.resolve();
+
+/**
+ * Why the image cannot be decoded. libvips writes its errors into one buffer of the process, so decodes that fail at the
+ * same time read each other's, or none ("Unknown error"): each is asked for its own again, one after the other.
+ */
+async function reasonOf(bytes: Uint8Array, options: DecodeOptions): Promise<string> {
+  const ask = async () => {
+    let reason = '';
+    for (let tries = 0; tries < 5; tries++) {
+      reason = await decode(bytes, options).then(
+        () => 'decoded at the second try only',
+        (error: unknown) => oneLine(messageOf(error)),
+      );
+      if (reason !== 'Unknown error') break;
+    }
+    return reason;
+  };
+  const answer = asking.then(ask);
+  asking = answer;
+  return answer;
+}
+
 /** libvips repeats itself over several lines, and speaks of buffers; one line, of the file, is kept. */
-function reasonOf(error: unknown): string {
-  const [first = ''] = messageOf(error).split('\n');
+function oneLine(message: string): string {
+  const [first = ''] = message.split('\n');
   return first
     .replace(/^Input (buffer|file) (has|contains|is) |^vips\w+: /i, '')
     .replace(/:?\s*$/, '');

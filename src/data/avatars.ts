@@ -1,12 +1,11 @@
-import { createHash } from 'node:crypto';
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { UserError, messageOf } from '../util/errors.ts';
-import { writeFileAtomic } from '../io/atomic.ts';
 import { errorCode, fileError } from '../io/errno.ts';
-import { encodeSafetensors, readSafetensors } from '../io/safetensors.ts';
+import { readSafetensors, writeSafetensors } from '../io/safetensors.ts';
 import type { DataProgress, Dataset } from './dataset.ts';
 import { decodeImage } from './decode.ts';
+import { fingerprintOf, sha256 } from './fingerprint.ts';
 import { memoryDataset } from './memory.ts';
 import { DECODES_IN_FLIGHT, forEachParallel } from './parallel.ts';
 import { AVATAR_STYLES, loadStyle } from './styles.ts';
@@ -70,6 +69,7 @@ export async function openAvatars(options: AvatarOptions): Promise<Dataset> {
     description: `${n} avatars, ${styles.length > 1 ? 'styles' : 'style'} ${styles.join(', ')}`,
     channels,
     imageSize,
+    fingerprint: fingerprintOf(['avatars', key]),
     classes: styles,
     images,
     labels: Uint32Array.from({ length: n }, (_, i) => i % styles.length),
@@ -120,22 +120,15 @@ async function writeCache(
 ): Promise<void> {
   const { n, channels, imageSize } = options;
   const shape = [n, channels, imageSize, imageSize];
-  const bytes = encodeSafetensors(new Map([['images', { dtype: 'U8', shape, data: images }]]), {
-    key,
-    sha256: sha256(images),
-    license: 'DiceBear styles, CC0 1.0',
-  });
+  const tensors = new Map([['images', { dtype: 'U8' as const, shape, data: images }]]);
+  const metadata = { key, sha256: sha256(images), license: 'DiceBear styles, CC0 1.0' };
   try {
     await mkdir(options.cacheDir, { recursive: true });
-    await writeFileAtomic(path, bytes);
+    await writeSafetensors(path, tensors, metadata);
   } catch (error) {
     const why = messageOf(fileError(error, 'write', path));
     options.log?.(`${why}; the avatars will be drawn again next time`);
   }
-}
-
-function sha256(bytes: Uint8Array): string {
-  return createHash('sha256').update(bytes).digest('hex');
 }
 
 function isMissing(error: unknown): boolean {

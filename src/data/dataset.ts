@@ -13,6 +13,8 @@ export interface Dataset {
   readonly size: number;
   readonly channels: 1 | 3;
   readonly imageSize: number;
+  /** Tells these images from others of the same number: of their names and sizes, or of their bytes. */
+  readonly fingerprint: string;
   /** At least one; `label` gives an index into it. */
   readonly classes: readonly string[];
   /** Files that cannot be decoded; a large folder, which is not checked at opening, may find more while reading. */

@@ -4,6 +4,7 @@ import { UserError, messageOf } from '../util/errors.ts';
 import { fileError } from '../io/errno.ts';
 import type { DataProgress, Dataset, SkippedFile } from './dataset.ts';
 import { type DecodeOptions, decodeImage } from './decode.ts';
+import { fingerprintOf } from './fingerprint.ts';
 import { checkRead } from './memory.ts';
 import { DECODES_IN_FLIGHT, forEachParallel } from './parallel.ts';
 
@@ -28,13 +29,15 @@ export interface FolderOptions extends DecodeOptions {
 export async function openFolder(folder: string, options: FolderOptions): Promise<Dataset> {
   const { images, others } = await listImages(folder);
   if (images.length === 0) throw new UserError(noImages(folder, others));
-  const set = new FolderDataset(folder, images, options);
+  const fingerprint = await fingerprintOfFiles(folder, images);
+  const set = new FolderDataset(folder, images, { ...options, fingerprint });
   if (images.length <= (options.checkUpTo ?? 20_000)) await set.checkAll();
   return set;
 }
 
 class FolderDataset implements Dataset {
   readonly name: string;
+  readonly fingerprint: string;
   readonly channels: 1 | 3;
   readonly imageSize: number;
   readonly classes: readonly string[];
@@ -51,8 +54,13 @@ class FolderDataset implements Dataset {
   /** Index → file number; the identity until bad files are taken out. */
   private order: Uint32Array;
 
-  constructor(folder: string, files: readonly string[], options: FolderOptions) {
+  constructor(
+    folder: string,
+    files: readonly string[],
+    options: FolderOptions & { readonly fingerprint: string },
+  ) {
     this.name = basename(resolve(folder));
+    this.fingerprint = options.fingerprint;
     this.folder = folder;
     this.files = files;
     this.options = options;
@@ -186,6 +194,16 @@ class FolderDataset implements Dataset {
     const more = this.skipped.length - shown.length;
     return shown.join(', ') + (more > 0 ? ` and ${more} more` : '');
   }
+}
+
+/** Of paths inside the folder and sizes in bytes: a set that is moved stays the same, and nothing is read. */
+async function fingerprintOfFiles(folder: string, files: readonly string[]): Promise<string> {
+  const sizes = new Float64Array(files.length);
+  await forEachParallel(files.length, DECODES_IN_FLIGHT, async (i) => {
+    const found = await stat(join(folder, files[i] ?? '')).catch(() => undefined);
+    sizes[i] = found?.size ?? -1;
+  });
+  return fingerprintOf(files.map((file, i) => `${file}\0${sizes[i]}`));
 }
 
 /** Paths of the images below `folder`, sorted by code units, and how many other files there are by extension. */

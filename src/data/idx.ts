@@ -6,6 +6,7 @@ import sharp from 'sharp';
 import { UserError, messageOf } from '../util/errors.ts';
 import { errorCode, fileError } from '../io/errno.ts';
 import type { Dataset } from './dataset.ts';
+import { fingerprintOf, sha256 } from './fingerprint.ts';
 import { checkRead } from './memory.ts';
 import { DECODES_IN_FLIGHT, forEachParallel } from './parallel.ts';
 
@@ -215,6 +216,7 @@ function idxDataset(parts: IdxParts, options: IdxOptions): Dataset {
     size: images.n,
     channels,
     imageSize,
+    fingerprint: fingerprintOf([`${images.width}×${images.height}`, sha256(images.pixels)]),
     classes,
     skipped: [],
     async read(indices, out) {

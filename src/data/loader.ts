@@ -35,6 +35,8 @@ export interface LoaderState {
   readonly seed: number;
   readonly batch: number;
   readonly size: number;
+  /** The data set's fingerprint; absent in states of before there was one. */
+  readonly data?: string | undefined;
 }
 
 /**
@@ -94,16 +96,23 @@ export class Loader {
   state(): LoaderState {
     const epoch = Math.floor(this.position / this.batchesPerEpoch);
     const cursor = (this.position % this.batchesPerEpoch) * this.batch;
-    return { epoch, cursor, seed: this.seed, batch: this.batch, size: this.dataset.size };
+    const { size, fingerprint: data } = this.dataset;
+    return { epoch, cursor, seed: this.seed, batch: this.batch, size, data };
   }
 
   /** Goes on from a state. Throws a `UserError` where the same batches cannot follow. */
   restore(state: LoaderState): void {
-    const { name, size } = this.dataset;
+    const { name, size, fingerprint } = this.dataset;
     if (state.size !== size) {
       throw new UserError(
         `${name} has ${size} images now and had ${state.size} when the run was saved; the order of images ` +
           'cannot be continued, so put the files back or start a new run',
+      );
+    }
+    if (state.data !== undefined && state.data !== fingerprint) {
+      throw new UserError(
+        `the images in ${name} are not those the run was trained on, though there are ${size} of them as before; ` +
+          'put them back or start a new run',
       );
     }
     for (const key of ['seed', 'batch'] as const) {

@@ -5,6 +5,7 @@ export interface MemoryDatasetOptions {
   readonly description: string;
   readonly channels: 1 | 3;
   readonly imageSize: number;
+  readonly fingerprint: string;
   readonly classes: readonly string[];
   /** [n, channels, imageSize, imageSize] */
   readonly images: Uint8Array;
@@ -28,6 +29,7 @@ export function memoryDataset(options: MemoryDatasetOptions): Dataset {
     size,
     channels,
     imageSize,
+    fingerprint: options.fingerprint,
     classes: options.classes,
     skipped: [],
     read: (indices, out) =>

@@ -174,16 +174,24 @@ export function readManifest(name: 'lavapipe' | 'swiftshader'): DriverManifest |
   }
 }
 
+const systemShaderCache = process.env['MESA_SHADER_CACHE_DISABLE'];
+
 /**
  * lavapipe reads its vector width when its first instance opens. Mesa's disk cache does not key on the width
- * (a binary made at 256 bits would be reused at 128), hence a cache folder for each.
+ * (a binary made at 256 bits would be reused at 128), hence a cache folder for each, and none at all where it cannot be
+ * made: a start then takes longer, and Mesa's own folder would mix the widths.
  */
 function prepareLavapipe(width: VectorWidth): void {
   if (process.platform !== 'linux') return;
   process.env['LP_NATIVE_VECTOR_WIDTH'] = String(width);
   const folder = join(cacheDir(), 'shaders', `lavapipe-${String(width)}`);
-  mkdirSync(folder, { recursive: true });
-  process.env['MESA_SHADER_CACHE_DIR'] = folder;
+  try {
+    mkdirSync(folder, { recursive: true });
+    process.env['MESA_SHADER_CACHE_DIR'] = folder;
+    setOrDelete('MESA_SHADER_CACHE_DISABLE', systemShaderCache);
+  } catch {
+    process.env['MESA_SHADER_CACHE_DISABLE'] = 'true';
+  }
 }
 
 /** Is any Vulkan driver registered with the system, by file or by environment? Other platforms have no such files. */

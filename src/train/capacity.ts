@@ -1,7 +1,8 @@
 import { empty, tensor } from '../autograd/tensor.ts';
 import type { Tape } from '../autograd/tape.ts';
 import { sizeClass } from '../gpu/pool.ts';
-import { UserError } from '../util/errors.ts';
+import { featureSizes } from '../models/sagan.ts';
+import { UserError, messageOf } from '../util/errors.ts';
 import { sizeOf } from '../util/shape.ts';
 import type { TrainConfig } from './config.ts';
 import { createGan, ganStep } from './gan.ts';
@@ -13,16 +14,37 @@ export function imageWords(config: TrainConfig, batch: number): number {
   return Math.ceil(sizeOf([batch, config.channels, config.imageSize, config.imageSize]) / 4);
 }
 
-/** The nets and their optimisers. Throws a `UserError` where not even they fit in the device's memory. */
-export function createGanThatFits(tape: Tape, config: TrainConfig): Gan {
+/**
+ * The nets and their optimisers, as `createGan`. Throws a `UserError` where not even they fit in the device's memory;
+ * what surely does not is refused before any first values are made, which can take long.
+ */
+export function createGanThatFits(
+  tape: Tape,
+  config: TrainConfig,
+  options: { readonly blank?: boolean } = {},
+): Gan {
+  const { pool } = tape.gpu;
+  const room = pool.budgetBytes - pool.stats().liveBytes;
+  if (leastBytes(config) > room) throw new UserError(nothingFits(config, pool.budgetBytes));
   try {
-    return createGan(tape, config);
+    return createGan(tape, config, options);
   } catch (error) {
     // A RangeError is an array that not even the host can hold.
     if (!(error instanceof UserError || error instanceof RangeError)) throw error;
-    const text = nothingFits(config, tape.gpu.pool.budgetBytes);
+    const text = nothingFits(config, pool.budgetBytes);
     throw new UserError(text, { cause: error });
   }
+}
+
+/** Bytes of the 4×4 convolutions of both nets, the generator's average, and two moments each: most of a state. */
+export function leastBytes(config: TrainConfig): number {
+  const { imageSize, width, latentSize, channels } = config;
+  const at = featureSizes(imageSize).map((side) => (width * imageSize) / 2 / side);
+  const convolutions = (ends: readonly [number, number]) => {
+    const chain = [ends[0], ...at, ends[1]];
+    return chain.slice(1).reduce((sum, c, i) => sum + 16 * c * (chain[i] ?? 0), 0);
+  };
+  return 4 * (4 * convolutions([latentSize, channels]) + 3 * convolutions([1, channels]));
 }
 
 function nothingFits(config: TrainConfig, budget: number): string {
@@ -43,12 +65,15 @@ interface Needs {
 class Estimator {
   readonly #gan: Gan;
   readonly #samplers = new Map<number, number>();
+  /** Batches that could not be traced though others could, and why: they pass a limit that is not of memory. */
+  readonly limits = new Map<number, string>();
+  #works = false;
 
   constructor(gan: Gan) {
     this.#gan = gan;
   }
 
-  /** Undefined where a tensor passes the device's limit. */
+  /** Undefined where something passes a limit of the device. Throws what goes wrong for reasons other than size. */
   at(batch: number): Needs | undefined {
     const { tape, config } = this.#gan;
     const words = imageWords(config, batch);
@@ -63,10 +88,13 @@ class Estimator {
       const tables = tape.gpu.pool.stats().liveBytes - before;
       const inputs = config.dSteps * sizeClass(4 * words);
       const total = sampler + memory.plannedBytes + tables + inputs + smallBuffers;
+      this.#works = true;
       return { live: memory.liveBytes, total };
     } catch (error) {
-      if (error instanceof UserError) return undefined;
-      throw error;
+      // What was traced for a smaller batch fails for this one's size, as a grid of too many workgroups.
+      if (!(error instanceof UserError || this.#works)) throw error;
+      if (!(error instanceof UserError)) this.limits.set(batch, messageOf(error));
+      return undefined;
     }
   }
 
@@ -78,12 +106,15 @@ class Estimator {
     const before = pool.stats().liveBytes;
     const shape = [batch, config.latentSize];
     const z = tensor(tape, new Float32Array(batch * config.latentSize), shape);
-    const { evaluate, settle } = captureSampler(average, z, rng);
-    const own = pool.stats().liveBytes - before;
-    tape.gpu.release(z.storage);
-    const bytes = own + evaluate.memory.plannedBytes + settle.memory.plannedBytes;
-    this.#samplers.set(batch, bytes);
-    return bytes;
+    try {
+      const { evaluate, settle } = captureSampler(average, z, rng);
+      const own = pool.stats().liveBytes - before;
+      const bytes = own + evaluate.memory.plannedBytes + settle.memory.plannedBytes;
+      this.#samplers.set(batch, bytes);
+      return bytes;
+    } finally {
+      tape.gpu.release(z.storage);
+    }
   }
 }
 
@@ -105,15 +136,21 @@ export function checkBatchFits(gan: Gan): void {
   try {
     const needs = new Estimator(gan);
     const liveAt = (n: number) => needs.at(n)?.live ?? Infinity;
-    const perImage = Math.max(1, (liveAt(4) - liveAt(2)) / 2);
+    const two = liveAt(2);
+    const perImage = Math.max(1, (liveAt(4) - two) / 2);
     const bound = Number.isFinite(perImage) ? Math.ceil((2 * budget) / perImage) : 4;
     const room = budget - pool.stats().liveBytes;
     const fits = (n: number) => n <= bound && (needs.at(n)?.total ?? Infinity) <= room;
     if (fits(batch)) return;
     const most = largest(Math.min(bound, batch - 1), fits);
     if (most === 0) throw new UserError(nothingFits(config, budget));
+    const limit = needs.limits.get(batch) ?? needs.limits.get(most + 1);
+    const where =
+      limit === undefined
+        ? `in the memory of this device (${size(budget)} in all, or one buffer's limit)`
+        : `this device (${limit})`;
     throw new UserError(
-      `--batch ${batch} does not fit in the memory of this device (${size(budget)} in all, or one buffer's limit); the largest that does is --batch ${most}`,
+      `--batch ${batch} does not fit ${where}; the largest that does is --batch ${most}`,
     );
   } finally {
     pool.budgetBytes = budget;

@@ -1,16 +1,18 @@
 import { readdir, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
+import { z } from 'zod';
 import type { Tensor } from '../autograd/tensor.ts';
 import type { LoaderState } from '../data/loader.ts';
-import { writeFileAtomic } from '../io/atomic.ts';
-import { encodeSafetensors, readSafetensors } from '../io/safetensors.ts';
-import type { SafetensorsFile, StoredTensor } from '../io/safetensors.ts';
+import { fileError } from '../io/errno.ts';
+import { readSafetensors, writeSafetensors } from '../io/safetensors.ts';
+import type { SafetensorsFile, TensorSource } from '../io/safetensors.ts';
 import type { HostTensor } from '../nn/state.ts';
 import { UserError } from '../util/errors.ts';
 import { shellQuote } from '../util/quote.ts';
 import { sameShape, showShape } from '../util/shape.ts';
 import { architectureKeys, configToYaml, optionName, parseConfig } from './config.ts';
 import type { TrainConfig } from './config.ts';
+import { stepValues } from './gan.ts';
 import type { Gan } from './gan.ts';
 
 /** Where a run stands, beside its tensors. */
@@ -18,7 +20,29 @@ export interface Progress {
   /** Steps done. */
   readonly step: number;
   readonly loader: LoaderState;
+  /** Absent in checkpoints of before it was kept. */
+  readonly metrics?: MetricSums | undefined;
 }
+
+/** The part of a line of metrics.jsonl that the steps since the line before have made. */
+export interface MetricSums {
+  readonly steps: number;
+  /** Of the step's values, in their order. */
+  readonly sums: readonly number[];
+}
+
+const loaderSchema = z.object({
+  epoch: z.number(),
+  cursor: z.number(),
+  seed: z.number(),
+  batch: z.number(),
+  size: z.number(),
+  data: z.string().optional(),
+});
+const metricsSchema = z.object({
+  steps: z.int().min(0),
+  sums: z.array(z.number()).length(stepValues.length),
+});
 
 const formatVersion = '1';
 const pattern = /^step-(\d+)\.safetensors$/;
@@ -45,8 +69,9 @@ function* namedTensors(gan: Gan): Generator<[string, Tensor]> {
 export class NonFiniteError extends Error {}
 
 /**
- * Writes a checkpoint under a temporary name, synced and renamed; the newest `keep` stay. Returns its path. Throws a
- * `NonFiniteError`, before anything is written, where a tensor holds NaN or infinity.
+ * Writes a checkpoint under a temporary name, a tensor at a time, synced and renamed; the newest `keep` stay. Returns its
+ * path. Throws a `NonFiniteError`, and leaves the older ones alone, where a tensor holds NaN or infinity; a `UserError`
+ * where the file cannot be written.
  */
 export async function saveCheckpoint(
   run: string,
@@ -54,26 +79,34 @@ export async function saveCheckpoint(
   progress: Progress,
   keep = 3,
 ): Promise<string> {
-  const tensors = new Map<string, StoredTensor>();
+  const { step, loader, metrics } = progress;
+  const tensors = new Map<string, TensorSource>();
   for (const [name, value] of namedTensors(gan)) {
-    const data = await value.read();
-    if (!data.every(Number.isFinite)) {
-      throw new NonFiniteError(`after step ${progress.step} ${name} holds NaN or infinity`);
-    }
-    tensors.set(name, { dtype: 'F32', shape: value.shape, data });
+    const read = async () => {
+      const data = await value.read();
+      if (!data.every(Number.isFinite)) {
+        throw new NonFiniteError(`after step ${step} ${name} holds NaN or infinity`);
+      }
+      return data;
+    };
+    tensors.set(name, { dtype: 'F32', shape: value.shape, read });
   }
-  const bytes = encodeSafetensors(tensors, {
+  const folder = checkpointFolder(run);
+  const path = join(folder, `step-${String(step).padStart(7, '0')}.safetensors`);
+  await writeSafetensors(path, tensors, {
     format: formatVersion,
     kind: 'wgsagan checkpoint',
-    step: String(progress.step),
-    loader: JSON.stringify(progress.loader),
+    step: String(step),
+    loader: JSON.stringify(loader),
+    ...(metrics === undefined ? {} : { metrics: JSON.stringify(metrics) }),
     config: configToYaml(gan.config),
   });
-  const folder = checkpointFolder(run);
-  const path = join(folder, `step-${String(progress.step).padStart(7, '0')}.safetensors`);
-  await writeFileAtomic(path, bytes);
-  const old = (await listCheckpoints(run)).slice(0, -keep);
-  for (const file of old) await unlink(join(folder, file));
+  for (const name of (await listCheckpoints(run)).slice(0, -keep)) {
+    const old = join(folder, name);
+    await unlink(old).catch((error: unknown) => {
+      throw fileError(error, 'remove', old);
+    });
+  }
   return path;
 }
 
@@ -94,7 +127,7 @@ export interface Checkpoint {
 /** Reads a checkpoint and what it says of itself. Throws a `UserError` for a file that is cut, or is none of ours. */
 export async function readCheckpoint(path: string): Promise<Checkpoint> {
   const file = await readSafetensors(path, { role: 'checkpoint' });
-  const { format, step, loader, config } = file.metadata;
+  const { format, step, loader, metrics, config } = file.metadata;
   if (format !== formatVersion || step === undefined || loader === undefined || !config) {
     throw new UserError(
       `checkpoint ${path} was not written by wgsagan ${formatVersion}.x training`,
@@ -104,8 +137,26 @@ export async function readCheckpoint(path: string): Promise<Checkpoint> {
     path,
     file,
     config: parseConfig(config, `inside ${path}`) as TrainConfig,
-    progress: { step: Number(step), loader: JSON.parse(loader) as LoaderState },
+    progress: {
+      step: Number(step),
+      loader: parseState(loaderSchema, loader, `checkpoint ${path}`),
+      metrics:
+        metrics === undefined
+          ? undefined
+          : parseState(metricsSchema, metrics, `checkpoint ${path}`),
+    },
   };
+}
+
+/** State out of a file's metadata. `name` begins the message of the `UserError` for any that is not whole. */
+function parseState<T>(schema: z.ZodType<T>, text: string, name: string): T {
+  try {
+    return schema.parse(JSON.parse(text));
+  } catch (error) {
+    throw new UserError(`${name} is damaged: ${text.slice(0, 80)} is no state of a run`, {
+      cause: error,
+    });
+  }
 }
 
 /** A run's newest checkpoint. Throws a `UserError` where there is none, or none that is whole: then with a remedy. */

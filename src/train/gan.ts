@@ -3,6 +3,7 @@ import type { Tape } from '../autograd/tape.ts';
 import type { Tensor } from '../autograd/tensor.ts';
 import { Discriminator, Generator } from '../models/sagan.ts';
 import { Adam } from '../optim/adam.ts';
+import { copyInto } from '../ops/copy.ts';
 import { imagesToFloat } from '../ops/images.ts';
 import { mean } from '../ops/reduce.ts';
 import { Rng } from '../ops/random.ts';
@@ -26,12 +27,40 @@ export interface Gan {
 /** Streams of the host's random numbers: what each is for. */
 const stream = { generator: [1, 0], discriminator: [2, 0] } as const;
 
-/** Builds both nets, their optimisers and the averaged generator from a config; the seed decides every bit. */
-export function createGan(tape: Tape, config: TrainConfig): Gan {
-  const host = (which: keyof typeof stream) => new HostRng(config.seed, { stream: stream[which] });
-  const generator = new Generator(tape, config, host('generator'));
-  const average = new Generator(tape, config, host('generator'));
-  const discriminator = new Discriminator(tape, config, host('discriminator'));
+/** The first values of weights that are about to be replaced: drawing and orthogonalising real ones can take minutes. */
+class NoRng extends HostRng {
+  override word(): number {
+    return 2 ** 31;
+  }
+}
+
+/** A generator that waits for the values of another, or of a file. */
+export function blankGenerator(tape: Tape, config: TrainConfig): Generator {
+  return new Generator(tape, { ...config, init: 'default' }, new NoRng(0));
+}
+
+/**
+ * Builds both nets, their optimisers and the averaged generator from a config; the seed decides every bit. `blank` nets
+ * hold nothing that is worth keeping, and wait for a checkpoint's values.
+ */
+export function createGan(
+  tape: Tape,
+  config: TrainConfig,
+  { blank = false }: { readonly blank?: boolean } = {},
+): Gan {
+  const host = (which: keyof typeof stream) =>
+    blank ? new NoRng(0) : new HostRng(config.seed, { stream: stream[which] });
+  const first = blank ? { ...config, init: 'default' as const } : config;
+  const generator = new Generator(tape, first, host('generator'));
+  const average = blankGenerator(tape, config);
+  if (!blank) {
+    const own = average.stateDict();
+    for (const [name, value] of generator.stateDict()) {
+      const to = own.get(name);
+      if (to !== undefined) copyInto(to, value);
+    }
+  }
+  const discriminator = new Discriminator(tape, first, host('discriminator'));
   const adam = { betas: [config.beta1, config.beta2] } as const;
   const ema = new Map(average.namedParameters());
   const optimizerG = new Adam(tape, [

@@ -8,16 +8,18 @@ import type { Program } from '../gpu/program.ts';
 import { ReadbackRing } from '../gpu/readback.ts';
 import { writeFileAtomic } from '../io/atomic.ts';
 import { encodePng, imageGrid } from '../io/png.ts';
+import { UserError } from '../util/errors.ts';
 import { checkBatchFits, createGanThatFits, imageWords } from './capacity.ts';
 import { lineChart } from './chart.ts';
 import { NonFiniteError, restoreGan, saveCheckpoint } from './checkpoint.ts';
-import type { Checkpoint } from './checkpoint.ts';
+import type { Checkpoint, MetricSums } from './checkpoint.ts';
 import type { TrainConfig } from './config.ts';
 import { emaDecayAt, ganStep, stepValues } from './gan.ts';
 import type { Gan } from './gan.ts';
 import {
   appendMetrics,
   createRunFolder,
+  readMetrics,
   removeTemporaries,
   rewindMetrics,
   runPaths,
@@ -76,7 +78,7 @@ const gridImages = 64;
 export async function train(options: TrainOptions): Promise<TrainResult> {
   const { gpu, config, run, resume, events = {} } = options;
   const tape = new Tape(gpu);
-  const gan = createGanThatFits(tape, config);
+  const gan = createGanThatFits(tape, config, { blank: resume !== undefined });
   if (resume !== undefined) restoreGan(gan, resume);
   checkBatchFits(gan);
   const dataset = await options.openData();
@@ -86,8 +88,10 @@ export async function train(options: TrainOptions): Promise<TrainResult> {
   else removeTemporaries(run);
 
   const firstStep = resume?.progress.step ?? 0;
-  const earlier = await rewindMetrics(run, firstStep);
-  const loop = await Loop.open({ ...options, gan, loader, firstStep, earlier });
+  const seconds = readMetrics(run).findLast((line) => line.step <= firstStep)?.seconds ?? 0;
+  // A last line of fewer steps than the others is taken back: its sums go on, and the line comes when it is due.
+  const earlier = await rewindMetrics(run, firstStep - (resume?.progress.metrics?.steps ?? 0));
+  const loop = await Loop.open({ ...options, gan, loader, firstStep, earlier, seconds });
   events.onReady?.(loop.info);
   await saveConfig(run, config);
   try {
@@ -102,6 +106,8 @@ interface LoopParts extends TrainOptions {
   readonly loader: Loader;
   readonly firstStep: number;
   readonly earlier: MetricLine[];
+  /** Of training before this part of the run. */
+  readonly seconds: number;
 }
 
 /** The state of a running loop: the captured step, its inputs, and the numbers on their way out. */
@@ -112,10 +118,14 @@ class Loop {
   readonly #ring: ReadbackRing;
   readonly #sampler: Sampler;
   readonly #metrics: MetricLine[];
+  /** Of the steps since the last line of metrics that was due, and how many they are. */
   readonly #sums = new Float64Array(stepValues.length);
+  #inSum: number;
   #arrived: number;
-  #inSum = 0;
+  #seconds: number;
   #lineStarted = performance.now();
+  /** Steps since then: those of an earlier part of the run are in the sums, but not in the time. */
+  #timed = 0;
   #failure: Error | undefined;
   /** The newest checkpoint. */
   #saved: string | undefined;
@@ -135,6 +145,10 @@ class Loop {
     this.#sampler = made.sampler;
     this.#metrics = parts.earlier;
     this.#arrived = parts.firstStep;
+    this.#seconds = parts.seconds;
+    const { steps = 0, sums = [] }: Partial<MetricSums> = parts.resume?.progress.metrics ?? {};
+    this.#inSum = steps;
+    this.#sums.set(sums);
     this.#saved = parts.resume?.path;
     this.#ring = new ReadbackRing(parts.gpu, made.watched, {
       onValues: (values) => {
@@ -178,7 +192,16 @@ class Loop {
     };
   }
 
+  /** Throws what ended the run in its middle, with the way to go on. */
   async run(): Promise<TrainResult> {
+    try {
+      return await this.#steps();
+    } catch (error) {
+      throw this.#withWayOn(error);
+    }
+  }
+
+  async #steps(): Promise<TrainResult> {
     const { config, gan, loader, firstStep, stop, events = {} } = this.#parts;
     const started = performance.now();
     this.#lineStarted = started;
@@ -202,6 +225,7 @@ class Loop {
       if (stop?.requested === true) why = 'stopped';
       else if (config.timeLimit !== undefined && minutes >= config.timeLimit) why = 'time';
       const last = step === config.steps || why !== 'finished';
+      if (last) await this.#logRest();
       if (last || step % config.sampleEvery === 0) samples = await this.#drawSamples(step);
       if (last || step % config.checkpointEvery === 0) checkpoint = await this.#save(step);
       if (last) break;
@@ -213,18 +237,38 @@ class Loop {
 
   /** Values of one step, in order, some steps late. */
   #receive(values: Float32Array): void {
-    const { config, run, events } = this.#parts;
+    const { config } = this.#parts;
     this.#arrived += 1;
     values.forEach((value, i) => {
       this.#sums[i] = (this.#sums[i] ?? 0) + value;
     });
     this.#inSum += 1;
+    this.#timed += 1;
     if (values.some((v) => !Number.isFinite(v))) {
       const named = stepValues.map((name, i) => `${name} ${String(values[i])}`).join(', ');
-      this.#failure ??= new Error(`step ${this.#arrived} gave ${named}; ${this.#wayOn()}`);
+      this.#failure ??= new NonFiniteError(`step ${this.#arrived} gave ${named}`);
       return;
     }
     if (this.#arrived % config.logEvery !== 0) return;
+    try {
+      this.#log();
+    } catch (error) {
+      // Thrown here, it would be lost in the readback's promise.
+      this.#failure ??= error instanceof Error ? error : new Error(String(error));
+    }
+    this.#sums.fill(0);
+    this.#inSum = 0;
+  }
+
+  /** Writes the line of a run's last steps where it is not due yet; a run that goes on takes it back. */
+  async #logRest(): Promise<void> {
+    await this.#settleReadback();
+    if (this.#inSum > 0) this.#log();
+  }
+
+  /** Writes a line of metrics: the means of the sums. */
+  #log(): void {
+    const { config, run, events } = this.#parts;
     const now = performance.now();
     const elapsed = (now - this.#lineStarted) / 1000;
     const mean = (i: number) => (this.#sums[i] ?? 0) / this.#inSum;
@@ -234,27 +278,28 @@ class Loop {
       lossG: mean(1),
       dReal: mean(2),
       dFake: mean(3),
-      imagesPerSecond: (this.#inSum * config.batch * config.dSteps) / elapsed,
-      seconds: (this.#metrics.at(-1)?.seconds ?? 0) + elapsed,
+      imagesPerSecond: (this.#timed * config.batch * config.dSteps) / elapsed,
+      seconds: this.#seconds + elapsed,
     };
-    this.#sums.fill(0);
-    this.#inSum = 0;
+    this.#seconds = line.seconds;
     this.#lineStarted = now;
+    this.#timed = 0;
     this.#metrics.push(line);
-    try {
-      appendMetrics(run, line);
-    } catch (error) {
-      // Thrown here, it would be lost in the readback's promise.
-      this.#failure ??= error instanceof Error ? error : new Error(String(error));
-    }
+    appendMetrics(run, line);
     events?.onMetrics?.(line);
   }
 
-  #wayOn(): string {
-    const { run } = this.#parts;
-    return this.#saved === undefined
-      ? `${run} has no checkpoint yet: start again in another folder with lower --lr-g and --lr-d`
-      : `${this.#saved} is whole: go on from it by --resume with lower --lr-g and --lr-d`;
+  /** An error of the same kind that says besides what is saved and how to go on from it. */
+  #withWayOn(error: unknown): unknown {
+    if (!(error instanceof Error)) return error;
+    const state =
+      this.#saved === undefined
+        ? `${this.#parts.run} has no checkpoint yet: begin it again by --resume`
+        : `${this.#saved} is whole: go on from it by --resume`;
+    const rates = error instanceof NonFiniteError ? ' with lower --lr-g and --lr-d' : '';
+    const text = `${error.message}; ${state}${rates}`;
+    const options = { cause: error };
+    return error instanceof UserError ? new UserError(text, options) : new Error(text, options);
   }
 
   #throwIfFailed(): void {
@@ -288,12 +333,8 @@ class Loop {
   async #save(step: number): Promise<string> {
     const { gan, loader, run, events } = this.#parts;
     await this.#settleReadback();
-    const path = await saveCheckpoint(run, gan, { step, loader: loader.state() }).catch(
-      (error: unknown) => {
-        if (!(error instanceof NonFiniteError)) throw error;
-        throw new Error(`${error.message}; ${this.#wayOn()}`, { cause: error });
-      },
-    );
+    const metrics = { steps: this.#inSum, sums: [...this.#sums] };
+    const path = await saveCheckpoint(run, gan, { step, loader: loader.state(), metrics });
     this.#saved = path;
     events?.onCheckpoint?.(path, step);
     return path;

@@ -1,9 +1,9 @@
-import { mkdtempSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import os from 'node:os';
 import { join } from 'node:path';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { promisify } from 'node:util';
-import { afterAll, expect, inject, test } from 'vitest';
+import { afterAll, describe, expect, inject, test } from 'vitest';
 import {
   createInstance,
   deferredPolls,
@@ -54,6 +54,60 @@ test('a driver that is not cached gives no adapter and the command that brings i
   expect(found.remedy).toBe(
     `the swiftshader driver is not in ${join(empty, 'wgsagan', 'drivers')}: run \`npm run setup -- --driver swiftshader\``,
   );
+});
+
+test('an instance is held until the process ends: one that is collected takes the process down', async () => {
+  const { wgsaganInstances } = globalThis as { wgsaganInstances?: Set<GPU> };
+  expect(wgsaganInstances).toContain(platform.gpu);
+  const another = await createInstance({ backend: 'null' });
+  expect(wgsaganInstances).toContain(another.gpu);
+});
+
+describe.runIf(process.platform === 'linux')('what lavapipe reads of the environment', () => {
+  const names = [
+    'LP_NATIVE_VECTOR_WIDTH',
+    'MESA_SHADER_CACHE_DIR',
+    'MESA_SHADER_CACHE_DISABLE',
+  ] as const;
+
+  /** The environment after a start with a cache folder of its own; a driver that is not there keeps Dawn out of it. */
+  async function environmentAfter(cache: string, vectorWidth?: 128 | 256 | 512) {
+    const before = names.map((name) => process.env[name]);
+    try {
+      const options = vectorWidth === undefined ? {} : { vectorWidth };
+      const found = await withCache(cache, () =>
+        createInstance({ driver: 'swiftshader', ...options }),
+      );
+      return { environment: names.map((name) => process.env[name]), driver: found.driver };
+    } finally {
+      names.forEach((name, i) => {
+        const value = before[i];
+        if (value === undefined) Reflect.deleteProperty(process.env, name);
+        else process.env[name] = value;
+      });
+    }
+  }
+
+  test('its vector width, with a folder of shaders for each, because its cache does not tell them apart', async () => {
+    const widths = [undefined, 128, 256, 512] as const;
+    for (const width of widths) {
+      const bits = width ?? 128;
+      const folder = join(empty, 'wgsagan', 'shaders', `lavapipe-${bits}`);
+      const { environment, driver: used } = await environmentAfter(empty, width);
+      expect(environment).toEqual([String(bits), folder, undefined]);
+      expect(existsSync(folder)).toBe(true);
+      expect(used.vectorWidth).toBe(bits);
+    }
+  });
+
+  test('no shader cache at all where its folder cannot be made, and the start goes on', async () => {
+    const file = join(empty, 'file');
+    writeFileSync(file, '');
+    const { environment } = await environmentAfter(file);
+    expect([environment[0], environment[2]]).toEqual(['128', 'true']);
+    // Once there is a folder again, it is used.
+    expect((await environmentAfter(empty)).environment[2]).toBeUndefined();
+  });
 });
 
 test('the null backend needs no driver', async () => {

@@ -1,4 +1,12 @@
-import { copyFileSync, cpSync, existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  copyFileSync,
+  cpSync,
+  existsSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { beforeAll, describe, expect, test } from 'vitest';
 import { decodeSafetensors } from '../../src/io/safetensors.ts';
@@ -159,6 +167,50 @@ describe('resume', () => {
     );
   });
 
+  test('to the same lines of metrics, though a line was begun when the run ended', async () => {
+    const log = ['--log-every', '5', '--steps'];
+    const steps = (run: string) => losses(run).map((line) => line.step);
+    const once = join(folder, 'lines-at-once');
+    await runWell([...trainInto(once), ...log, '12']);
+    // The end is no multiple of five, and has its line too.
+    expect(steps(once)).toEqual([5, 10, 12]);
+    const run = join(folder, 'lines-in-parts');
+    await runWell([...trainInto(run), ...log, '3']);
+    expect(steps(run)).toEqual([3]);
+    const before = readMetrics(run)[0]!;
+    await runWell(['train', '--out', run, '--resume', '--steps', '7']);
+    expect(steps(run)).toEqual([5, 7]);
+    expect(readMetrics(run)[0]!.seconds).toBeGreaterThan(before.seconds);
+    await runWell(['train', '--out', run, '--resume', '--steps', '12']);
+    expect(losses(run)).toEqual(losses(once));
+    expect(readFileSync(checkpointAt(run, 12))).toEqual(readFileSync(checkpointAt(once, 12)));
+    // The same sums as those of a line for every step.
+    const mean = losses(whole)
+      .slice(0, 5)
+      .reduce((sum, line) => sum + line.lossD / 5, 0);
+    expect(losses(run)[0]!.lossD).toBeCloseTo(mean, 12);
+  });
+
+  test('refuses other images of the same number', async () => {
+    const run = join(folder, 'other-images');
+    const [own, others] = [join(folder, 'own'), join(folder, 'others')];
+    cpSync(images, own, { recursive: true });
+    await runWell([...trainInto(run), '--data', own, '--steps', '3']);
+    const before = snapshot(run);
+    cpSync(images, others, { recursive: true });
+    renameSync(join(others, 'image-0.png'), join(others, 'image-1000.png'));
+    const resume = ['train', '--out', run, '--resume', '--steps', `${steps}`];
+    expect(complaintOf(await runCli([...resume, '--data', others]))).toMatch(
+      /^the images in others are not those the run was trained on, though there are 30 of them as before; put them back or start a new run$/,
+    );
+    expect(snapshot(run)).toEqual(before);
+    // The same ones, moved.
+    renameSync(own, join(folder, 'moved'));
+    await runWell([...resume, '--data', join(folder, 'moved')]);
+    expect(bitsOf(checkpointAt(run, steps))).toEqual(bitsOf(checkpointAt(whole, steps)));
+    expect(losses(run)).toEqual(losses(whole));
+  });
+
   test('refuses to resume where there is no run', async () => {
     const nowhere = join(folder, 'nowhere');
     const result = await runCli(['train', '--out', nowhere, '--resume']);
@@ -199,7 +251,9 @@ describe('a loss that is not finite', () => {
     const run = join(folder, 'wild-at-once');
     const { code, stderr } = await runCli([...trainInto(run), ...wild]);
     expect(code).toBe(1);
-    expect(stderr).toMatch(/wild-at-once has no checkpoint yet: start again in another folder/);
+    expect(stderr).toMatch(
+      /wild-at-once has no checkpoint yet: begin it again by --resume with lower --lr-g and --lr-d\n$/,
+    );
   });
 });
 

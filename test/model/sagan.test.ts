@@ -1,9 +1,9 @@
 // SAGAN itself: sizes that the literature counts, shapes of every preset, state-dict keys, and a training step as a program.
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { mkdir } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { describe, expect, test } from 'vitest';
+import { describe, expect, test, vi } from 'vitest';
 import { Tape } from '../../src/autograd/tape.ts';
 import { empty, tensor } from '../../src/autograd/tensor.ts';
 import type { Tensor } from '../../src/autograd/tensor.ts';
@@ -12,10 +12,22 @@ import { Discriminator, Generator, featureSizes, saganPresets } from '../../src/
 import type { SaganOptions } from '../../src/models/sagan.ts';
 import type { Layer } from '../../src/nn/module.ts';
 import { compareState, loadState, readState } from '../../src/nn/state.ts';
-import { imageWords } from '../../src/train/capacity.ts';
-import { checkpointFolder, listCheckpoints, saveCheckpoint } from '../../src/train/checkpoint.ts';
-import { resolveConfig } from '../../src/train/config.ts';
+import { writeSafetensors } from '../../src/io/safetensors.ts';
+import {
+  checkBatchFits,
+  createGanThatFits,
+  imageWords,
+  leastBytes,
+} from '../../src/train/capacity.ts';
+import {
+  checkpointFolder,
+  readCheckpoint,
+  restoreGan,
+  saveCheckpoint,
+} from '../../src/train/checkpoint.ts';
+import { configToYaml, resolveConfig } from '../../src/train/config.ts';
 import { createGan, ganStep, stepValues } from '../../src/train/gan.ts';
+import { UserError } from '../../src/util/errors.ts';
 import { HostRng } from '../../src/util/philox.ts';
 import { openTestGpu } from '../support/device.ts';
 import { uniform } from '../support/random.ts';
@@ -194,6 +206,121 @@ describe('state dicts', () => {
   });
 });
 
+test('the average begins as a copy of the generator, and a blank state takes a checkpoint’s bits', async () => {
+  const run = mkdtempSync(join(tmpdir(), 'wgsagan-model-'));
+  try {
+    const config = resolveConfig({ data: 'x', preset: 'sagan-32-tiny', width: 4, batch: 2 });
+    const gan = createGan(tape, config);
+    const host = new HostRng(config.seed, { stream: [1, 0] });
+    const alone = await readState(new Generator(tape, config, host));
+    expect(await readState(gan.generator)).toEqual(alone);
+    expect(await readState(gan.average)).toEqual(alone);
+    await mkdir(checkpointFolder(run));
+    const progress = { step: 7, loader: { epoch: 0, cursor: 0, seed: 0, batch: 2, size: 8 } };
+    const path = await saveCheckpoint(run, gan, progress);
+    const blank = createGan(tape, config, { blank: true });
+    expect(await readState(blank.generator)).not.toEqual(alone);
+    restoreGan(blank, await readCheckpoint(path));
+    for (const net of ['generator', 'discriminator', 'average'] as const) {
+      expect(await readState(blank[net])).toEqual(await readState(gan[net]));
+    }
+  } finally {
+    rmSync(run, { recursive: true });
+  }
+});
+
+test('a state of other metadata than its own is refused', async () => {
+  const run = mkdtempSync(join(tmpdir(), 'wgsagan-model-'));
+  try {
+    const path = join(run, 'a.safetensors');
+    const config = resolveConfig({ data: 'x', preset: 'sagan-32-tiny' });
+    const good = {
+      ...{ format: '1', step: '7', config: configToYaml(config) },
+      loader: '{"epoch":0,"cursor":0,"seed":0,"batch":2,"size":8}',
+    };
+    await writeSafetensors(path, new Map(), good);
+    // As those of before there were fingerprints of data and sums of metrics.
+    expect((await readCheckpoint(path)).progress.metrics).toBeUndefined();
+    for (const bad of [
+      { loader: '{"epoch":0' },
+      { loader: '{"epoch":0}' },
+      { metrics: '{"steps":-1,"sums":[0,0,0,0]}' },
+      { metrics: '{"steps":1,"sums":[0,0,0]}' },
+    ]) {
+      await writeSafetensors(path, new Map(), { ...good, ...bad });
+      await expect(readCheckpoint(path)).rejects.toThrow(
+        new UserError(
+          `checkpoint ${path} is damaged: ${Object.values(bad)[0]} is no state of a run`,
+        ),
+      );
+    }
+  } finally {
+    rmSync(run, { recursive: true });
+  }
+});
+
+describe('what cannot fit', () => {
+  const tiny = { data: 'x', preset: 'sagan-32-tiny', width: 4, batch: 2 };
+
+  test.each([tiny, { ...tiny, preset: 'sagan-64', width: 2, channels: 1, latentSize: 7 }])(
+    '%j: a state is at least as large as the bound on it says, and most of it is that',
+    async (options) => {
+      await paper((on) => {
+        const config = resolveConfig({ ...options, init: 'normal' });
+        const gan = createGan(on, config);
+        const count = gan.generator.parameterCount() * 4 + gan.discriminator.parameterCount() * 3;
+        expect(leastBytes(config)).toBeLessThan(4 * count);
+        expect(leastBytes(config)).toBeGreaterThan(0.5 * 4 * count);
+      });
+    },
+  );
+
+  test('is refused before its weights are made', async () => {
+    const own = await openGpu({ backend: 'null', memoryBytes: 2 ** 30 });
+    try {
+      const config = resolveConfig({ ...tiny, width: 1024 });
+      const started = performance.now();
+      expect(() => createGanThatFits(new Tape(own), config)).toThrow(
+        new UserError(
+          'sagan-32-tiny at --width 1024 does not fit in 1.0 GiB, whatever the batch; choose a smaller preset, --width or --image-size',
+        ),
+      );
+      expect(performance.now() - started).toBeLessThan(1000);
+    } finally {
+      own.close();
+    }
+  });
+
+  test('a batch that passes a limit of the kernels is too large, and the largest that does not is named', async () => {
+    await paper((on) => {
+      const gan = createGan(on, resolveConfig({ ...tiny, init: 'normal', batch: 64 }));
+      const launch = on.gpu.launch.bind(on.gpu);
+      const z = gan.config.latentSize;
+      vi.spyOn(on.gpu, 'launch').mockImplementation((dispatch) => {
+        const batch = Math.max(...dispatch.storages.map((s) => s.bytes / 4 / z));
+        const isNoise = dispatch.spec.name.startsWith('random/');
+        if (isNoise && batch > 23) throw new Error('random: grid 24 passes the limit of 23');
+        launch(dispatch);
+      });
+      expect(() => {
+        checkBatchFits(gan);
+      }).toThrow(
+        new UserError(
+          '--batch 64 does not fit this device (random: grid 24 passes the limit of 23); the largest that does is --batch 23',
+        ),
+      );
+      // What fails for the smallest batches too is no matter of size.
+      vi.spyOn(on.gpu, 'launch').mockImplementation(() => {
+        throw new Error('no entry main');
+      });
+      expect(() => {
+        checkBatchFits(gan);
+      }).toThrow(new Error('no entry main'));
+      expect(on.gpu.pool.budgetBytes).toBeGreaterThan(0);
+    });
+  });
+});
+
 test('a state with a value that is no number is not saved', async () => {
   const run = mkdtempSync(join(tmpdir(), 'wgsagan-model-'));
   try {
@@ -208,7 +335,7 @@ test('a state with a value that is no number is not saved', async () => {
     weight.set(values);
     const failure = saveCheckpoint(run, gan, { ...progress, step: 8 });
     await expect(failure).rejects.toThrow(/^after step 8 generator\.main\.0\S* holds NaN or infin/);
-    expect(await listCheckpoints(run)).toEqual(['step-0000007.safetensors']);
+    expect(readdirSync(checkpointFolder(run))).toEqual(['step-0000007.safetensors']);
   } finally {
     rmSync(run, { recursive: true });
   }

@@ -1,9 +1,11 @@
-import { mkdir, mkdtemp, rm, symlink, writeFile } from 'node:fs/promises';
+import { createHash } from 'node:crypto';
+import { cp, mkdir, mkdtemp, rename, rm, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { basename, dirname, join } from 'node:path';
 import sharp, { type Color } from 'sharp';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { type Dataset, type DatasetOptions, openDataset } from '../../src/data/dataset.ts';
+import { sha256 } from '../../src/data/fingerprint.ts';
 import { type FolderOptions, openFolder } from '../../src/data/folder.ts';
 import { UserError } from '../../src/util/errors.ts';
 
@@ -67,6 +69,31 @@ describe('a folder of images', () => {
     expect(await firstPixel(set, 1)).toEqual(near([0, 0, 255]));
     expect(await firstPixel(set, 2)).toEqual(near([0, 255, 0]));
     expect(await firstPixel(set, 3)).toEqual([255, 0, 0]);
+  });
+
+  it('has the fingerprint of its paths and sizes, wherever it lies', async () => {
+    const fingerprint = async (of = folder) =>
+      (await openFolder(of, { imageSize: 8, channels: 3 })).fingerprint;
+    await put('a/1.png', await encoded('png', '#123456'));
+    await put('b/2.png', await noise('png'));
+    await put('notes.txt', '');
+    const first = await fingerprint();
+    const moved = await mkdtemp(join(tmpdir(), 'wgsagan-folder-'));
+    await cp(folder, moved, { recursive: true });
+    expect(await fingerprint(moved)).toBe(first);
+    await put('notes.txt', 'another text');
+    expect(await fingerprint()).toBe(first);
+    await put('b/2.png', await encoded('png', '#123456'));
+    expect(await fingerprint()).not.toBe(first);
+    await rename(join(moved, 'a', '1.png'), join(moved, 'a', '3.png'));
+    expect(await fingerprint(moved)).not.toBe(first);
+    await rm(moved, { recursive: true });
+  });
+
+  it('hashes bytes of any number, a part at a time', () => {
+    const bytes = Uint8Array.from({ length: 100 }, (_, i) => i);
+    const whole = createHash('sha256').update(bytes).digest('hex');
+    for (const part of [1, 7, 100, undefined]) expect(sha256(bytes, part)).toBe(whole);
   });
 
   it('takes top-level folders as classes where there are several', async () => {

@@ -47,6 +47,20 @@ function open(imageSize = 32, channels: 1 | 3 = 1, log?: (line: string) => void)
 }
 
 describe('an IDX folder', () => {
+  it('has the fingerprint of its pixels, packed or not', async () => {
+    const fingerprint = async () => (await open()).fingerprint;
+    await writeSet();
+    const plain = await fingerprint();
+    expect(plain).toMatch(/^[0-9a-f]{64}$/);
+    await rm(join(folder, IMAGES));
+    await writeSet(true);
+    expect(await fingerprint()).toBe(plain);
+    const other = pixels();
+    other[1000]! ^= 1;
+    await writeFile(join(folder, `${IMAGES}.gz`), gzipSync(idx(0x803, [3, 28, 28], other)));
+    expect(await fingerprint()).not.toBe(plain);
+  });
+
   it.each([false, true])('is known by its file names (gzip: %s) and padded 28 → 32', async (gz) => {
     await writeSet(gz);
     const set = await open();

@@ -6,12 +6,13 @@ import { memoryDataset } from '../../src/data/memory.ts';
 import { UserError } from '../../src/util/errors.ts';
 
 /** Image i is 2×2 with 4 i … 4 i + 3 (modulo 256); label i mod 3. */
-function numbers(size: number): Dataset {
+function numbers(size: number, fingerprint = 'numbers'): Dataset {
   return memoryDataset({
     name: 'numbers',
     description: '',
     channels: 1,
     imageSize: 2,
+    fingerprint,
     classes: ['0', '1', '2'],
     images: Uint8Array.from({ length: size * 4 }, (_, i) => i),
     labels: Uint32Array.from({ length: size }, (_, i) => i % 3),
@@ -84,7 +85,8 @@ describe('Loader', () => {
       expect([...labels]).toEqual([...indices].map((i) => i % 3));
       expect([...images]).toEqual([...indices].flatMap((i) => [0, 1, 2, 3].map((k) => 4 * i + k)));
     }
-    expect(loader.state()).toEqual({ epoch: 2, cursor: 3, seed: 1, batch: 3, size: 10 });
+    const at = { epoch: 2, cursor: 3, seed: 1, batch: 3, size: 10 };
+    expect(loader.state()).toEqual({ ...at, data: 'numbers' });
   });
 
   it('orders epochs and seeds differently', async () => {
@@ -180,7 +182,7 @@ describe('Loader', () => {
 
   it('refuses a state from which the same batches cannot follow', () => {
     const loader = new Loader(numbers(10), { batch: 3, seed: 1 });
-    const state = { epoch: 1, cursor: 3, seed: 1, batch: 3, size: 10 };
+    const state = { epoch: 1, cursor: 3, seed: 1, batch: 3, size: 10, data: 'numbers' };
     expect(() => {
       loader.restore({ ...state, size: 12 });
     }).toThrow(
@@ -189,6 +191,19 @@ describe('Loader', () => {
           'so put the files back or start a new run',
       ),
     );
+    const other = new Loader(numbers(10, 'others'), { batch: 3, seed: 1 });
+    expect(() => {
+      other.restore(state);
+    }).toThrow(
+      new UserError(
+        'the images in numbers are not those the run was trained on, though there are 10 of them as before; ' +
+          'put them back or start a new run',
+      ),
+    );
+    // A checkpoint of before there were fingerprints.
+    const old = { epoch: 1, cursor: 3, seed: 1, batch: 3, size: 10 };
+    other.restore(old);
+    expect(other.state()).toEqual({ ...old, data: 'others' });
     expect(() => {
       loader.restore({ ...state, batch: 4 });
     }).toThrow(

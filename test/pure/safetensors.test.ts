@@ -1,4 +1,4 @@
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readFile, readdir, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import fc from 'fast-check';
@@ -7,9 +7,11 @@ import {
   type SafetensorsDtype,
   type StoredTensor,
   type TensorData,
+  type TensorSource,
   decodeSafetensors,
   encodeSafetensors,
   readSafetensors,
+  writeSafetensors,
 } from '../../src/io/safetensors.ts';
 import { UserError } from '../../src/util/errors.ts';
 
@@ -330,12 +332,94 @@ describe('a file that is wrong', () => {
   });
 });
 
-describe('readSafetensors', () => {
-  let folder = '';
-  beforeAll(async () => {
-    folder = await mkdtemp(join(tmpdir(), 'wgsagan-safetensors-'));
+let folder = '';
+beforeAll(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'wgsagan-safetensors-'));
+});
+afterAll(() => rm(folder, { recursive: true }));
+
+describe('writeSafetensors', () => {
+  it('writes the bytes of encodeSafetensors, each tensor asked for when its turn comes', async () => {
+    const path = join(folder, 'parts.safetensors');
+    await fc.assert(
+      fc.asyncProperty(tensorMap, async (entries) => {
+        let asked = 0;
+        let given = 0;
+        const sources = entries.map(([key, { dtype, shape, data }]): [string, TensorSource] => {
+          const read = async () => {
+            expect(asked++).toBe(given);
+            await Promise.resolve();
+            given++;
+            return data;
+          };
+          return [key, { dtype, shape, read }];
+        });
+        await writeSafetensors(path, new Map(sources), { step: '3' });
+        expect(asked).toBe(entries.length);
+        const expected = encodeSafetensors(new Map(entries), { step: '3' });
+        expect(Buffer.compare(await readFile(path), expected)).toBe(0);
+        await writeSafetensors(path, new Map(entries), { step: '3' });
+        expect(Buffer.compare(await readFile(path), expected)).toBe(0);
+      }),
+      { numRuns: 30 },
+    );
   });
-  afterAll(() => rm(folder, { recursive: true }));
+
+  it('leaves the old file where a tensor cannot be had, or is not what was said', async () => {
+    const inside = join(folder, 'inside');
+    const path = join(inside, 'a.safetensors');
+    await rm(inside, { recursive: true, force: true });
+    await expect(writeSafetensors(path, new Map())).rejects.toThrow(
+      new UserError(`cannot write ${path}: no such file or folder (ENOENT)`),
+    );
+    await mkdir(inside);
+    await writeFile(path, 'old');
+    const source = (read: () => Promise<TensorData>) =>
+      new Map<string, StoredTensor | TensorSource>([
+        ['a', { dtype: 'F32', shape: [1], data: Float32Array.of(1) }],
+        ['b', { dtype: 'F32', shape: [2], read }],
+      ]);
+    const lost = new Error('the device is lost');
+    await expect(
+      writeSafetensors(
+        path,
+        source(() => Promise.reject(lost)),
+      ),
+    ).rejects.toBe(lost);
+    const short = () => Promise.resolve(new Float32Array(3));
+    await expect(writeSafetensors(path, source(short))).rejects.toThrow(
+      'safetensors: tensor "b" is F32 [2] and needs a Float32Array of 2 elements, but got a Float32Array of 3',
+    );
+    expect(await readdir(inside)).toEqual(['a.safetensors']);
+    expect(await readFile(path, 'utf8')).toBe('old');
+  });
+});
+
+describe('readSafetensors', () => {
+  it('reads what decodeSafetensors reads, whatever the size of a read', async () => {
+    const path = join(folder, 'chunks.safetensors');
+    const chunks = fc.integer({ min: 1, max: 40 });
+    await fc.assert(
+      fc.asyncProperty(tensorMap, chunks, async (entries, chunkBytes) => {
+        const bytes = encodeSafetensors(new Map(entries), { step: '3' });
+        await writeFile(path, bytes);
+        const read = await readSafetensors(path, { role: 'checkpoint', chunkBytes });
+        expect(read).toEqual(decodeSafetensors(bytes, { name }));
+        for (const { data } of read.tensors.values()) {
+          expect(data.buffer.byteLength).toBe(data.byteLength);
+        }
+      }),
+      { numRuns: 100 },
+    );
+  });
+
+  it.each(WRONG)('refuses a file for %s', async (_, bytes, message) => {
+    const path = join(folder, 'wrong.safetensors');
+    await writeFile(path, bytes);
+    await expect(readSafetensors(path, { role: 'checkpoint' })).rejects.toThrow(
+      new UserError(`checkpoint ${path} ${message}`),
+    );
+  });
 
   it('names role and path', async () => {
     const path = join(folder, 'w.safetensors');
@@ -347,6 +431,9 @@ describe('readSafetensors', () => {
     );
     await expect(readSafetensors(`${path}x`, { role: 'checkpoint' })).rejects.toThrow(
       new UserError(`cannot read checkpoint ${path}x: no such file or folder (ENOENT)`),
+    );
+    await expect(readSafetensors(folder, { role: 'checkpoint' })).rejects.toThrow(
+      new UserError(`cannot read checkpoint ${folder}: it is a folder, not a file (EISDIR)`),
     );
   });
 });

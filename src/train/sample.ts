@@ -1,10 +1,9 @@
 import { Tape } from '../autograd/tape.ts';
 import type { Gpu } from '../gpu/device.ts';
-import { Generator } from '../models/sagan.ts';
 import { loadState } from '../nn/state.ts';
-import { HostRng } from '../util/philox.ts';
 import { partOf } from './checkpoint.ts';
 import type { Checkpoint } from './checkpoint.ts';
+import { blankGenerator } from './gan.ts';
 import { Sampler, latents, samplerBatch } from './sampler.ts';
 
 /** Which generator of a checkpoint: the moving average of its weights, or the weights as last trained. */
@@ -19,7 +18,7 @@ export async function sampleCheckpoint(
   const { config } = checkpoint;
   const tape = new Tape(gpu);
   const load = (part: 'average' | 'generator') => {
-    const generator = new Generator(tape, config, new HostRng(config.seed));
+    const generator = blankGenerator(tape, config);
     loadState(generator, partOf(checkpoint, part), `checkpoint ${checkpoint.path}`);
     return generator;
   };

@@ -13,9 +13,7 @@ export interface DecodeOptions {
  */
 export async function decodeImage(bytes: Uint8Array, options: DecodeOptions): Promise<Uint8Array> {
   const { imageSize, channels } = options;
-  const interleaved = await decode(bytes, options).catch(async () => {
-    throw new Error(await reasonOf(bytes, options));
-  });
+  const interleaved = await decode(bytes, options).catch(() => decodeAlone(bytes, options));
   if (interleaved.length !== channels * imageSize * imageSize) {
     throw new Error(`decodes to ${interleaved.length} bytes, not ${channels}×${imageSize}²`);
   }
@@ -45,26 +43,24 @@ function decode(bytes: Uint8Array, { imageSize, channels }: DecodeOptions): Prom
     .toBuffer();
 }
 
-let asking: Promise<unknown> = Promise.resolve();
+let alone: Promise<unknown> = Promise.resolve();
 
 /**
- * Why the image cannot be decoded. libvips writes its errors into one buffer of the process, so decodes that fail at the
- * same time read each other's, or none ("Unknown error"): each is asked for its own again, one after the other.
+ * Decodes an image that has failed once more, for its reason. libvips writes its errors into one buffer of the process, so
+ * decodes that fail at the same time read each other's, or none ("Unknown error"): these wait for one another.
  */
-async function reasonOf(bytes: Uint8Array, options: DecodeOptions): Promise<string> {
-  const ask = async () => {
-    let reason = '';
-    for (let tries = 0; tries < 5; tries++) {
-      reason = await decode(bytes, options).then(
-        () => 'decoded at the second try only',
-        (error: unknown) => oneLine(messageOf(error)),
-      );
-      if (reason !== 'Unknown error') break;
+function decodeAlone(bytes: Uint8Array, options: DecodeOptions): Promise<Uint8Array> {
+  const attempt = async (triesLeft: number): Promise<Uint8Array> => {
+    try {
+      return await decode(bytes, options);
+    } catch (error) {
+      const reason = oneLine(messageOf(error));
+      if (reason === 'Unknown error' && triesLeft > 0) return attempt(triesLeft - 1);
+      throw new Error(reason, { cause: error });
     }
-    return reason;
   };
-  const answer = asking.then(ask);
-  asking = answer;
+  const answer = alone.then(() => attempt(4));
+  alone = answer.catch(() => undefined);
   return answer;
 }
 

@@ -20,15 +20,8 @@ import { loadPart, smallDiscriminator } from '../support/small-sagan.ts';
 const gpu = await openTestGpu();
 const tape = new Tape(gpu);
 
-interface Params {
+interface Params extends Omit<Attention, 'q' | 'k' | 'v'> {
   readonly inputs: readonly string[];
-  readonly B: number;
-  readonly Nq: number;
-  readonly Nk: number;
-  readonly DK: number;
-  readonly DV: number;
-  readonly scale: number;
-  readonly channelMajor: boolean;
 }
 
 describe('attention against PyTorch', () => {

@@ -2,6 +2,8 @@ import { UserError } from '../util/errors.ts';
 import { chooseAdapter } from './adapter.ts';
 import type { AdapterChoice, AdapterSummary } from './adapter.ts';
 import { Capture } from './capture.ts';
+import { Choices } from './choices.ts';
+import type { Choice } from './choices.ts';
 import { PipelineCache } from './pipelines.ts';
 import { hostMemoryBytes, resetPollThrottle } from './platform.ts';
 import { BufferPool, guardBytes, guardWord } from './pool.ts';
@@ -14,6 +16,8 @@ export interface GpuOptions extends AdapterChoice {
   readonly memoryBytes?: number;
   /** Tests only: guard bands round every buffer, every block poisoned when it is handed out. */
   readonly guard?: boolean;
+  /** Rungs and tiles that were measured to be fastest on this adapter, by ladder and sizes. */
+  readonly tuned?: ReadonlyMap<string, Choice>;
 }
 
 export type HostArray = Float32Array | Uint32Array | Uint8Array;
@@ -67,6 +71,7 @@ export class Gpu {
   readonly pool: BufferPool;
   readonly pipelines: PipelineCache;
   readonly recorder: Recorder;
+  readonly choices: Choices;
   readonly #guard: boolean;
   readonly #waiters = new Set<(error: Error) => void>();
   #failure: Error | undefined;
@@ -81,6 +86,7 @@ export class Gpu {
     this.adapter = adapter;
     this.features = new Set(device.features);
     this.limits = adapter.limits;
+    this.choices = new Choices(options.tuned);
     this.#guard = options.guard ?? false;
     const budgetBytes = options.memoryBytes ?? defaultBudget(adapter);
     this.pool = new BufferPool(device, {

@@ -1,8 +1,10 @@
 import type { Gpu } from '../gpu/device.ts';
 import type { Storage } from '../gpu/storage.ts';
 import { ceilDiv } from '../util/shape.ts';
-import { kernel } from './kernel.ts';
-import type { Dims, Grid, Kernel, Tile } from './kernel.ts';
+import { canRun, kernel } from './kernel.ts';
+import type { Dims, Grid, Tile } from './kernel.ts';
+import { climb } from './rung.ts';
+import type { Ladder, Rung } from './rung.ts';
 
 /** Sizes of out[batch, M, N] = alpha · op(A)[M, K] · op(B)[K, N]. */
 export interface MatmulDims {
@@ -27,11 +29,8 @@ export interface MatmulArgs extends MatmulDims {
   readonly alpha?: number;
 }
 
-/** One step of the ladder. Every rung serves every transpose, size and batch. */
-export interface MatmulRung {
-  readonly kernel: Kernel;
-  readonly run: (gpu: Gpu, args: MatmulArgs) => void;
-}
+/** Every rung serves every transpose, size and batch. */
+export type MatmulRung = Rung<MatmulDims, MatmulArgs>;
 
 type ParamName = 'M' | 'N' | 'K' | 'batch' | 'strideA' | 'strideB' | 'alpha';
 const dims = ['M', 'N', 'K', 'batch', 'strideA', 'strideB', 'alpha'] as const;
@@ -103,38 +102,47 @@ const vec4Spec = {
 const vec4 = kernel({ ...vec4Spec, tensors: ['a', 'b', 'out'] });
 const vec4Vec4 = kernel({ ...vec4Spec, entry: 'vec4', tensors: ['a', 'b', 'out4'] });
 
+function registerFlags(args: MatmulDims): Tile {
+  const vec = vectors(args);
+  const shared = { ...transposes(args), KQ: vec.K ? 4 : 1 };
+  return { ...shared, VEC_M: flag(vec.M), VEC_N: flag(vec.N) };
+}
+
 /** Columns of lanes: a software driver's vector is filled by a small square, so that narrow matrices fill it too. */
-function registerTile(gpu: Gpu, args: MatmulDims): Tile {
+function registerTiles(gpu: Gpu): readonly [Tile, ...Tile[]] {
   const lanes = gpu.adapter.subgroupSizes[1];
   const shape = lanes > 4 ? { WX: 4, WY: Math.min(8, lanes / 4) } : { WX: 2, WY: 2 };
+  const block = (TM: number, TN: number) => ({ ...shape, TM, TN });
+  return [block(8, 8), block(4, 8), block(8, 4), block(4, 4)];
+}
+
+function vec4Flags(args: MatmulDims): Tile {
   const vec = vectors(args);
-  return {
-    ...transposes(args),
-    ...shape,
-    KQ: vec.K ? 4 : 1,
-    VEC_M: flag(vec.M),
-    VEC_N: flag(vec.N),
-  };
+  return { ...transposes(args), VEC_K: flag(vec.K), VEC_N: flag(vec.N) };
 }
 
 /** Large tiles where they still make enough workgroups to fill a GPU and a matrix fills them, small ones otherwise. */
-function vec4Tile(args: MatmulDims): Tile {
-  const { M, N, batch } = args;
+function vec4Tiles(_gpu: Gpu, { M, N, batch }: MatmulDims): readonly [Tile, ...Tile[]] {
   const groups = (tile: number) => ceilDiv(M, tile) * ceilDiv(N, tile) * batch;
   // A matrix no larger than half a tile on both sides takes as many tiles of half the size.
   const filled = (tile: number) => Math.max(M, N) > tile / 2;
-  const vec = vectors(args);
-  const flags = { ...transposes(args), VEC_K: flag(vec.K), VEC_N: flag(vec.N) };
-  if (filled(128) && groups(128) >= 256) return { ...flags, BM: 128, BN: 128, BK: 8, TM: 8, TN: 8 };
-  if (filled(64) && groups(64) >= 128) return { ...flags, BM: 64, BN: 64, BK: 16, TM: 4, TN: 4 };
-  return { ...flags, BM: 32, BN: 32, BK: 16, TM: 2, TN: 4 };
+  const large = { BM: 128, BN: 128, BK: 8, TM: 8, TN: 8 };
+  const middle = { BM: 64, BN: 64, BK: 16, TM: 4, TN: 4 };
+  const small = { BM: 32, BN: 32, BK: 16, TM: 2, TN: 4 };
+  if (filled(128) && groups(128) >= 256) return [large, middle, small];
+  if (filled(64) && groups(64) >= 128) return [middle, large, small];
+  return [small, middle, large];
 }
 
 const plainRung = (made: typeof naive): MatmulRung => ({
-  kernel: made,
-  run: (gpu, args) => {
+  name: made.name,
+  kernels: [made],
+  fits: (gpu) => canRun(gpu, made),
+  tiles: () => [{}],
+  run: (gpu, args, tile = {}) => {
     const { a, b, out } = args;
-    made.run(gpu, { tensors: { a, b, out }, dims: paramsOf(args), tile: transposes(args) });
+    const constants = { ...transposes(args), ...tile };
+    made.run(gpu, { tensors: { a, b, out }, dims: paramsOf(args), tile: constants });
   },
 });
 
@@ -142,32 +150,49 @@ const plainRung = (made: typeof naive): MatmulRung => ({
 const vec4Rung = (
   made: typeof registers,
   storing4: typeof registersVec4,
-  tileOf: (gpu: Gpu, args: MatmulDims) => Tile,
+  o: {
+    flags: (args: MatmulDims) => Tile;
+    tiles: (gpu: Gpu, args: MatmulDims) => readonly [Tile, ...Tile[]];
+  },
 ): MatmulRung => ({
-  kernel: made,
-  run: (gpu, args) => {
+  name: made.name,
+  kernels: [made, storing4],
+  fits: (gpu) => canRun(gpu, made),
+  tiles: o.tiles,
+  run: (gpu, args, tile = o.tiles(gpu, args)[0]) => {
     const { a, b, out } = args;
-    const launch = { dims: paramsOf(args), tile: tileOf(gpu, args) };
+    const launch = { dims: paramsOf(args), tile: { ...o.flags(args), ...tile } };
     if (multiple(args.N)) storing4.run(gpu, { tensors: { a, b, out4: out }, ...launch });
     else made.run(gpu, { tensors: { a, b, out }, ...launch });
   },
 });
 
-const registersRung = vec4Rung(registers, registersVec4, registerTile);
-const tilesRung = vec4Rung(vec4, vec4Vec4, (_gpu, args) => vec4Tile(args));
+const registersRung = vec4Rung(registers, registersVec4, {
+  flags: registerFlags,
+  tiles: registerTiles,
+});
+const tilesRung = vec4Rung(vec4, vec4Vec4, { flags: vec4Flags, tiles: vec4Tiles });
 
-/** The rungs, simplest first. */
-export const matmulLadder: readonly MatmulRung[] = [
-  plainRung(naive),
-  plainRung(tiled),
-  registersRung,
-  tilesRung,
-];
-
-/** The rung for these sizes on this adapter: registers alone for a CPU driver, workgroup tiles for a GPU. */
-export function chooseMatmul(gpu: Gpu, _dims: MatmulDims): MatmulRung {
-  return gpu.adapter.kind === 'software' ? registersRung : tilesRung;
-}
+/** out[batch, M, N] = alpha · op(A) · op(B), simplest rung first. */
+export const matmulLadder: Ladder<MatmulDims, MatmulArgs, 'a' | 'b' | 'out'> = {
+  name: 'matmul',
+  rungs: [plainRung(naive), plainRung(tiled), registersRung, tilesRung],
+  // Registers alone for a CPU driver, workgroup tiles for a GPU.
+  preferred: (gpu) =>
+    gpu.adapter.kind === 'software' ? [registersRung.name] : [tilesRung.name, registersRung.name],
+  dimsOf: ({ M, N, K, batch, strideA, strideB, transA, transB }) => ({
+    ...{ M, N, K, batch, strideA, strideB, transA, transB },
+  }),
+  operands: ({ M, N, K, batch, strideA, strideB }) => ({
+    a: (strideA > 0 ? batch : 1) * M * K,
+    b: (strideB > 0 ? batch : 1) * K * N,
+    out: batch * M * N,
+  }),
+  outputs: ['out'],
+  argsOf: (dims, storages) => ({ ...dims, ...storages }),
+  flops: (d) => cost.flops({ ...d, alpha: 1 }),
+  bytes: (d) => cost.bytes({ ...d, alpha: 1 }),
+};
 
 /**
  * out[batch, M, N] = alpha · op(A) · op(B), contiguous f32.
@@ -175,5 +200,5 @@ export function chooseMatmul(gpu: Gpu, _dims: MatmulDims): MatmulRung {
  * batch to batch (0: shared by all). Any sizes and any batch.
  */
 export function matmul(gpu: Gpu, args: MatmulArgs): void {
-  chooseMatmul(gpu, args).run(gpu, args);
+  climb(gpu, matmulLadder, args);
 }

@@ -1,6 +1,7 @@
 // Every rung of matmul against the float64 loops: transposes, edges, batches, alpha, guard bands, the same bits.
 import { describe, expect, test } from 'vitest';
-import { canRun } from '../../src/kernels/kernel.ts';
+import type { Gpu } from '../../src/gpu/device.ts';
+import type { Tile } from '../../src/kernels/kernel.ts';
 import { matmul, matmulLadder } from '../../src/kernels/matmul.ts';
 import type { MatmulDims, MatmulRung } from '../../src/kernels/matmul.ts';
 import { matmul as reference } from '../reference/matmul.ts';
@@ -37,6 +38,12 @@ const cases: readonly Case[] = [
   { M: 128, N: 64, K: 257 },
 ];
 
+const anySize: MatmulDims = {
+  ...{ M: 8, N: 8, K: 8, batch: 1, strideA: 0, strideB: 0 },
+  transA: false,
+  transB: false,
+};
+
 const transposes = [
   { transA: false, transB: false },
   { transA: false, transB: true },
@@ -60,62 +67,75 @@ function setUp(c: Case, trans: { transA: boolean; transB: boolean }) {
   return { a, b, dims, alpha, ref: scaled(f64), naive: scaled(f32) };
 }
 
-async function product(run: MatmulRung['run'], made: ReturnType<typeof setUp>, device = gpu) {
+async function product(
+  rung: Pick<MatmulRung, 'run'>,
+  made: ReturnType<typeof setUp>,
+  { device = gpu, tile }: { device?: Gpu; tile?: Tile } = {},
+) {
   const { a, b, dims, alpha } = made;
   const { out } = await execute(
     device,
     { a, b, out: dims.batch * dims.M * dims.N },
     (s) => {
-      run(device, { ...s, ...dims, alpha });
+      rung.run(device, { ...s, ...dims, alpha }, tile);
     },
     ['out'],
   );
   return out;
 }
 
-for (const rung of matmulLadder) {
-  const testOrSkip = test.skipIf(!canRun(gpu, rung.kernel));
+for (const rung of matmulLadder.rungs) {
+  const testOrSkip = test.skipIf(!rung.fits(gpu, anySize));
   for (const trans of transposes) {
-    const name = `${rung.kernel.name} ${trans.transA ? 'Aᵀ' : 'A'}${trans.transB ? 'Bᵀ' : 'B'}`;
+    const name = `${rung.name} ${trans.transA ? 'Aᵀ' : 'A'}${trans.transB ? 'Bᵀ' : 'B'}`;
     testOrSkip(`${name} matches the float64 loops on every shape`, async () => {
       for (const c of cases) {
         const made = setUp(c, trans);
-        const out = await product(rung.run, made);
+        const out = await product(rung, made);
         expectClose(out, made.ref, budget(made.ref, made.naive), `${name} ${JSON.stringify(c)}`);
       }
     });
   }
 
-  testOrSkip(`${rung.kernel.name} gives the same bits twenty times`, async () => {
+  testOrSkip(`${rung.name} gives the same bits twenty times`, async () => {
     const made = setUp({ M: 33, N: 67, K: 129 }, { transA: true, transB: true });
-    await expectSameBits(async () => ({ out: await product(rung.run, made) }));
+    await expectSameBits(async () => ({ out: await product(rung, made) }));
   });
 }
 
-test('the large tiles of matmul/4_vec4 are right', async () => {
-  const vec4 = matmulLadder.at(-1)!;
-  for (const c of [
-    { M: 130, N: 132, K: 20, batchA: 64, batchB: 64 },
-    { M: 65, N: 67, K: 10, batchA: 32, batchB: 0 },
-  ]) {
-    const made = setUp(c, { transA: false, transB: true });
-    const out = await product(vec4.run, made);
-    expectClose(out, made.ref, budget(made.ref, made.naive), JSON.stringify(c));
-  }
-});
+describe.each(matmulLadder.rungs.map((rung) => ({ name: rung.name, rung })))(
+  'every tile of $name',
+  ({ rung }) => {
+    test.skipIf(!rung.fits(gpu, anySize))('is right', async () => {
+      for (const c of [
+        { M: 130, N: 132, K: 20, batchA: 2, batchB: 2 },
+        { M: 65, N: 67, K: 10, batchA: 3, batchB: 0 },
+      ]) {
+        for (const trans of transposes) {
+          const made = setUp(c, trans);
+          for (const tile of rung.tiles(gpu, made.dims)) {
+            const out = await product(rung, made, { tile });
+            const what = `${JSON.stringify(tile)} ${JSON.stringify({ ...c, ...trans })}`;
+            expectClose(out, made.ref, budget(made.ref, made.naive), what);
+          }
+        }
+      }
+    });
+  },
+);
 
 test('the matmul that the adapter gets is right, and counts its work', async () => {
   const made = setUp({ M: 96, N: 40, K: 56 }, { transA: false, transB: false });
-  const out = await product(matmul, made);
+  const out = await product({ run: matmul }, made);
   expectClose(out, made.ref, budget(made.ref, made.naive), 'matmul');
-  const { kernel } = matmulLadder[0]!;
+  const [kernel] = matmulLadder.rungs[0]!.kernels;
   const dims = { M: 4, N: 3, K: 5, batch: 2, strideA: 0, strideB: 15, alpha: 1 };
-  expect(kernel.flops(dims)).toBe(2 * 2 * 4 * 3 * 5);
-  expect(kernel.bytes(dims)).toBe(4 * (20 + 30 + 24));
+  expect(kernel!.flops(dims)).toBe(2 * 2 * 4 * 3 * 5);
+  expect(kernel!.bytes(dims)).toBe(4 * (20 + 30 + 24));
 });
 
 test('an inner size of 0 gives zeros', async () => {
-  for (const rung of matmulLadder) {
+  for (const rung of matmulLadder.rungs) {
     const dims = { M: 5, N: 8, K: 0, batch: 1, strideA: 0, strideB: 0 };
     const { out } = await execute(
       gpu,
@@ -125,14 +145,14 @@ test('an inner size of 0 gives zeros', async () => {
       },
       ['out'],
     );
-    expect([...out], rung.kernel.name).toEqual(Array.from({ length: 40 }, () => 0));
+    expect([...out], rung.name).toEqual(Array.from({ length: 40 }, () => 0));
   }
 });
 
-describe.each(matmulLadder.map((rung) => ({ name: rung.kernel.name, rung })))(
+describe.each(matmulLadder.rungs.map((rung) => ({ name: rung.name, rung })))(
   'grids past the limit, $name',
   ({ rung }) => {
-    const testOrSkip = test.skipIf(!canRun(gpu, rung.kernel));
+    const testOrSkip = test.skipIf(!rung.fits(gpu, anySize));
 
     testOrSkip('workgroups folded into a row find their tiles', async () => {
       const folded = [
@@ -143,7 +163,7 @@ describe.each(matmulLadder.map((rung) => ({ name: rung.kernel.name, rung })))(
       ];
       for (const c of folded) {
         const made = setUp(c, { transA: false, transB: true });
-        const out = await product(rung.run, made, narrow);
+        const out = await product(rung, made, { device: narrow });
         expectClose(out, made.ref, budget(made.ref, made.naive), JSON.stringify(c));
       }
     });
@@ -163,13 +183,13 @@ describe.each(matmulLadder.map((rung) => ({ name: rung.kernel.name, rung })))(
     });
 
     // The rungs with barriers take SwiftShader half a minute for this.
-    if (rung.kernel.needs !== undefined) return;
+    if (rung.kernels[0]?.needs !== undefined) return;
     test('takes 70,000 batches of 2 × 2', async () => {
       const made = setUp(
         { M: 2, N: 2, K: 2, batchA: 70_000, batchB: 70_000 },
         { transA: false, transB: false },
       );
-      const out = await product(rung.run, made);
+      const out = await product(rung, made);
       expectClose(out, made.ref, budget(made.ref, made.naive), '70,000 batches');
     });
   },

@@ -215,7 +215,7 @@ describe.each(Object.entries(machines))('variants for %s', (_name, machine) => {
 
   test('every rung of matmul, every transpose, sizes with and without vec4', async () => {
     const gpu = open();
-    for (const { run } of matmulLadder) {
+    for (const rung of matmulLadder.rungs) {
       for (const transA of [false, true]) {
         for (const transB of [false, true]) {
           for (const [M, N, K] of [
@@ -237,7 +237,9 @@ describe.each(Object.entries(machines))('variants for %s', (_name, machine) => {
             await compileAll(gpu, () => {
               const [a, b, out] = [M * K, K * N, M * N].map((n) => gpu.alloc(4 * n, 'matrix'));
               const sizes = { M, N, K, batch: 1, strideA: 0, strideB: 0, transA, transB };
-              run(gpu, { a: a!, b: b!, out: out!, ...sizes });
+              for (const tile of rung.tiles(gpu, sizes)) {
+                rung.run(gpu, { a: a!, b: b!, out: out!, ...sizes }, tile);
+              }
             });
           }
         }

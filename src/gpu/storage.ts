@@ -22,6 +22,20 @@ export class Storage {
   }
 }
 
+/** What a launch belongs to. */
+export interface Where {
+  /** The part of a step, as the trainer names it: `D`, `G`. */
+  readonly scope: string;
+  readonly phase: 'forward' | 'backward' | 'optimizer';
+  /** The module that computes, by its path; a word for what is in no module: `loss`, `noise`. */
+  readonly layer: string;
+}
+
+/** Scope and phase in one: `D backward`. */
+export function passOf({ scope, phase }: Where): string {
+  return scope === '' ? phase : `${scope} ${phase}`;
+}
+
 /** What one kernel launch needs; the unit of eager execution, of programs, of the profiler and of `explain`. */
 export interface Dispatch {
   readonly spec: PipelineSpec;
@@ -35,4 +49,5 @@ export interface Dispatch {
   readonly traffic: number;
   /** The dims by name, for reports. */
   readonly dims: Readonly<Record<string, number>>;
+  readonly where: Where;
 }

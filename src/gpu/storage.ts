@@ -41,6 +41,7 @@ export interface Dispatch {
   readonly spec: PipelineSpec;
   /** One storage a binding, in binding order. */
   readonly storages: readonly Storage[];
+  /** The whole of a buffer of its own: a launch is encoded from the buffer, which costs less than from a view. */
   readonly immediates: Uint32Array;
   readonly grid: readonly [number, number, number];
   /** Floating-point operations of this launch, as its kernel counts them. */

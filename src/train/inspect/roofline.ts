@@ -1,0 +1,196 @@
+import { groupLaunches } from './groups.ts';
+import type { Group } from './groups.ts';
+import type { StepProfile } from './profile.ts';
+import { escapeXml, meet, palette, px, svgDocument } from './svg.ts';
+import type { Box } from './svg.ts';
+
+const frame = { width: 960, height: 600, left: 64, right: 24, top: 76, bottom: 48 };
+const plot: Box = {
+  x: frame.left,
+  y: frame.top,
+  width: frame.width - frame.left - frame.right,
+  height: frame.height - frame.top - frame.bottom,
+};
+/** Pixels² of a dot that takes the whole step. */
+const wholeArea = 9000;
+const leastRadius = 3;
+const mostLabels = 16;
+
+/** A kernel in the picture: centre, size, and the box of its label where there was room for one. */
+export interface Dot {
+  readonly group: Group;
+  readonly x: number;
+  readonly y: number;
+  readonly r: number;
+  readonly label: Box | undefined;
+}
+
+/**
+ * A roofline (Williams, Waterman & Patterson 2009) of a step: flops a byte to the right, GFLOP/s upwards, both in
+ * decades; the roofs are the measured peaks. One dot a kernel, its area the share of the step that it takes, labelled
+ * from the largest down where a label meets nothing.
+ */
+export function rooflineSvg(profile: StepProfile): string {
+  const { peaks, preset, batch, adapter } = profile;
+  const { dots, scale, left } = layOut(profile);
+  const families = [...new Set(dots.map(({ group }) => familyOf(group)))].sort();
+  const colourOf = (group: Group) =>
+    palette[families.indexOf(familyOf(group)) % palette.length] ?? palette[0];
+  const title = `Roofline of ${preset}, batch ${batch}, on ${adapter.name}`;
+  const drawn = dots.map(({ group, x, y, r }) => {
+    const { name, share, gflops, gbs, ofPeak, launches } = group;
+    const told = `${name}: ${(100 * share).toFixed(1)} % of the step in ${launches.length} launches, ${gflops.toFixed(1)} GFLOP/s, ${gbs.toFixed(1)} GB/s, ${(100 * ofPeak).toFixed(0)} % of peak`;
+    return `<circle class="dot" cx="${px(x)}" cy="${px(y)}" r="${px(r)}" fill="${colourOf(group)}"><title>${escapeXml(told)}</title></circle>`;
+  });
+  const labels = dots.flatMap(({ group, label }) =>
+    label === undefined
+      ? []
+      : [`<text x="${px(label.x)}" y="${px(label.y + 10)}">${escapeXml(group.name)}</text>`],
+  );
+  const share = left.reduce((n, group) => n + group.share, 0);
+  const rest =
+    left.length === 0
+      ? ''
+      : `; ${left.length} kernels without arithmetic (${(100 * share).toFixed(1)} % of the step) have no place here`;
+  return svgDocument(frame, {
+    title,
+    style: '.roof{stroke-width:2}.dot{fill-opacity:.75;stroke:#8888}',
+    body: [
+      `<text class="title" x="${frame.left}" y="22">${escapeXml(title)}</text>`,
+      `<text x="${frame.left}" y="40">Roofs: ${peaks.fmaGflops.toFixed(1)} GFLOP/s of f32 multiply-adds, ${peaks.copyGBs.toFixed(1)} GB/s of copies, both measured${rest}.</text>`,
+      ...legend(families),
+      ...axes(scale),
+      roof(scale, peaks),
+      ...drawn,
+      ...labels,
+    ],
+  });
+}
+
+const familyOf = (group: Group) => group.name.split('/')[0] ?? '';
+
+interface Scale {
+  readonly x: readonly [number, number];
+  readonly y: readonly [number, number];
+  readonly toX: (intensity: number) => number;
+  readonly toY: (gflops: number) => number;
+}
+
+/** Whole decades that hold all values; at least one. */
+function decades(values: readonly number[]): [number, number] {
+  const logs = values.map((v) => Math.log10(v));
+  const low = Math.floor(Math.min(...logs));
+  return [low, Math.max(low + 1, Math.ceil(Math.max(...logs)))];
+}
+
+/** Where everything stands. Exported for the test of the picture. */
+export function layOut({ launches, peaks }: StepProfile): {
+  dots: Dot[];
+  scale: Scale;
+  left: Group[];
+} {
+  const all = groupLaunches(launches, 'kernel', peaks);
+  const groups = all.filter((g) => g.flops > 0 && g.bytes > 0 && g.ms > 0);
+  const intensity = (g: Group) => g.flops / g.bytes;
+  const ridge = peaks.fmaGflops / peaks.copyGBs;
+  const x = decades([ridge / 2, ridge * 2, ...groups.map(intensity)]);
+  const y = decades([peaks.fmaGflops * 1.01, ...groups.map((g) => g.gflops)]);
+  const scale: Scale = {
+    ...{ x, y },
+    toX: (v) => plot.x + ((Math.log10(v) - x[0]) / (x[1] - x[0])) * plot.width,
+    toY: (v) => plot.y + plot.height - ((Math.log10(v) - y[0]) / (y[1] - y[0])) * plot.height,
+  };
+  const circles = groups.map((group) => ({
+    group,
+    x: scale.toX(intensity(group)),
+    y: scale.toY(group.gflops),
+    r: Math.max(leastRadius, Math.sqrt((wholeArea * group.share) / Math.PI)),
+  }));
+  const taken = circles.map(({ x: cx, y: cy, r }): Box => {
+    return { x: cx - r, y: cy - r, width: 2 * r, height: 2 * r };
+  });
+  const dots = circles.map((circle, i): Dot => {
+    const label = i < mostLabels ? placeLabel(circle, taken) : undefined;
+    if (label !== undefined) taken.push(label);
+    return { ...circle, label };
+  });
+  return { dots, scale, left: all.filter((g) => !groups.includes(g)) };
+}
+
+/** The first place round a dot, near before far, where its label meets no dot, no label and no edge. */
+function placeLabel(
+  { group, x, y, r }: Omit<Dot, 'label'>,
+  taken: readonly Box[],
+): Box | undefined {
+  const [width, height] = [6.2 * group.name.length, 14];
+  for (const gap of [3, 9, 16]) {
+    const sides = [
+      [x + r + gap, y - height / 2],
+      [x - r - gap - width, y - height / 2],
+      [x - width / 2, y - r - gap - height],
+      [x - width / 2, y + r + gap],
+      [x + 0.7 * r + gap, y - 0.7 * r - gap - height],
+      [x + 0.7 * r + gap, y + 0.7 * r + gap],
+      [x - 0.7 * r - gap - width, y - 0.7 * r - gap - height],
+      [x - 0.7 * r - gap - width, y + 0.7 * r + gap],
+    ] as const;
+    for (const [left, top] of sides) {
+      const box = { x: left, y: top, width, height };
+      const inside =
+        left >= plot.x &&
+        top >= plot.y &&
+        left + width <= plot.x + plot.width &&
+        top + height <= plot.y + plot.height;
+      if (inside && !taken.some((other) => meet(box, other))) return box;
+    }
+  }
+  return undefined;
+}
+
+function axes({ x, y, toX, toY }: Scale): string[] {
+  const whole = ([low, high]: readonly [number, number]) =>
+    Array.from({ length: high - low + 1 }, (_u, i) => low + i);
+  const bottom = plot.y + plot.height;
+  const vertical = whole(x).map((power) => {
+    const at = px(toX(10 ** power));
+    return `<path class="grid" d="M${at} ${plot.y}V${bottom}"/><text class="mid" x="${at}" y="${bottom + 16}">${decimal(power)}</text>`;
+  });
+  const horizontal = whole(y).map((power) => {
+    const at = toY(10 ** power);
+    return `<path class="grid" d="M${plot.x} ${px(at)}H${plot.x + plot.width}"/><text class="end" x="${plot.x - 8}" y="${px(at + 4)}">${decimal(power)}</text>`;
+  });
+  return [
+    ...vertical,
+    ...horizontal,
+    `<text class="mid" x="${plot.x + plot.width / 2}" y="${frame.height - 10}">flops a byte</text>`,
+    `<text x="8" y="${plot.y - 10}">GFLOP/s</text>`,
+  ];
+}
+
+function decimal(power: number): string {
+  return power < 0 ? (10 ** power).toFixed(-power) : String(10 ** power);
+}
+
+/** The slope of the bandwidth up to the ridge, then the ceiling of the arithmetic; cut where it leaves the plot. */
+function roof(
+  { x, y, toX, toY }: Scale,
+  peaks: { readonly fmaGflops: number; readonly copyGBs: number },
+): string {
+  const { fmaGflops, copyGBs } = peaks;
+  const from = Math.max(10 ** x[0], 10 ** y[0] / copyGBs);
+  const points = [
+    [from, from * copyGBs],
+    [fmaGflops / copyGBs, fmaGflops],
+    [10 ** x[1], fmaGflops],
+  ].map(([intensity = 1, gflops = 1]) => `${px(toX(intensity))} ${px(toY(gflops))}`);
+  return `<path class="line roof" d="M${points.join('L')}"/>`;
+}
+
+function legend(families: readonly string[]): string[] {
+  let x = frame.left;
+  return families.map((family, i) => {
+    const at = x;
+    x += 26 + 6.4 * family.length;
+    return `<circle class="dot" cx="${px(at + 5)}" cy="54" r="5" fill="${palette[i % palette.length] ?? ''}"/><text x="${px(at + 14)}" y="58">${escapeXml(family)}</text>`;
+  });
+}

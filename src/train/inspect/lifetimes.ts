@@ -64,7 +64,7 @@ function legend(passes: readonly string[]): string[] {
   let x = frame.left;
   return passes.map((pass, i) => {
     const at = x;
-    x += 28 + 6.4 * pass.length;
+    x += 28 + 7 * pass.length;
     return `<rect class="life" x="${px(at)}" y="50" width="10" height="10" fill="${palette[i % palette.length] ?? ''}"/><text x="${px(at + 15)}" y="59">${escapeXml(pass)}</text>`;
   });
 }

@@ -15,6 +15,10 @@ const plot: Box = {
 const wholeArea = 9000;
 const leastRadius = 3;
 const mostLabels = 16;
+/** Pixels of a letter in a wide font. */
+const letter = 7;
+/** A kernel of less of the step than this is left out: a dot that nobody sees would stretch the axes. */
+const leastShare = 0.001;
 
 /** A kernel in the picture: centre, size, and the box of its label where there was room for one. */
 export interface Dot {
@@ -42,19 +46,22 @@ export function rooflineSvg(profile: StepProfile): string {
     const told = `${name}: ${(100 * share).toFixed(1)} % of the step in ${launches.length} launches, ${gflops.toFixed(1)} GFLOP/s, ${gbs.toFixed(1)} GB/s, ${(100 * ofPeak).toFixed(0)} % of peak`;
     return `<circle class="dot" cx="${px(x)}" cy="${px(y)}" r="${px(r)}" fill="${colourOf(group)}"><title>${escapeXml(told)}</title></circle>`;
   });
-  const labels = dots.flatMap(({ group, label }) =>
-    label === undefined
+  const labels = dots.flatMap((dot) =>
+    dot.label === undefined
       ? []
-      : [`<text x="${px(label.x)}" y="${px(label.y + 10)}">${escapeXml(group.name)}</text>`],
+      : [
+          leader(dot, dot.label),
+          `<text x="${px(dot.label.x)}" y="${px(dot.label.y + 10)}">${escapeXml(dot.group.name)}</text>`,
+        ],
   );
   const share = left.reduce((n, group) => n + group.share, 0);
   const rest =
     left.length === 0
       ? ''
-      : `; ${left.length} kernels without arithmetic (${(100 * share).toFixed(1)} % of the step) have no place here`;
+      : `; ${left.length} kernels without arithmetic or time (${(100 * share).toFixed(1)} % of the step) are left out`;
   return svgDocument(frame, {
     title,
-    style: '.roof{stroke-width:2}.dot{fill-opacity:.75;stroke:#8888}',
+    style: '.roof{stroke-width:2}.dot{fill-opacity:.75;stroke:#8888}.leader{stroke:#888}',
     body: [
       `<text class="title" x="${frame.left}" y="22">${escapeXml(title)}</text>`,
       `<text x="${frame.left}" y="40">Roofs: ${peaks.fmaGflops.toFixed(1)} GFLOP/s of f32 multiply-adds, ${peaks.copyGBs.toFixed(1)} GB/s of copies, both measured${rest}.</text>`,
@@ -66,6 +73,8 @@ export function rooflineSvg(profile: StepProfile): string {
     ],
   });
 }
+
+type Roofs = StepProfile['peaks'];
 
 const familyOf = (group: Group) => group.name.split('/')[0] ?? '';
 
@@ -90,7 +99,7 @@ export function layOut({ launches, peaks }: StepProfile): {
   left: Group[];
 } {
   const all = groupLaunches(launches, 'kernel', peaks);
-  const groups = all.filter((g) => g.flops > 0 && g.bytes > 0 && g.ms > 0);
+  const groups = all.filter((g) => g.flops > 0 && g.bytes > 0 && g.share >= leastShare);
   const intensity = (g: Group) => g.flops / g.bytes;
   const ridge = peaks.fmaGflops / peaks.copyGBs;
   const x = decades([ridge / 2, ridge * 2, ...groups.map(intensity)]);
@@ -109,6 +118,7 @@ export function layOut({ launches, peaks }: StepProfile): {
   const taken = circles.map(({ x: cx, y: cy, r }): Box => {
     return { x: cx - r, y: cy - r, width: 2 * r, height: 2 * r };
   });
+  taken.push(...beads(scale, peaks));
   const dots = circles.map((circle, i): Dot => {
     const label = i < mostLabels ? placeLabel(circle, taken) : undefined;
     if (label !== undefined) taken.push(label);
@@ -117,13 +127,23 @@ export function layOut({ launches, peaks }: StepProfile): {
   return { dots, scale, left: all.filter((g) => !groups.includes(g)) };
 }
 
+/** Small boxes along the roof, for labels to keep off. */
+function beads({ x, toX, toY }: Scale, peaks: Roofs): Box[] {
+  const count = 200;
+  return Array.from({ length: count }, (_u, i) => {
+    const intensity = 10 ** (x[0] + ((x[1] - x[0]) * i) / count);
+    const height = Math.min(peaks.fmaGflops, intensity * peaks.copyGBs);
+    return { x: toX(intensity) - 2, y: toY(height) - 2, width: 4, height: 4 };
+  });
+}
+
 /** The first place round a dot, near before far, where its label meets no dot, no label and no edge. */
 function placeLabel(
   { group, x, y, r }: Omit<Dot, 'label'>,
   taken: readonly Box[],
 ): Box | undefined {
-  const [width, height] = [6.2 * group.name.length, 14];
-  for (const gap of [3, 9, 16]) {
+  const [width, height] = [letter * group.name.length, 14];
+  for (const gap of [3, 10, 20, 32, 48]) {
     const sides = [
       [x + r + gap, y - height / 2],
       [x - r - gap - width, y - height / 2],
@@ -145,6 +165,18 @@ function placeLabel(
     }
   }
   return undefined;
+}
+
+/** A thin line from a dot to its label, where that is not close by. */
+function leader({ x, y, r }: Dot, label: Box): string {
+  const between = (low: number, value: number, high: number) =>
+    Math.max(low, Math.min(value, high));
+  const toX = between(label.x, x, label.x + label.width);
+  const toY = between(label.y, y, label.y + label.height);
+  const distance = Math.hypot(toX - x, toY - y);
+  if (distance < r + 5) return '';
+  const [fromX, fromY] = [x + ((toX - x) * r) / distance, y + ((toY - y) * r) / distance];
+  return `<path class="leader" d="M${px(fromX)} ${px(fromY)}L${px(toX)} ${px(toY)}"/>`;
 }
 
 function axes({ x, y, toX, toY }: Scale): string[] {
@@ -172,11 +204,7 @@ function decimal(power: number): string {
 }
 
 /** The slope of the bandwidth up to the ridge, then the ceiling of the arithmetic; cut where it leaves the plot. */
-function roof(
-  { x, y, toX, toY }: Scale,
-  peaks: { readonly fmaGflops: number; readonly copyGBs: number },
-): string {
-  const { fmaGflops, copyGBs } = peaks;
+function roof({ x, y, toX, toY }: Scale, { fmaGflops, copyGBs }: Roofs): string {
   const from = Math.max(10 ** x[0], 10 ** y[0] / copyGBs);
   const points = [
     [from, from * copyGBs],
@@ -190,7 +218,7 @@ function legend(families: readonly string[]): string[] {
   let x = frame.left;
   return families.map((family, i) => {
     const at = x;
-    x += 26 + 6.4 * family.length;
+    x += 26 + letter * family.length;
     return `<circle class="dot" cx="${px(at + 5)}" cy="54" r="5" fill="${palette[i % palette.length] ?? ''}"/><text x="${px(at + 14)}" y="58">${escapeXml(family)}</text>`;
   });
 }

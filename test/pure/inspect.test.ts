@@ -19,7 +19,8 @@ const peaks = { fmaGflops: 100, copyGBs: 10, clock: 'gpu' } as const;
 function launch(kernel: string, made: Partial<LaunchProfile>): Omit<LaunchProfile, 'index'> {
   const place = { pass: 'D forward', layer: 'discriminator.main.0' };
   const none = { tile: {}, dims: {}, grid: [1, 1, 1], ms: 1, flops: 0, bytes: 0 } as const;
-  return { kernel, ...place, ...none, ...made };
+  const unit = 'fma';
+  return { kernel, ...place, ...none, unit, ...made };
 }
 
 function profileOf(launches: readonly Omit<LaunchProfile, 'index'>[]): StepProfile {
@@ -94,6 +95,15 @@ describe('groups', () => {
     expect(names('layer')).toEqual(['discriminator.main.0', 'loss', '(no layer)']);
     expect(names('pass')).toEqual(['D forward', 'D backward']);
     expect(names('launch')).toEqual(['0', '1', '2', '3']);
+  });
+
+  test('of tensor cores are held against the peak of matrices', () => {
+    const made = launch('matmul/6', { ms: 1, flops: 4e8, bytes: 1e3, unit: 'matrix' });
+    const { launches } = profileOf([made]);
+    const ofPeak = (more: object) =>
+      groupLaunches(launches, 'kernel', { ...peaks, ...more })[0]!.ofPeak;
+    expect(ofPeak({ matrixGflops: 1600 })).toBeCloseTo(0.25, 9);
+    expect(ofPeak({})).toBeCloseTo(4, 9);
   });
 
   test('of launches that no clock saw have no rates, and nothing is NaN', () => {
@@ -199,6 +209,16 @@ describe('the roofline', () => {
       expect(a.x).toBeGreaterThanOrEqual(0);
       expect(a.x + a.width).toBeLessThanOrEqual(960);
     });
+  });
+
+  test('has a dashed roof for each unit that is faster than f32', async () => {
+    const more = { ...peaks, f16Gflops: 200, matrixGflops: 1600 };
+    const svg = rooflineSvg({ ...small, peaks: more });
+    expect(svg.match(/<path class="line (roof|higher)"/g)).toHaveLength(3);
+    expect(svg).toContain('200 GFLOP/s of f16 multiply-adds, 1600 GFLOP/s of f16 matrices, ');
+    expect(await pixelsOf(svg)).toBeGreaterThan(10);
+    const slower = rooflineSvg({ ...small, peaks: { ...peaks, f16Gflops: 2 } });
+    expect(slower.match(/<path class="line (roof|higher)"/g)).toHaveLength(1);
   });
 
   test('of nothing that computes is still a picture', async () => {

@@ -66,7 +66,8 @@ function groupOf(
   const bytes = sum(launches, (l) => l.bytes);
   const least = { compute: 0, memory: 0 };
   for (const launch of launches) {
-    const computing = launch.flops / peaks.fmaGflops / 1e6;
+    const most = launch.unit === 'matrix' ? peaks.matrixGflops : undefined;
+    const computing = launch.flops / (most ?? peaks.fmaGflops) / 1e6;
     const moving = launch.bytes / peaks.copyGBs / 1e6;
     least[computing > moving ? 'compute' : 'memory'] += Math.max(computing, moving);
   }

@@ -24,6 +24,8 @@ export interface LaunchProfile {
   /** Median over the replays. */
   readonly ms: number;
   readonly flops: number;
+  /** What computes: ordinary multiply-adds, or subgroup matrices (tensor cores). */
+  readonly unit: 'fma' | 'matrix';
   /** Bytes that have to cross memory at least once. */
   readonly bytes: number;
 }
@@ -113,6 +115,7 @@ export async function profileStep(
       layer: dispatch.where.layer,
       ms: median(timed.map((launches) => launches[index]?.ms ?? NaN)),
       flops: dispatch.flops,
+      unit: dispatch.spec.code.includes('subgroupMatrixMultiply') ? 'matrix' : 'fma',
       bytes: dispatch.traffic,
     })),
   };

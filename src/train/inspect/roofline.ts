@@ -3,6 +3,7 @@ import type { Group } from './groups.ts';
 import type { StepProfile } from './profile.ts';
 import { escapeXml, meet, palette, px, svgDocument } from './svg.ts';
 import type { Box } from './svg.ts';
+import { roofsOf } from './tables.ts';
 
 const frame = { width: 960, height: 600, left: 64, right: 24, top: 76, bottom: 48 };
 const plot: Box = {
@@ -61,13 +62,17 @@ export function rooflineSvg(profile: StepProfile): string {
       : `; ${left.length} kernels without arithmetic or time (${(100 * share).toFixed(1)} % of the step) are left out`;
   return svgDocument(frame, {
     title,
-    style: '.roof{stroke-width:2}.dot{fill-opacity:.75;stroke:#8888}.leader{stroke:#888}',
+    style:
+      '.roof{stroke-width:2}.higher{stroke-dasharray:6 4}.dot{fill-opacity:.75;stroke:#8888}.leader{stroke:#888}',
     body: [
       `<text class="title" x="${frame.left}" y="22">${escapeXml(title)}</text>`,
-      `<text x="${frame.left}" y="40">Roofs: ${peaks.fmaGflops.toFixed(1)} GFLOP/s of f32 multiply-adds, ${peaks.copyGBs.toFixed(1)} GB/s of copies, both measured${rest}.</text>`,
+      `<text x="${frame.left}" y="40">Measured roofs: ${roofsOf(peaks)}${rest}.</text>`,
       ...legend(families),
       ...axes(scale),
-      roof(scale, peaks),
+      roof(scale, { ceiling: peaks.fmaGflops, copyGBs: peaks.copyGBs }, 'roof'),
+      ...[peaks.f16Gflops ?? 0, peaks.matrixGflops ?? 0]
+        .filter((ceiling) => ceiling > peaks.fmaGflops)
+        .map((ceiling) => roof(scale, { ceiling, copyGBs: peaks.copyGBs }, 'higher')),
       ...drawn,
       ...labels,
     ],
@@ -102,8 +107,9 @@ export function layOut({ launches, peaks }: StepProfile): {
   const groups = all.filter((g) => g.flops > 0 && g.bytes > 0 && g.share >= leastShare);
   const intensity = (g: Group) => g.flops / g.bytes;
   const ridge = peaks.fmaGflops / peaks.copyGBs;
-  const x = decades([ridge / 2, ridge * 2, ...groups.map(intensity)]);
-  const y = decades([peaks.fmaGflops * 1.01, ...groups.map((g) => g.gflops)]);
+  const highest = Math.max(peaks.fmaGflops, peaks.f16Gflops ?? 0, peaks.matrixGflops ?? 0);
+  const x = decades([ridge / 2, (2 * highest) / peaks.copyGBs, ...groups.map(intensity)]);
+  const y = decades([highest * 1.01, ...groups.map((g) => g.gflops)]);
   const scale: Scale = {
     ...{ x, y },
     toX: (v) => plot.x + ((Math.log10(v) - x[0]) / (x[1] - x[0])) * plot.width,
@@ -204,14 +210,18 @@ function decimal(power: number): string {
 }
 
 /** The slope of the bandwidth up to the ridge, then the ceiling of the arithmetic; cut where it leaves the plot. */
-function roof({ x, y, toX, toY }: Scale, { fmaGflops, copyGBs }: Roofs): string {
+function roof(
+  { x, y, toX, toY }: Scale,
+  { ceiling, copyGBs }: { ceiling: number; copyGBs: number },
+  name: string,
+): string {
   const from = Math.max(10 ** x[0], 10 ** y[0] / copyGBs);
   const points = [
     [from, from * copyGBs],
-    [fmaGflops / copyGBs, fmaGflops],
-    [10 ** x[1], fmaGflops],
+    [ceiling / copyGBs, ceiling],
+    [10 ** x[1], ceiling],
   ].map(([intensity = 1, gflops = 1]) => `${px(toX(intensity))} ${px(toY(gflops))}`);
-  return `<path class="line roof" d="M${points.join('L')}"/>`;
+  return `<path class="line ${name}" d="M${points.join('L')}"/>`;
 }
 
 function legend(families: readonly string[]): string[] {

@@ -1,3 +1,4 @@
+import type { Peaks } from '../../kernels/peaks.ts';
 import { textTable } from '../../util/table.ts';
 import type { Column } from '../../util/table.ts';
 import { groupLaunches } from './groups.ts';
@@ -15,13 +16,25 @@ export function profileHead(profile: StepProfile): string {
   const mib = (bytes: number) => `${(bytes / 2 ** 20).toFixed(0)} MiB`;
   return [
     `adapter   ${adapter.name} (${adapter.kind}), driver ${adapter.driver.kind}${version}; off: ${off}`,
-    `peaks     ${figure(peaks.fmaGflops)} GFLOP/s of f32 multiply-adds, ${figure(peaks.copyGBs)} GB/s of copies, measured now`,
+    `peaks     ${roofsOf(peaks)}, measured now`,
     `step      ${profile.preset}, batch ${profile.batch}: ${launches.length} launches, ${(flops / 1e9).toFixed(2)} GFLOP, ` +
       `${figure(stepMs)} ms in one pass = ${figure(flops / stepMs / 1e6)} GFLOP/s`,
     `launches  ${figure(ms)} ms one by one on ${clock}, median of ${profile.replays}`,
     `encoding  ${profile.encodeUs.toFixed(2)} µs a launch, ${figure((profile.encodeUs * launches.length) / 1000)} ms a step`,
     `memory    ${mib(profile.plannedBytes)} planned (${mib(profile.unplannedBytes)} unplanned) + ${mib(profile.residentBytes)} resident`,
   ].join('\n');
+}
+
+/** The measured peaks in words. */
+export function roofsOf(peaks: Peaks): string {
+  const gflops = (value: number | undefined, what: string) =>
+    value === undefined ? [] : [`${figure(value)} GFLOP/s of ${what}`];
+  return [
+    ...gflops(peaks.fmaGflops, 'f32 multiply-adds'),
+    ...gflops(peaks.f16Gflops, 'f16 multiply-adds'),
+    ...gflops(peaks.matrixGflops, 'f16 matrices'),
+    `${figure(peaks.copyGBs)} GB/s of copies`,
+  ].join(', ');
 }
 
 const measures: readonly Column[] = [

@@ -51,7 +51,7 @@ export function rooflineSvg(profile: StepProfile): string {
     dot.label === undefined
       ? []
       : [
-          leader(dot, dot.label),
+          ...leaderPath(dot, dot.label),
           `<text x="${px(dot.label.x)}" y="${px(dot.label.y + 10)}">${escapeXml(dot.group.name)}</text>`,
         ],
   );
@@ -59,14 +59,15 @@ export function rooflineSvg(profile: StepProfile): string {
   const rest =
     left.length === 0
       ? ''
-      : `; ${left.length} kernels without arithmetic or time (${(100 * share).toFixed(1)} % of the step) are left out`;
+      : `${left.length} kernels without arithmetic or time (${(100 * share).toFixed(1)} % of the step) are left out`;
   return svgDocument(frame, {
     title,
     style:
       '.roof{stroke-width:2}.higher{stroke-dasharray:6 4}.dot{fill-opacity:.75;stroke:#8888}.leader{stroke:#888}',
     body: [
       `<text class="title" x="${frame.left}" y="22">${escapeXml(title)}</text>`,
-      `<text x="${frame.left}" y="40">Measured roofs: ${roofsOf(peaks)}${rest}.</text>`,
+      `<text x="${frame.left}" y="40">Measured roofs: ${roofsOf(peaks)}.</text>`,
+      `<text class="end" x="${plot.x + plot.width}" y="${frame.height - 10}">${rest}</text>`,
       ...legend(families),
       ...axes(scale),
       roof(scale, { ceiling: peaks.fmaGflops, copyGBs: peaks.copyGBs }, 'roof'),
@@ -121,13 +122,13 @@ export function layOut({ launches, peaks }: StepProfile): {
     y: scale.toY(group.gflops),
     r: Math.max(leastRadius, Math.sqrt((wholeArea * group.share) / Math.PI)),
   }));
-  const taken = circles.map(({ x: cx, y: cy, r }): Box => {
-    return { x: cx - r, y: cy - r, width: 2 * r, height: 2 * r };
-  });
-  taken.push(...beads(scale, peaks));
+  const taken: Taken = { labels: [], others: [...circles.map(boxOf), ...beads(scale, peaks)] };
   const dots = circles.map((circle, i): Dot => {
     const label = i < mostLabels ? placeLabel(circle, taken) : undefined;
-    if (label !== undefined) taken.push(label);
+    if (label !== undefined) {
+      taken.labels.push(label);
+      taken.others.push(...beadsOf(leaderOf(circle, label)));
+    }
     return { ...circle, label };
   });
   return { dots, scale, left: all.filter((g) => !groups.includes(g)) };
@@ -143,11 +144,21 @@ function beads({ x, toX, toY }: Scale, peaks: Roofs): Box[] {
   });
 }
 
+type Circle = Omit<Dot, 'label'>;
+
+/** What a label must not meet; nor may the line to it cross another label. */
+interface Taken {
+  readonly labels: Box[];
+  readonly others: Box[];
+}
+
+function boxOf({ x, y, r }: Circle): Box {
+  return { x: x - r, y: y - r, width: 2 * r, height: 2 * r };
+}
+
 /** The first place round a dot, near before far, where its label meets no dot, no label and no edge. */
-function placeLabel(
-  { group, x, y, r }: Omit<Dot, 'label'>,
-  taken: readonly Box[],
-): Box | undefined {
+function placeLabel(circle: Circle, { labels, others }: Taken): Box | undefined {
+  const { group, x, y, r } = circle;
   const [width, height] = [letter * group.name.length, 14];
   for (const gap of [3, 10, 20, 32, 48]) {
     const sides = [
@@ -167,22 +178,45 @@ function placeLabel(
         top >= plot.y &&
         left + width <= plot.x + plot.width &&
         top + height <= plot.y + plot.height;
-      if (inside && !taken.some((other) => meet(box, other))) return box;
+      const meets = (other: Box) => meet(box, other);
+      if (!inside || labels.some(meets) || others.some(meets)) continue;
+      const crossed = beadsOf(leaderOf(circle, box)).some((b) => labels.some((l) => meet(b, l)));
+      if (!crossed) return box;
     }
   }
   return undefined;
 }
 
-/** A thin line from a dot to its label, where that is not close by. */
-function leader({ x, y, r }: Dot, label: Box): string {
+/** A thin line to a label that is not close to its dot. */
+function leaderPath(dot: Circle, label: Box): string[] {
+  const line = leaderOf(dot, label);
+  if (line === undefined) return [];
+  const [fromX, fromY, toX, toY] = line.map(px);
+  return [`<path class="leader" d="M${fromX} ${fromY}L${toX} ${toY}"/>`];
+}
+
+type Line = readonly [fromX: number, fromY: number, toX: number, toY: number];
+
+/** From the edge of a dot to its label, where that is not close by. */
+function leaderOf({ x, y, r }: Circle, label: Box): Line | undefined {
   const between = (low: number, value: number, high: number) =>
     Math.max(low, Math.min(value, high));
   const toX = between(label.x, x, label.x + label.width);
   const toY = between(label.y, y, label.y + label.height);
   const distance = Math.hypot(toX - x, toY - y);
-  if (distance < r + 5) return '';
-  const [fromX, fromY] = [x + ((toX - x) * r) / distance, y + ((toY - y) * r) / distance];
-  return `<path class="leader" d="M${px(fromX)} ${px(fromY)}L${px(toX)} ${px(toY)}"/>`;
+  if (distance < r + 5) return undefined;
+  return [x + ((toX - x) * r) / distance, y + ((toY - y) * r) / distance, toX, toY];
+}
+
+/** Small boxes along a line, for labels to keep off. */
+function beadsOf(line: Line | undefined): Box[] {
+  if (line === undefined) return [];
+  const [fromX, fromY, toX, toY] = line;
+  return Array.from({ length: 12 }, (_u, i) => {
+    const part = (i + 0.5) / 12;
+    const [x, y] = [fromX + part * (toX - fromX), fromY + part * (toY - fromY)];
+    return { x: x - 1, y: y - 1, width: 2, height: 2 };
+  });
 }
 
 function axes({ x, y, toX, toY }: Scale): string[] {

@@ -26,7 +26,7 @@ describe('the profile of a step', async () => {
 
   test('holds every launch, timed, and the numbers of the whole', () => {
     expect(profile.launches.map((l) => l.index)).toEqual(profile.launches.map((_l, i) => i));
-    expect(profile.launches.length).toBeGreaterThan(300);
+    expect(profile.launches.length).toBeGreaterThan(50);
     for (const { ms, layer, pass } of profile.launches) {
       expect(ms).toBeGreaterThanOrEqual(0);
       expect(ms).toBeLessThan(60_000);

@@ -43,7 +43,7 @@ describe('profile', () => {
 
   test('prints a row for every launch, where that is asked for', async () => {
     const stdout = await runProfile(['--steps', '1', '--by', 'launch']);
-    expect(stdout).toMatch(/^ +0 .* D forward +images +pointwise\/images /m);
+    expect(stdout).toMatch(/^ +\d+ .* D forward +images +pointwise\/images /m);
     const launches = Number(/(\d+) launches/.exec(stdout)?.[1]);
     expect(stdout.match(/^ *\d+ +[\d.]+ % /gm)).toHaveLength(launches);
   });
@@ -65,14 +65,19 @@ describe('explain', () => {
   });
 
   test('prints the WGSL of a launch as it ran, by number or by kernel', async () => {
+    const { entries } = JSON.parse(readFileSync(at('e.json'), 'utf8')) as Explanation;
+    const first = entries.find(({ kernel }) => kernel === 'pointwise/images')!.index;
     const byName = await runWell(['explain', ...tiny, '--entry', 'pointwise/images']);
-    const byNumber = await runWell(['explain', ...tiny, '--entry', '0']);
+    const byNumber = await runWell(['explain', ...tiny, '--entry', String(first)]);
     expect(byName.stdout).toBe(byNumber.stdout);
-    expect(byName.stdout).toMatch(/^\/\/ D forward\n\/\/ {4}0 {2}pointwise\/images {2}grid /);
+    expect(byName.stdout).toMatch(/^\/\/ D forward\n\/\/ +\d+ {2}pointwise\/images {2}grid /);
     const file = readFileSync(new URL('../../kernels/pointwise/images.wgsl', import.meta.url));
     expect(byName.stdout).toContain(file.toString());
-    const unary = await runWell(['explain', ...tiny, '--entry', 'pointwise/unary']);
-    expect(unary.stdout).toContain('\nconst OP = LEAKY_RELU;\n');
+    const { index, tile } = entries.find((entry) => Object.keys(entry.tile).length > 1)!;
+    const { stdout } = await runWell(['explain', ...tiny, '--entry', String(index)]);
+    for (const [name, value] of Object.entries(tile)) {
+      expect(stdout).toMatch(new RegExp(`^const ${name}\\b.* = ${value}[uf]?;$`, 'm'));
+    }
   });
 });
 
@@ -110,8 +115,8 @@ const mistakes: Record<string, readonly [readonly string[], RegExp]> = {
     /^--entry 100000 is past the end: the step has launches 0 to \d+$/,
   ],
   'a kernel that does not run': [
-    ['explain', ...tiny, '--entry', 'pointwise/unarry'],
-    /^--entry pointwise\/unarry is no launch's number and no kernel of this step; did you mean pointwise\/unary\?$/,
+    ['explain', ...tiny, '--entry', 'pointwise/image'],
+    /^--entry pointwise\/image is no launch's number and no kernel of this step; did you mean pointwise\/images\?$/,
   ],
   'an adapter that is not there': [
     ['profile', '--adapter', 'nonsense'],

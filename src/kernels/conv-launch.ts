@@ -17,7 +17,7 @@ import type { ConvKind, Frame } from './conv-plan.ts';
 import { devicePlan } from './conv-tables.ts';
 import { planWindow } from './conv-window.ts';
 import type { WindowPlan } from './conv-window.ts';
-import { subgroupSize } from './kernel.ts';
+import { broadcastLanes } from './kernel.ts';
 import type { Tile } from './kernel.ts';
 
 export const biased = (bias: Storage | undefined) => ({ BIAS: String(bias !== undefined) });
@@ -135,7 +135,7 @@ export function windowTiles(gpu: Gpu, kind: ConvKind, dims: ConvDims): readonly 
   const M = kind === 'dataGrad' ? dims.C : dims.K;
   const heights = [16, 8, 4, 24].filter((TM) => TM < M + (TM <= 8 ? 4 : 8));
   if (M <= 4) heights.reverse();
-  return heights.map((TM) => ({ LANES: subgroupSize(gpu) ?? 8, TM }));
+  return heights.map((TM) => ({ LANES: broadcastLanes(gpu) ?? 8, TM }));
 }
 
 interface WindowTables {
@@ -158,7 +158,7 @@ export function runWindow(gpu: Gpu, args: GatherArgs, tile: Tile): void {
   const u = packed(gpu, args.u, plan, tables['source']) ?? framed(gpu, args.u, plan.frameU);
   const lanes = Number(tile['LANES']);
   const reads = (u.bytes + operand.bytes + out.bytes) / 4 / plan.launches.length;
-  sumInParts(gpu, { parts, outputs: out.bytes / 4, out }, (target) => {
+  sumInParts(gpu, { parts, outputs: stride, out }, (target) => {
     plan.launches.forEach(({ shape, phaseCount, columns, work }, i) => {
       const phase = tables[`phases ${i}`] ?? u;
       const blocks = ceilDiv(columns, lanes);

@@ -8,7 +8,7 @@ import { frameIfNeeded, phasePixels, phaseStrides, partsOf, partStride } from '.
 import type { ConvKind, Frame } from './conv-plan.ts';
 
 /** The words of WGSL's Phase, in its order. Offsets of x and u in vec4s, of out in floats. */
-const phaseWords = [
+export const phaseWords = [
   ...['columns', 'n2', 'n3', 'width', 'x0', 'x1', 'x2', 'x3', 's1', 's2', 's3'],
   ...['xs1', 'xs2', 'xs3', 'u0', 'uM', 'us1', 'out0', 'outM', 'out1', 'out2', 'out3', 'out4'],
 ] as const;

@@ -30,7 +30,7 @@ import {
 import { partsOf, phaseStrides } from './conv-plan.ts';
 import type { ConvKind } from './conv-plan.ts';
 import { windowServes } from './conv-window.ts';
-import { canRun, subgroupSize } from './kernel.ts';
+import { broadcastLanes, canRun } from './kernel.ts';
 import type { Kernel } from './kernel.ts';
 import { climb } from './rung.ts';
 import type { Ladder, Rung } from './rung.ts';
@@ -103,7 +103,7 @@ function windowRung<Args extends { readonly dims: ConvDims; readonly out: Storag
     name: window.name,
     kernels: [window],
     fits: (gpu, dims) =>
-      canRun(gpu, window) && subgroupSize(gpu) !== undefined && windowServes(dims),
+      canRun(gpu, window) && broadcastLanes(gpu) !== undefined && windowServes(dims),
     tiles: (gpu, dims) => windowTiles(gpu, kind, dims),
     run: (gpu, args, tile = windowTiles(gpu, kind, args.dims)[0] ?? {}) => {
       const { dims, out } = args;

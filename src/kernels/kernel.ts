@@ -198,6 +198,12 @@ export function subgroupSize({ adapter }: Gpu): number | undefined {
   return least === most ? least : undefined;
 }
 
+/** Lanes of a subgroup for kernels that write their lanes out, which are made for these three numbers. */
+export function broadcastLanes(gpu: Gpu): 4 | 8 | 16 | undefined {
+  const size = subgroupSize(gpu);
+  return size === 4 || size === 8 || size === 16 ? size : undefined;
+}
+
 /** True if the device has what the kernel needs. */
 export function canRun(gpu: Gpu, { needs }: { needs?: Needs }): boolean {
   return missing(gpu, { needs }).length === 0;

@@ -1,7 +1,7 @@
 import type { Gpu } from '../gpu/device.ts';
 import type { Storage } from '../gpu/storage.ts';
 import { ceilDiv } from '../util/shape.ts';
-import { canRun, kernel, subgroupSize } from './kernel.ts';
+import { broadcastLanes, canRun, kernel } from './kernel.ts';
 import type { Dims, Grid, Tile } from './kernel.ts';
 import { climb } from './rung.ts';
 import type { Ladder, Rung } from './rung.ts';
@@ -138,7 +138,7 @@ function lanesFlags(args: MatmulDims): Tile {
 
 /** Rows that the lanes hold between them: more of them share a load of B, as long as their sums fit the registers. */
 function lanesTiles(gpu: Gpu, { M }: MatmulDims): readonly [Tile, ...Tile[]] {
-  const LANES = subgroupSize(gpu) ?? 8;
+  const LANES = broadcastLanes(gpu) ?? 8;
   const heights = [24, 16, 8].filter((TM) => TM % LANES === 0);
   const fewest = Math.min(...heights);
   const all = heights.map((TM) => ({ LANES, TM, TN4: 1 }));
@@ -203,7 +203,7 @@ const registersRung = vec4Rung(registers, registersVec4, {
 });
 const lanesRung: MatmulRung = {
   ...vec4Rung(lanes, lanesVec4, { flags: lanesFlags, tiles: lanesTiles }),
-  fits: (gpu) => canRun(gpu, lanes) && subgroupSize(gpu) !== undefined,
+  fits: (gpu) => canRun(gpu, lanes) && broadcastLanes(gpu) !== undefined,
 };
 const tilesRung = vec4Rung(vec4, vec4Vec4, { flags: vec4Flags, tiles: vec4Tiles });
 

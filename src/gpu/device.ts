@@ -8,6 +8,7 @@ import { PipelineCache } from './pipelines.ts';
 import { hostMemoryBytes, resetPollThrottle } from './platform.ts';
 import { BufferPool, guardBytes, guardWord } from './pool.ts';
 import { Recorder } from './recorder.ts';
+import { cutRows, partOf, placeRow, rowBytes, spanOf } from './row.ts';
 import { Storage } from './storage.ts';
 import type { Dispatch } from './storage.ts';
 
@@ -148,6 +149,50 @@ export class Gpu {
   }
 
   /**
+   * Moves storages that outlive steps side by side into one buffer, or a few where one would pass the device's limit, so
+   * that one launch can go over all of them. Before anything that names their places is captured.
+   */
+  join(storages: readonly Storage[], label: string): void {
+    this.flush();
+    const limit = this.limits['maxStorageBufferBindingSize'] ?? 2 ** 27;
+    for (const row of cutRows(storages, limit)) {
+      const whole = this.pool.acquire(rowBytes(row), label);
+      const encoder = this.device.createCommandEncoder();
+      const placed = placeRow(row).map(({ storage, offset }) => {
+        const block = storage.block;
+        if (block === undefined) throw new Error(`${storage.label} has no bytes to move`);
+        const place = partOf(whole, offset, storage.bytes);
+        const bytes = Math.ceil(storage.bytes / 4) * 4;
+        encoder.copyBufferToBuffer(block.buffer, block.offset, place.buffer, place.offset, bytes);
+        return { storage, block, place };
+      });
+      this.device.queue.submit([encoder.finish()]);
+      for (const { storage, block, place } of placed) {
+        this.pool.release(block);
+        storage.block = place;
+      }
+    }
+  }
+
+  /**
+   * One storage over all of `storages`, if they lie side by side in this order, or if a captured step can still be told to
+   * lay them so; undefined otherwise. What is written to it is written to them.
+   */
+  together(storages: readonly Storage[]): Storage | undefined {
+    const [first] = storages;
+    if (first === undefined || storages.length === 1) return first;
+    const bytes = rowBytes(storages);
+    if (bytes > (this.limits['maxStorageBufferBindingSize'] ?? 2 ** 27)) return undefined;
+    const label = `${first.label} and ${storages.length - 1} more`;
+    const span = new Storage(this.#nextId, bytes, label, undefined, storages);
+    const block = spanOf(storages);
+    if (block !== undefined) span.block = block;
+    else if (this.#capture?.together(span) !== true) return undefined;
+    this.#nextId += 1;
+    return span;
+  }
+
+  /**
    * Eager mode: releases every buffer made inside `body` when it ends, but for those in `keep(result)`, which pass to
    * the scope around.
    */
@@ -169,7 +214,7 @@ export class Gpu {
   launch(dispatch: Dispatch): void {
     const { spec, storages } = dispatch;
     storages.forEach((storage, i) => {
-      if (spec.access[i] === 'read_write') storage.version += 1;
+      if (spec.access[i] === 'read_write') storage.touch();
     });
     if (this.#capture !== undefined) this.#capture.dispatches.push(dispatch);
     else this.recorder.launch(dispatch);
@@ -183,7 +228,7 @@ export class Gpu {
     const block = storage.block;
     if (block === undefined) throw new Error(`${storage.label} has no bytes to write to`);
     this.flush();
-    storage.version += 1;
+    storage.touch();
     let bytes = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
     if (bytes.length % 4 !== 0) {
       const padded = new Uint8Array(Math.ceil(bytes.length / 4) * 4);

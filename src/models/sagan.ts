@@ -7,6 +7,7 @@ import { initialisers } from '../nn/init.ts';
 import type { InitName } from '../nn/init.ts';
 import { Layer, Sequential } from '../nn/module.ts';
 import { BatchNorm2d } from '../nn/norm.ts';
+import { pack } from '../nn/pack.ts';
 import { spectralNorm } from '../nn/weighted.ts';
 import { reshape } from '../ops/layout.ts';
 import type { HostRng } from '../util/philox.ts';
@@ -127,6 +128,7 @@ export class Generator extends Layer {
     const last = { rng, init, kernelSize: 4, stride: 2, padding: 1 };
     layers.push(new ConvTranspose2d(tape, from, options.channels, last), new Tanh(tape));
     this.#main = this.child('main', new Sequential(tape, layers));
+    pack(this);
   }
 
   override forward(z: Tensor): Tensor {
@@ -160,6 +162,7 @@ export class Discriminator extends Layer {
     }
     layers.push(spectralNorm(new Conv2d(tape, from, 1, { rng, init, kernelSize: 4 }), { rng }));
     this.#main = this.child('main', new Sequential(tape, layers));
+    pack(this);
   }
 
   override forward(x: Tensor): Tensor {

@@ -4,7 +4,7 @@ import { planMemory } from './plan.ts';
 import type { MemoryPlan } from './plan.ts';
 import type { Block } from './pool.ts';
 import { Program } from './program.ts';
-import { partOf, placeRow } from './row.ts';
+import { partOf } from './row.ts';
 import type { Home } from './row.ts';
 import type { Dispatch, Storage } from './storage.ts';
 
@@ -29,34 +29,49 @@ export class Capture {
   }
 
   /**
-   * Lays the parts of `span` side by side, if they are this step's own, each is named once, none lies elsewhere already,
-   * and no launch reads one and writes another: of one buffer that is not allowed.
+   * Lays the parts of `span` at `offsets` of one buffer, beside what lies there already, if they are this step's own, none
+   * is in anybody's way, and no launch reads one and writes another: of one buffer that is not allowed.
    */
-  together(span: Storage): boolean {
+  together(span: Storage, offsets: readonly number[]): boolean {
     const { parts } = span;
-    if (!parts.every((part) => this.virtual.has(part))) return false;
-    const homes = parts.map((part) => this.homes.get(part));
-    if (homes.some((home) => home !== undefined)) return this.#view(span, homes);
-    const mine = new Set(parts);
-    if (mine.size < parts.length || this.dispatches.some((d) => conflicts(d, (s) => mine.has(s)))) {
+    const found = parts.map((part) => this.homes.get(part));
+    const anchor = Math.max(
+      0,
+      found.findIndex((home) => home !== undefined),
+    );
+    const { row, offset } = found[anchor] ?? { row: span, offset: 0 };
+    const shift = offset - (found[anchor] === undefined ? 0 : (offsets[anchor] ?? 0));
+    const wanted = offsets.map((o) => ({ row, offset: o + shift }));
+    const fits = parts.every((part, i) => {
+      const [has, home] = [found[i], wanted[i]];
+      if (home === undefined || !this.virtual.has(part)) return false;
+      if (has !== undefined) return has.row === row && has.offset === home.offset;
+      return home.offset >= 0 && this.#isFree(home, part.bytes);
+    });
+    const mine = new Set([...parts, ...this.#livingIn(row).map(([storage]) => storage)]);
+    const distinct = new Set(parts).size === parts.length;
+    if (!fits || !distinct || this.dispatches.some((d) => conflicts(d, (s) => mine.has(s)))) {
       return false;
     }
-    this.virtual.add(span);
-    for (const { storage, offset } of placeRow(parts))
-      this.homes.set(storage, { row: span, offset });
+    parts.forEach((part, i) => {
+      const home = wanted[i];
+      if (home !== undefined) this.homes.set(part, home);
+    });
+    if (row === span) this.virtual.add(span);
+    else this.homes.set(span, { row, offset: shift });
     return true;
   }
 
-  /** A span over neighbours that have been laid side by side before. */
-  #view(span: Storage, homes: readonly (Home | undefined)[]): boolean {
-    const [first] = homes;
-    if (first === undefined) return false;
-    const places = placeRow(span.parts);
-    const neighbours = homes.every(
-      (home, i) => home?.row === first.row && home.offset - first.offset === places[i]?.offset,
+  #livingIn(row: Storage): [Storage, Home][] {
+    return [...this.homes].filter(([, home]) => home.row === row);
+  }
+
+  /** True if no tensor lies there; spans over tensors do not count. */
+  #isFree({ row, offset }: Home, bytes: number): boolean {
+    return this.#livingIn(row).every(
+      ([{ parts, bytes: theirs }, home]) =>
+        parts.length > 0 || home.offset + theirs <= offset || offset + bytes <= home.offset,
     );
-    if (neighbours) this.homes.set(span, first);
-    return neighbours;
   }
 
   finish(outputs: readonly Storage[]): void {

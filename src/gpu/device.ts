@@ -8,7 +8,7 @@ import { PipelineCache } from './pipelines.ts';
 import { hostMemoryBytes, resetPollThrottle } from './platform.ts';
 import { BufferPool, guardBytes, guardWord } from './pool.ts';
 import { Recorder } from './recorder.ts';
-import { cutRows, partOf, placeRow, rowBytes, spanOf } from './row.ts';
+import { cutRows, partOf, rowEnd, rowOffsets, spanOf } from './row.ts';
 import { Storage } from './storage.ts';
 import type { Dispatch } from './storage.ts';
 
@@ -156,12 +156,13 @@ export class Gpu {
     this.flush();
     const limit = this.limits['maxStorageBufferBindingSize'] ?? 2 ** 27;
     for (const row of cutRows(storages, limit)) {
-      const whole = this.pool.acquire(rowBytes(row), label);
+      const offsets = rowOffsets(row);
+      const whole = this.pool.acquire(rowEnd(row, offsets), label);
       const encoder = this.device.createCommandEncoder();
-      const placed = placeRow(row).map(({ storage, offset }) => {
+      const placed = row.map((storage, i) => {
         const block = storage.block;
         if (block === undefined) throw new Error(`${storage.label} has no bytes to move`);
-        const place = partOf(whole, offset, storage.bytes);
+        const place = partOf(whole, offsets[i] ?? 0, storage.bytes);
         const bytes = Math.ceil(storage.bytes / 4) * 4;
         encoder.copyBufferToBuffer(block.buffer, block.offset, place.buffer, place.offset, bytes);
         return { storage, block, place };
@@ -175,19 +176,24 @@ export class Gpu {
   }
 
   /**
-   * One storage over all of `storages`, if they lie side by side in this order, or if a captured step can still be told to
-   * lay them so; undefined otherwise. What is written to it is written to them.
+   * One storage over all of `storages`, if they lie in one buffer at `offsets` (in bytes from the first; side by side if
+   * left out), or if a captured step can still be told to lay them so; undefined otherwise. What is written to it is
+   * written to them.
    */
-  together(storages: readonly Storage[]): Storage | undefined {
+  together(
+    storages: readonly Storage[],
+    offsets: readonly number[] = rowOffsets(storages),
+  ): Storage | undefined {
     const [first] = storages;
     if (first === undefined || storages.length === 1) return first;
-    const bytes = rowBytes(storages);
+    const bytes = rowEnd(storages, offsets);
     if (bytes > (this.limits['maxStorageBufferBindingSize'] ?? 2 ** 27)) return undefined;
     const label = `${first.label} and ${storages.length - 1} more`;
     const span = new Storage(this.#nextId, bytes, label, undefined, storages);
-    const block = spanOf(storages);
-    if (block !== undefined) span.block = block;
-    else if (this.#capture?.together(span) !== true) return undefined;
+    span.block = spanOf(storages, offsets);
+    if (span.block === undefined && this.#capture?.together(span, offsets) !== true) {
+      return undefined;
+    }
     this.#nextId += 1;
     return span;
   }

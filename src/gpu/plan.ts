@@ -5,6 +5,7 @@ import type { Home } from './row.ts';
 /** First and last launch that touches a storage. */
 export interface Life {
   readonly storage: Storage;
+  readonly bytes: number;
   readonly first: number;
   readonly last: number;
 }
@@ -53,7 +54,7 @@ export function planMemory(dispatches: readonly Dispatch[], options: PlanOptions
       const slot = slotOf.get(next.storage);
       if (slot !== undefined) free.push(slot);
     }
-    const bytes = sizeClass(life.storage.bytes);
+    const bytes = sizeClass(life.bytes);
     const slot = takeBest(free, slots, bytes) ?? slots.push(0) - 1;
     slots[slot] = Math.max(slots[slot] ?? 0, bytes);
     slotOf.set(life.storage, slot);
@@ -64,7 +65,7 @@ export function planMemory(dispatches: readonly Dispatch[], options: PlanOptions
     lives,
     homes: options.homes ?? new Map<Storage, Home>(),
     plannedBytes: sum(slots),
-    unplannedBytes: sum(lives.map((l) => sizeClass(l.storage.bytes))),
+    unplannedBytes: sum(lives.map((l) => sizeClass(l.bytes))),
     liveBytes: mostAlive(lives, dispatches.length),
   };
 }
@@ -72,6 +73,11 @@ export function planMemory(dispatches: readonly Dispatch[], options: PlanOptions
 function livesOf(dispatches: readonly Dispatch[], { virtual, pinned, homes }: PlanOptions): Life[] {
   const home = (storage: Storage) => homes?.get(storage)?.row ?? storage;
   const kept = new Set([...pinned].map(home));
+  // A row is as long as what came to lie in it.
+  const ends = new Map<Storage, number>();
+  for (const [{ bytes }, { row, offset }] of homes ?? []) {
+    ends.set(row, Math.max(ends.get(row) ?? row.bytes, offset + bytes));
+  }
   const first = new Map<Storage, number>();
   const last = new Map<Storage, number>();
   dispatches.forEach((dispatch, i) => {
@@ -82,7 +88,12 @@ function livesOf(dispatches: readonly Dispatch[], { virtual, pinned, homes }: Pl
     }
   });
   return [...first]
-    .map(([storage, born]) => ({ storage, first: born, last: last.get(storage) ?? born }))
+    .map(([storage, born]) => ({
+      storage,
+      bytes: ends.get(storage) ?? storage.bytes,
+      first: born,
+      last: last.get(storage) ?? born,
+    }))
     .sort((a, b) => a.first - b.first);
 }
 
@@ -108,8 +119,8 @@ function takeBest(free: number[], slots: readonly number[], bytes: number): numb
 
 function mostAlive(lives: readonly Life[], length: number): number {
   const change = new Float64Array(length + 2);
-  for (const { storage, first, last } of lives) {
-    const bytes = sizeClass(storage.bytes);
+  for (const { bytes: own, first, last } of lives) {
+    const bytes = sizeClass(own);
     change[first] = (change[first] ?? 0) + bytes;
     change[last + 1] = (change[last + 1] ?? 0) - bytes;
   }

@@ -120,9 +120,21 @@ describe('storages of a captured step', () => {
       expect(span).toBeDefined();
       expect(gpu.together([parts[0]!, parts[1]!])).toBeDefined();
       expect(gpu.together([parts[1]!, parts[0]!])).toBeUndefined();
-      expect(gpu.together([parts[2]!, parts[3]!])).toBeUndefined();
       expect(gpu.together([parts[3]!, parts[3]!])).toBeUndefined();
       expect(gpu.together([parts[3]!, parameters(4)[0]!.storage])).toBeUndefined();
+      return [];
+    });
+  });
+
+  test('beside what lies there already, in its gaps and behind it', () => {
+    gpu.capture(() => {
+      const { parts } = step([]);
+      const [a, b, c, d] = [parts[1]!, parts[2]!, parts[0]!, parts[3]!];
+      expect(gpu.together([a, b], [0, 512])).toBeDefined();
+      // 512 is taken, 256 is free, and so is everything from 768 on
+      expect(gpu.together([a, c], [0, 512])).toBeUndefined();
+      expect(gpu.together([b, c], [512, 0])).toBeUndefined();
+      expect(gpu.together([a, c, b, d])).toBeDefined();
       return [];
     });
   });

@@ -5,7 +5,7 @@ import type { MemoryPlan } from '../../src/gpu/plan.ts';
 import { sizeClass } from '../../src/gpu/pool.ts';
 import { Storage } from '../../src/gpu/storage.ts';
 import type { Dispatch } from '../../src/gpu/storage.ts';
-import { cutRows, placeRow, rowBytes } from '../../src/gpu/row.ts';
+import { cutRows, rowEnd, rowOffsets } from '../../src/gpu/row.ts';
 
 const spec = { key: 'k', name: 'k', code: '', entry: 'main', access: [], immediates: [] };
 
@@ -173,8 +173,8 @@ describe('size classes', () => {
 describe('rows', () => {
   test('begin each storage at a multiple of 256 and are cut where they would be too long', () => {
     const all = [4, 256, 300, 1].map((bytes, i) => storage(i, bytes));
-    expect(placeRow(all).map(({ offset }) => offset)).toEqual([0, 256, 512, 1024]);
-    expect(rowBytes(all)).toBe(1280);
+    expect(rowOffsets(all)).toEqual([0, 256, 512, 1024]);
+    expect(rowEnd(all, rowOffsets(all))).toBe(1280);
     expect(cutRows(all, 1280).map((row) => row.length)).toEqual([4]);
     expect(cutRows(all, 1279).map((row) => row.length)).toEqual([3, 1]);
     expect(cutRows(all, 1).map((row) => row.length)).toEqual([1, 1, 1, 1]);

@@ -1,71 +1,79 @@
-// spectral/rows_thread — Wv by parts: a thread owns a row and walks a part of the columns.
+// spectral/rows_thread — Wv by parts: a thread owns a row and walks a part of the columns; all layers in one launch.
 //
 //   w [outer, rows, inner] · v [outer·inner]  →  part [P, rows]:  Σ over a part of (a, b) of w[a, row, b]·v[a·inner + b]
 //
-// grid       P·rows threads; part s takes C0 of outer from C0·⌊s/P1⌋ and C1 of inner from C1·(s mod P1).
-// entries    `scalar`, and `quads` for inner and C1 multiples of 4.
+// layers     as in spectral/columns.
+// grid       P·rows threads a matrix; part s takes C0 of outer from C0·⌊s/P1⌋ and C1 of inner from C1·(s mod P1).
 // cost       2·rows·cols flops;  reads rows·cols floats.
+const TABLE = false;
 const WG = 16u;
 
-struct Params { outer: u32, rows: u32, inner: u32, C0: u32, C1: u32, P1: u32, parts: u32 }
+struct Params {
+  at: u32, u: u32, v: u32, outer: u32, rows: u32, inner: u32,
+  C0: u32, C1: u32, P1: u32, parts: u32, partAt: u32,
+  groups: u32, count: u32, table: u32, index: u32, eps: f32,
+}
 var<immediate> p: Params;
 
-@group(0) @binding(0) var<storage, read> w: array<f32>;
-@group(0) @binding(1) var<storage, read> v: array<f32>;
-@group(0) @binding(2) var<storage, read_write> part: array<f32>;
-@group(0) @binding(0) var<storage, read> wQuads: array<vec4f>;
-@group(0) @binding(1) var<storage, read> vQuads: array<vec4f>;
-
-struct Span { row: u32, from0: u32, to0: u32, from1: u32, to1: u32 }
-
-fn spanOf(t: u32) -> Span {
-  let s = t / p.rows;
-  let s0 = s / p.P1;
-  let s1 = s - s0 * p.P1;
-  return Span(
-    t - s * p.rows,
-    s0 * p.C0, min(p.outer, (s0 + 1u) * p.C0),
-    s1 * p.C1, min(p.inner, (s1 + 1u) * p.C1),
-  );
+struct Layer {
+  at: u32, u: u32, v: u32, outer: u32, rows: u32, inner: u32,
+  C0: u32, C1: u32, P1: u32, parts: u32, partAt: u32, first: u32,
 }
 
-@compute @workgroup_size(WG)
-fn scalar(
-  @builtin(workgroup_id) group: vec3u,
-  @builtin(num_workgroups) groups: vec3u,
-  @builtin(local_invocation_index) local: u32,
-) {
-  let t = (group.y * groups.x + group.x) * WG + local;
-  if (t >= p.parts * p.rows) { return; }
-  let s = spanOf(t);
-  var total = 0.0;
-  for (var a = s.from0; a < s.to0; a++) {
-    let row = (a * p.rows + s.row) * p.inner;
-    var sum = 0.0;
-    for (var b = s.from1; b < s.to1; b++) { sum += w[row + b] * v[a * p.inner + b]; }
-    total += sum;
+@group(0) @binding(0) var<storage, read> layers: array<Layer>;
+@group(0) @binding(1) var<storage, read> w: array<vec4f>;
+@group(0) @binding(2) var<storage, read> v: array<vec4f>;
+@group(0) @binding(3) var<storage, read_write> part: array<f32>;
+
+fn layerOf(g: u32) -> Layer {
+  if (!TABLE) {
+    return Layer(p.at, p.u, p.v, p.outer, p.rows, p.inner, p.C0, p.C1, p.P1, p.parts, p.partAt, 0u);
   }
-  part[t] = total;
+  var i = p.table;
+  while (i + 1u < p.table + p.count && g >= layers[i + 1u].first) { i++; }
+  return layers[i];
 }
 
 @compute @workgroup_size(WG)
-fn quads(
+fn main(
   @builtin(workgroup_id) group: vec3u,
   @builtin(num_workgroups) groups: vec3u,
   @builtin(local_invocation_index) local: u32,
 ) {
-  let t = (group.y * groups.x + group.x) * WG + local;
-  if (t >= p.parts * p.rows) { return; }
-  let s = spanOf(t);
-  let step = p.inner / 4u;
-  var total = vec4f(0.0);
-  for (var a = s.from0; a < s.to0; a++) {
-    let row = (a * p.rows + s.row) * step;
-    var sum = vec4f(0.0);
-    for (var b = s.from1 / 4u; b < s.to1 / 4u; b++) {
-      sum += wQuads[row + b] * vQuads[a * step + b];
+  let g = group.y * groups.x + group.x;
+  if (g >= p.groups) { return; }
+  let l = layerOf(g);
+  let t = (g - l.first) * WG + local;
+  if (t >= l.parts * l.rows) { return; }
+  let s = t / l.rows;
+  let row = t - s * l.rows;
+  let s0 = s / l.P1;
+  let from0 = s0 * l.C0;
+  let from1 = (s - s0 * l.P1) * l.C1;
+  let to0 = min(l.outer, from0 + l.C0);
+  let to1 = min(l.inner, from1 + l.C1);
+  if (l.inner % 4u == 0u && l.C1 % 4u == 0u) {
+    let step = l.inner / 4u;
+    var total = vec4f(0.0);
+    for (var a = from0; a < to0; a++) {
+      let wRow = l.at / 4u + (a * l.rows + row) * step;
+      let vRow = l.v / 4u + a * step;
+      var sum = vec4f(0.0);
+      for (var b = from1 / 4u; b < to1 / 4u; b++) { sum += w[wRow + b] * v[vRow + b]; }
+      total += sum;
+    }
+    part[l.partAt + t] = total.x + total.y + (total.z + total.w);
+    return;
+  }
+  var total = 0.0;
+  for (var a = from0; a < to0; a++) {
+    var sum = 0.0;
+    for (var b = from1; b < to1; b++) {
+      let i = l.at + (a * l.rows + row) * l.inner + b;
+      let j = l.v + a * l.inner + b;
+      sum += w[i / 4u][i % 4u] * v[j / 4u][j % 4u];
     }
     total += sum;
   }
-  part[t] = total.x + total.y + (total.z + total.w);
+  part[l.partAt + t] = total;
 }

@@ -1,19 +1,40 @@
-// spectral/rows_tree — Wv: a workgroup owns a row and joins its threads' sums in a tree.
+// spectral/rows_tree — Wv: a workgroup owns a row and joins its threads' sums in a tree; all layers in one launch.
 //
 //   w [outer, rows, inner] · v [outer·inner]  →  part [1, rows]
 //
-// since rows_thread  neighbouring threads read neighbouring weights; W of them (a power of two) go along inner, WG/W
+// since rows_thread  neighbouring threads read neighbouring weights; C1 of them (a power of two) go along inner, WG/C1
 //                    along outer.
+// layers     as in spectral/columns.
 // cost       2·rows·cols flops;  reads rows·cols floats.
 // needs      WG·4 bytes of workgroup memory.
+const TABLE = false;
 const WG = 256u;
 
-struct Params { outer: u32, rows: u32, inner: u32, W: u32 }
+struct Params {
+  at: u32, u: u32, v: u32, outer: u32, rows: u32, inner: u32,
+  C0: u32, C1: u32, P1: u32, parts: u32, partAt: u32,
+  groups: u32, count: u32, table: u32, index: u32, eps: f32,
+}
 var<immediate> p: Params;
 
-@group(0) @binding(0) var<storage, read> w: array<f32>;
-@group(0) @binding(1) var<storage, read> v: array<f32>;
-@group(0) @binding(2) var<storage, read_write> part: array<f32>;
+struct Layer {
+  at: u32, u: u32, v: u32, outer: u32, rows: u32, inner: u32,
+  C0: u32, C1: u32, P1: u32, parts: u32, partAt: u32, first: u32,
+}
+
+@group(0) @binding(0) var<storage, read> layers: array<Layer>;
+@group(0) @binding(1) var<storage, read> w: array<f32>;
+@group(0) @binding(2) var<storage, read> v: array<f32>;
+@group(0) @binding(3) var<storage, read_write> part: array<f32>;
+
+fn layerOf(g: u32) -> Layer {
+  if (!TABLE) {
+    return Layer(p.at, p.u, p.v, p.outer, p.rows, p.inner, p.C0, p.C1, p.P1, p.parts, p.partAt, 0u);
+  }
+  var i = p.table;
+  while (i + 1u < p.table + p.count && g >= layers[i + 1u].first) { i++; }
+  return layers[i];
+}
 
 var<workgroup> sums: array<f32, WG>;
 
@@ -23,14 +44,16 @@ fn main(
   @builtin(num_workgroups) groups: vec3u,
   @builtin(local_invocation_index) local: u32,
 ) {
-  let r = group.y * groups.x + group.x;
+  let g = group.y * groups.x + group.x;
+  let l = layerOf(g);
+  let r = g - l.first;
   // A workgroup past the last row has an empty range and only keeps the barriers company.
-  let outer = select(0u, p.outer, r < p.rows);
+  let outer = select(0u, l.outer, g < p.groups);
   var sum = 0.0;
-  for (var a = local / p.W; a < outer; a += WG / p.W) {
-    let row = (a * p.rows + r) * p.inner;
-    for (var b = local % p.W; b < p.inner; b += p.W) {
-      sum += w[row + b] * v[a * p.inner + b];
+  for (var a = local / l.C1; a < outer; a += WG / l.C1) {
+    let row = l.at + (a * l.rows + r) * l.inner;
+    for (var b = local % l.C1; b < l.inner; b += l.C1) {
+      sum += w[row + b] * v[l.v + a * l.inner + b];
     }
   }
   sums[local] = sum;
@@ -38,5 +61,5 @@ fn main(
     workgroupBarrier(); // the last round is in `sums`
     if (local < reach) { sums[local] += sums[local + reach]; }
   }
-  if (local == 0u && r < p.rows) { part[r] = sums[0]; }
+  if (local == 0u && g < p.groups) { part[l.partAt + r] = sums[0]; }
 }

@@ -8,7 +8,7 @@ import { PipelineCache } from './pipelines.ts';
 import { hostMemoryBytes, resetPollThrottle } from './platform.ts';
 import { BufferPool, guardBytes, guardWord } from './pool.ts';
 import { Recorder } from './recorder.ts';
-import { cutRows, partOf, rowEnd, rowOffsets, spanOf } from './row.ts';
+import { cutRows, offsetsInBuffer, partOf, rowEnd, rowOffsets, spanOf } from './row.ts';
 import { Storage } from './storage.ts';
 import type { Dispatch } from './storage.ts';
 
@@ -173,6 +173,11 @@ export class Gpu {
         storage.block = place;
       }
     }
+  }
+
+  /** Offsets in bytes from the first of storages that lie in one buffer behind it; undefined if they do not. */
+  offsets(storages: readonly Storage[]): number[] | undefined {
+    return offsetsInBuffer(storages);
   }
 
   /**

@@ -33,6 +33,8 @@ const cases: readonly Sizes[] = [
   { outer: 64, rows: 24, inner: 16 },
 ];
 
+const alone = (sizes: Sizes) => ({ matrices: [{ ...sizes, at: 0, u: 0, v: 0 }] });
+
 const name = ({ outer, rows, inner }: Sizes) => `${outer}×${rows}×${inner}`;
 
 /** [outer, rows, inner] as a matrix of rows, and back. */
@@ -66,7 +68,7 @@ async function iterate(sizes: Sizes, update: boolean, rung: SpectralRung) {
     gpu,
     { w, u, v, sigma: 1, uOut: sizes.rows, vOut: cols },
     (s) => {
-      powerIteration(gpu, { ...s, ...sizes, eps, update, rung });
+      powerIteration(gpu, { ...s, batch: alone(sizes), eps, update, rung });
     },
     ['u', 'v', 'sigma', 'uOut', 'vOut'],
   );
@@ -106,8 +108,8 @@ describe.each(rungs)('power iteration, %s', (rung) => {
       },
       (s) => {
         const { out, ...rest } = s;
-        powerIteration(gpu, { ...rest, ...sizes, eps, update: true, rung });
-        spectralScale(gpu, { w: s.w, sigma: s.sigma, out, n: 30 });
+        powerIteration(gpu, { ...rest, batch: alone(sizes), eps, update: true, rung });
+        spectralScale(gpu, { w: s.w, sigma: s.sigma, out, batch: alone(sizes) });
       },
       ['u', 'v', 'sigma', 'out'],
     );
@@ -126,8 +128,8 @@ test('twenty iterations find the largest singular value', async () => {
     gpu,
     { w, u: Float32Array.of(0.5, 0.5, 0.7), v: 3, sigma: 1, uOut: 3, vOut: 3 },
     (s) => {
-      const sizes = { outer: 1, rows: 3, inner: 3, eps, update: true };
-      for (let i = 0; i < 20; i++) powerIteration(gpu, { ...s, ...sizes });
+      const batch = alone({ outer: 1, rows: 3, inner: 3 });
+      for (let i = 0; i < 20; i++) powerIteration(gpu, { ...s, batch, eps, update: true });
     },
     ['sigma'],
   );
@@ -143,9 +145,10 @@ describe('the normalised weight and its gradient', () => {
       gpu,
       { w, u, v, dwn, sigma: 1, uOut: sizes.rows, vOut: cols, out: n, dw: n },
       (s) => {
-        powerIteration(gpu, { ...s, ...sizes, eps, update: true });
-        spectralScale(gpu, { ...s, n });
-        spectralBackward(gpu, { ...s, u: s.uOut, v: s.vOut, ...sizes });
+        const batch = alone(sizes);
+        powerIteration(gpu, { ...s, batch, eps, update: true });
+        spectralScale(gpu, { ...s, batch });
+        spectralBackward(gpu, { ...s, u: s.uOut, v: s.vOut, batch });
       },
       ['out', 'dw'],
     );

@@ -42,40 +42,51 @@ export const statsTree = kernel({
   ...sumsCost(1),
   needs: { workgroupBytes: 1024 },
 });
-export const statsJoin = kernel({
+const joinRecord = {
   file: 'norm/stats_join.wgsl',
-  tensors: ['partMean', 'partM2', 'mean', 'invStd', 'variance'],
-  dims: [...partDims, 'eps'],
-  grid: ({ C }, tile) => [ceilDiv(C, tile('WG')), 1, 1],
-  flops: ({ C, parts }) => 8 * parts * C,
-  bytes: ({ C, parts }) => 4 * C * (2 * parts + 3),
+  dims: [...partDims, 'eps', 'momentum', 'unbias'],
+  grid: ({ C }: Dims<'C'>, tile: Tile): Grid => [ceilDiv(C, tile('WG')), 1, 1],
+  flops: ({ C, parts }: Dims<'C' | 'parts'>) => 8 * parts * C,
+  bytes: ({ C, parts }: Dims<'C' | 'parts'>) => 4 * C * (2 * parts + 3),
+} as const;
+const joined = ['partMean', 'partM2', 'mean', 'invStd', 'variance'] as const;
+export const statsJoin = kernel({ ...joinRecord, entry: 'plain', tensors: joined });
+export const statsJoinMoving = kernel({
+  ...joinRecord,
+  entry: 'moving',
+  tensors: [...joined, 'runningMean', 'runningVar'],
 });
 
-const gradsThread = { file: 'norm/grads_thread.wgsl', dims: partDims, grid: byThread } as const;
+const gradsThread = {
+  file: 'norm/grads_thread.wgsl',
+  dims: [...partDims, 'slope'],
+  grid: byThread,
+} as const;
+const perChannel = ['mean', 'invStd', 'gamma', 'beta'] as const;
 export const gradsThreadScalar = kernel({
   ...gradsThread,
   entry: 'scalar',
-  tensors: ['x', 'dy', 'mean', 'invStd', 'sums'],
+  tensors: ['x', 'dy', ...perChannel, 'sums'],
   ...sumsCost(2),
 });
 export const gradsThreadQuads = kernel({
   ...gradsThread,
   entry: 'quads',
-  tensors: ['xQuads', 'dyQuads', 'mean', 'invStd', 'sums'],
+  tensors: ['xQuads', 'dyQuads', ...perChannel, 'sums'],
   ...sumsCost(2),
 });
 export const gradsTree = kernel({
   file: 'norm/grads_tree.wgsl',
-  tensors: ['x', 'dy', 'mean', 'invStd', 'sums'],
-  dims: [...partDims, 'W'],
+  tensors: ['x', 'dy', ...perChannel, 'sums'],
+  dims: [...partDims, 'W', 'slope'],
   grid: byGroup,
   ...sumsCost(2),
   needs: { workgroupBytes: 2048 },
 });
 export const gradsJoin = kernel({
   file: 'norm/grads_join.wgsl',
-  tensors: ['sums', 'dgamma', 'dbeta'],
-  dims: ['C', 'parts'],
+  tensors: ['sums', 'dgamma', 'dbeta', 'means'],
+  dims: ['C', 'parts', 'share'],
   grid: ({ C }, tile) => [ceilDiv(C, tile('WG')), 1, 1],
   flops: ({ C, parts }) => 2 * parts * C,
   bytes: ({ C, parts }) => 8 * C * (parts + 1),
@@ -91,63 +102,65 @@ const elementwise = (perUnit: number) => (dims: Planes, tile: Tile) =>
 
 const applyRecord = {
   file: 'norm/apply.wgsl',
-  dims: ['N', 'C', 'L'],
-  tile: { SCALE: 'true', SHIFT: 'true', ROWS: 1, WG: 64 },
+  dims: ['N', 'C', 'L', 'slope'],
+  tile: { ACT: 'NONE', SCALE: 'true', SHIFT: 'true', ROWS: 1, WG: 64 },
   flops: ({ N, C, L }: Planes) => 4 * N * C * L,
   bytes: ({ N, C, L }: Planes) => 8 * N * C * L,
 } as const;
 export const applyScalar = kernel({
   ...applyRecord,
   entry: 'scalar',
-  tensors: ['x', 'mean', 'invStd', 'gamma', 'beta', 'out'],
+  tensors: ['x', ...perChannel, 'out'],
   grid: elementwise(1),
 });
 export const applyQuads = kernel({
   ...applyRecord,
   entry: 'quads',
-  tensors: ['xQuads', 'mean', 'invStd', 'gamma', 'beta', 'outQuads'],
+  tensors: ['xQuads', ...perChannel, 'outQuads'],
   grid: elementwise(4),
 });
 
 const dxRecord = {
   file: 'norm/dx.wgsl',
-  dims: ['N', 'C', 'L', 'share'],
-  tile: { SCALE: 'true', ROWS: 1, WG: 64 },
+  dims: ['N', 'C', 'L', 'slope'],
+  tile: { ACT: 'NONE', SCALE: 'true', SHIFT: 'true', ROWS: 1, WG: 64 },
   flops: ({ N, C, L }: Planes) => 6 * N * C * L,
   bytes: ({ N, C, L }: Planes) => 12 * N * C * L,
 } as const;
 export const dxScalar = kernel({
   ...dxRecord,
   entry: 'scalar',
-  tensors: ['x', 'dy', 'mean', 'invStd', 'gamma', 'dgamma', 'dbeta', 'dx'],
+  tensors: ['x', 'dy', ...perChannel, 'means', 'dx'],
   grid: elementwise(1),
 });
 export const dxQuads = kernel({
   ...dxRecord,
   entry: 'quads',
-  tensors: ['xQuads', 'dyQuads', 'mean', 'invStd', 'gamma', 'dgamma', 'dbeta', 'dxQuads'],
+  tensors: ['xQuads', 'dyQuads', ...perChannel, 'means', 'dxQuads'],
   grid: elementwise(4),
 });
 
-const runningRecord = {
-  file: 'norm/running.wgsl',
-  dims: ['C', 'momentum', 'unbias', 'eps'],
-  grid: ({ C }: Dims<'C'>, tile: Tile): Grid => [ceilDiv(C, tile('WG')), 1, 1],
-} as const;
-export const running = kernel({
-  ...runningRecord,
-  entry: 'running',
-  tensors: ['mean', 'variance', 'runningMean', 'runningVar'],
-  flops: ({ C }) => 7 * C,
-  bytes: ({ C }) => 24 * C,
-});
 export const invert = kernel({
-  ...runningRecord,
-  entry: 'invert',
+  file: 'norm/invert.wgsl',
   tensors: ['spread', 'invStd'],
+  dims: ['C', 'eps'],
+  grid: ({ C }, tile) => [ceilDiv(C, tile('WG')), 1, 1],
   flops: ({ C }) => 3 * C,
   bytes: ({ C }) => 8 * C,
 });
+
+/** What comes after the norm in the same launch: ReLU, or LeakyReLU with a slope above 0. */
+export interface NormActivation {
+  /** 0: ReLU. */
+  readonly slope: number;
+}
+
+/** The constants and the slope of an activation. */
+function activationOf(activation: NormActivation | undefined) {
+  const slope = activation?.slope ?? 0;
+  const ACT = activation === undefined ? 'NONE' : slope === 0 ? 'RELU' : 'LEAKY_RELU';
+  return { ACT, slope };
+}
 
 interface Sizes {
   readonly N: number;
@@ -177,13 +190,22 @@ export interface BatchNormStatsArgs extends Sizes {
   readonly invStd: Storage;
   readonly variance: Storage;
   readonly eps: number;
+  /** Running statistics [C] to move in place; `momentum` is the share of the new value. */
+  readonly running?: {
+    readonly mean: Storage;
+    readonly variance: Storage;
+    readonly momentum: number;
+  };
   /** Default: chosen for the adapter. */
   readonly rung?: NormRung;
 }
 
-/** Mean and variance of every channel over N and L, by deviations from part means: accurate at any mean. */
+/**
+ * Mean and variance of every channel over N and L, by deviations from part means: accurate at any mean. The running
+ * variance takes the unbiased one, as PyTorch's does.
+ */
 export function batchNormStats(gpu: Gpu, args: BatchNormStatsArgs): void {
-  const { x, mean, invStd, variance, N, C, L, eps, rung = chooseNorm(gpu) } = args;
+  const { x, mean, invStd, variance, N, C, L, eps, running, rung = chooseNorm(gpu) } = args;
   const split = partsOf(args, rung);
   const dims = { N, C, L, ...split };
   const partMean = gpu.alloc(4 * split.parts * C, 'batchNorm part means');
@@ -195,7 +217,15 @@ export function batchNormStats(gpu: Gpu, args: BatchNormStatsArgs): void {
     statsThreadQuads.run(gpu, { tensors: { xQuads: x, partMean, partM2 }, dims });
   } else statsThreadScalar.run(gpu, { tensors: { x, partMean, partM2 }, dims });
   const tensors = { partMean, partM2, mean, invStd, variance };
-  statsJoin.run(gpu, { tensors, dims: { ...dims, eps } });
+  if (running === undefined) {
+    statsJoin.run(gpu, { tensors, dims: { ...dims, eps, momentum: 0, unbias: 1 } });
+    return;
+  }
+  const unbias = (N * L) / Math.max(1, N * L - 1);
+  statsJoinMoving.run(gpu, {
+    tensors: { ...tensors, runningMean: running.mean, runningVar: running.variance },
+    dims: { ...dims, eps, momentum: running.momentum, unbias },
+  });
 }
 
 export interface BatchNormApplyArgs extends Sizes {
@@ -206,20 +236,23 @@ export interface BatchNormApplyArgs extends Sizes {
   readonly gamma?: Storage;
   /** [C]; left out: 0. */
   readonly beta?: Storage;
+  readonly activation?: NormActivation | undefined;
   readonly out: Storage;
 }
 
-/** out = (x − mean)·invStd·gamma + beta, by channel. */
+/** out = act((x − mean)·invStd·gamma + beta), by channel. */
 export function batchNormApply(gpu: Gpu, args: BatchNormApplyArgs): void {
   const { x, mean, invStd, gamma, beta, out, N, C, L } = args;
   const rest = { mean, invStd, gamma: gamma ?? mean, beta: beta ?? mean };
   const quads = L % 4 === 0;
+  const { ACT, slope } = activationOf(args.activation);
   const tile = {
+    ACT,
     SCALE: String(gamma !== undefined),
     SHIFT: String(beta !== undefined),
     ROWS: rowsForm(quads ? L / 4 : L, applyRecord.tile.WG),
   };
-  const dims = { N, C, L };
+  const dims = { N, C, L, slope };
   if (quads) applyQuads.run(gpu, { tensors: { xQuads: x, ...rest, outQuads: out }, dims, tile });
   else applyScalar.run(gpu, { tensors: { x, ...rest, out }, dims, tile });
 }
@@ -231,6 +264,9 @@ export interface BatchNormBackwardArgs extends Sizes {
   readonly mean: Storage;
   readonly invStd: Storage;
   readonly gamma?: Storage;
+  /** Needed with an activation, and not without: it decides which branch was taken. */
+  readonly beta?: Storage;
+  readonly activation?: NormActivation | undefined;
   /** Results; what is left out is not computed, or only in scratch. */
   readonly dx?: Storage;
   readonly dgamma?: Storage;
@@ -239,54 +275,36 @@ export interface BatchNormBackwardArgs extends Sizes {
   readonly rung?: NormRung;
 }
 
-/** Gradients of batch norm in training: mean and invStd are functions of x. */
+/** Gradients of batch norm (and the activation) in training: mean and invStd are functions of x. */
 export function batchNormBackward(gpu: Gpu, args: BatchNormBackwardArgs): void {
-  const { x, dy, mean, invStd, gamma, dx, N, C, L, rung = chooseNorm(gpu) } = args;
+  const { x, dy, mean, invStd, gamma, beta, dx, N, C, L, rung = chooseNorm(gpu) } = args;
   const split = partsOf(args, rung);
-  const dims = { N, C, L, ...split };
+  const { ACT, slope } = activationOf(args.activation);
+  const dims = { N, C, L, ...split, slope };
+  const flags = { ACT, SCALE: String(gamma !== undefined), SHIFT: String(beta !== undefined) };
+  const rest = { mean, invStd, gamma: gamma ?? mean, beta: beta ?? mean };
   const sums = gpu.alloc(8 * split.parts * C, 'batchNorm gradient parts');
   const dgamma = args.dgamma ?? gpu.alloc(4 * C, 'batchNorm dgamma');
   const dbeta = args.dbeta ?? gpu.alloc(4 * C, 'batchNorm dbeta');
+  const means = gpu.alloc(8 * C, 'batchNorm gradient means');
   if (rung === 'tree') {
     const W = Math.min(256, powerOfTwoAbove(split.C1));
-    gradsTree.run(gpu, { tensors: { x, dy, mean, invStd, sums }, dims: { ...dims, W } });
+    gradsTree.run(gpu, { tensors: { x, dy, ...rest, sums }, dims: { ...dims, W }, tile: flags });
   } else if (fitsQuads(L, split)) {
-    const tensors = { xQuads: x, dyQuads: dy, mean, invStd, sums };
-    gradsThreadQuads.run(gpu, { tensors, dims });
-  } else gradsThreadScalar.run(gpu, { tensors: { x, dy, mean, invStd, sums }, dims });
-  gradsJoin.run(gpu, { tensors: { sums, dgamma, dbeta }, dims: { C, parts: split.parts } });
+    const tensors = { xQuads: x, dyQuads: dy, ...rest, sums };
+    gradsThreadQuads.run(gpu, { tensors, dims, tile: flags });
+  } else gradsThreadScalar.run(gpu, { tensors: { x, dy, ...rest, sums }, dims, tile: flags });
+  const parts = { C, parts: split.parts, share: 1 / (N * L) };
+  gradsJoin.run(gpu, { tensors: { sums, dgamma, dbeta, means }, dims: parts });
   if (dx === undefined) return;
 
-  const rest = { mean, invStd, gamma: gamma ?? mean, dgamma, dbeta };
   const quads = L % 4 === 0;
-  const tile = {
-    SCALE: String(gamma !== undefined),
-    ROWS: rowsForm(quads ? L / 4 : L, dxRecord.tile.WG),
-  };
-  const sizes = { N, C, L, share: 1 / (N * L) };
+  const tile = { ...flags, ROWS: rowsForm(quads ? L / 4 : L, dxRecord.tile.WG) };
+  const sizes = { N, C, L, slope };
   if (quads) {
-    const tensors = { xQuads: x, dyQuads: dy, ...rest, dxQuads: dx };
+    const tensors = { xQuads: x, dyQuads: dy, ...rest, means, dxQuads: dx };
     dxQuads.run(gpu, { tensors, dims: sizes, tile });
-  } else dxScalar.run(gpu, { tensors: { x, dy, ...rest, dx }, dims: sizes, tile });
-}
-
-/** Moves the running statistics [C] in place; `count` = N·L makes the variance unbiased, as PyTorch does. */
-export function batchNormRunning(
-  gpu: Gpu,
-  args: {
-    mean: Storage;
-    variance: Storage;
-    runningMean: Storage;
-    runningVar: Storage;
-    C: number;
-    momentum: number;
-    count: number;
-  },
-): void {
-  const { mean, variance, runningMean, runningVar, C, momentum, count } = args;
-  const tensors = { mean, variance, runningMean, runningVar };
-  const unbias = count / Math.max(1, count - 1);
-  running.run(gpu, { tensors, dims: { C, momentum, unbias, eps: 0 } });
+  } else dxScalar.run(gpu, { tensors: { x, dy, ...rest, means, dx }, dims: sizes, tile });
 }
 
 /** invStd = 1/√(variance + eps), C elements; for evaluation. */
@@ -295,6 +313,5 @@ export function invStdOf(
   args: { variance: Storage; invStd: Storage; C: number; eps: number },
 ): void {
   const { variance, invStd, C, eps } = args;
-  const dims = { C, momentum: 0, unbias: 1, eps };
-  invert.run(gpu, { tensors: { spread: variance, invStd }, dims });
+  invert.run(gpu, { tensors: { spread: variance, invStd }, dims: { C, eps } });
 }

@@ -2,7 +2,6 @@ import { describe, expect, test } from 'vitest';
 import {
   batchNormApply,
   batchNormBackward,
-  batchNormRunning,
   batchNormStats,
   invStdOf,
 } from '../../src/kernels/norm.ts';
@@ -194,17 +193,16 @@ describe.each(rungs)('gradients, %s', (rung) => {
   });
 });
 
-test('running statistics move by the unbiased variance', async () => {
-  const { reference, sizes } = inputs({ N: 3, C: 7, H: 3, W: 5 });
+test.each(rungs)('running statistics move by the unbiased variance, %s', async (rung) => {
+  const { x, reference, sizes } = inputs({ N: 3, C: 7, H: 3, W: 5 });
   const start = { runningMean: randomData(7, 1), runningVar: randomData(7, 2, 0.5, 2) };
   const momentum = 0.1;
-  const { mean, invStd } = batchNorm(reference, f64);
   const found = await execute(
     gpu,
-    { mean, variance: varianceOf(invStd), ...start },
-    (s) => {
-      const count = sizes.N * sizes.L;
-      batchNormRunning(gpu, { ...s, C: 7, momentum, count });
+    { x, mean: 7, invStd: 7, variance: 7, ...start },
+    ({ runningMean, runningVar, ...s }) => {
+      const running = { mean: runningMean, variance: runningVar, momentum };
+      batchNormStats(gpu, { ...s, ...sizes, eps, running, rung });
     },
     ['runningMean', 'runningVar'],
   );

@@ -4,7 +4,7 @@ import { describe, expect, test } from 'vitest';
 import { Tape, grad } from '../../src/autograd/tape.ts';
 import { tensor } from '../../src/autograd/tensor.ts';
 import type { Tensor } from '../../src/autograd/tensor.ts';
-import { addScaled, fill, unary } from '../../src/kernels/pointwise.ts';
+import { fill, total, unary } from '../../src/kernels/pointwise.ts';
 import { copyInto } from '../../src/ops/copy.ts';
 import { add, mul, square } from '../../src/ops/pointwise.ts';
 import { sum } from '../../src/ops/reduce.ts';
@@ -97,13 +97,7 @@ describe('storages of a captured step', () => {
     const capture = gpu.capture(() => {
       made = step([3, 1, 4]);
       doubled = gpu.alloc(made.span!.bytes, 'doubled');
-      addScaled(gpu, {
-        a: made.span!,
-        b: made.span!,
-        out: doubled,
-        n: doubled.bytes / 4,
-        scale: 1,
-      });
+      total(gpu, { terms: [made.span!, made.span!], out: doubled, n: doubled.bytes / 4 });
       return [doubled, made.parts[0]!];
     });
     const program = await capture.build();

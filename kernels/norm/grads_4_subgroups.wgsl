@@ -1,11 +1,14 @@
-// norm/grads_tree — the two sums of a channel that every gradient of batch norm needs; a part a workgroup.
+// norm/grads_4_subgroups — the two sums of a channel that every gradient of batch norm needs; a part a workgroup.
 //
 //   x, dy [N, C, L] · mean, invStd, gamma, beta [C]  →  sums [parts, C, 2]:  Σ g  and  Σ g·(x − mean)·invStd,
 //   g = dy past the activation
 //
-// since grads_thread  neighbouring threads read neighbouring values; W of them (a power of two) go along L, WG/W along N.
+// since 3_tree   a subgroup adds its sums in registers, and one pair of each meets in workgroup memory: one barrier where
+//                the tree has eight.
 // cost       4·n flops;  reads 2·n floats.
-// needs      WG·8 bytes of workgroup memory.
+// needs      the feature subgroups, of any size from 4 up;  2·WG bytes of workgroup memory.
+enable subgroups;
+
 // The activation that comes after: none, max(y, 0), or y > 0 ? y : slope·y.
 const NONE = 0u;
 const RELU = 1u;
@@ -38,13 +41,17 @@ fn passed(g: vec4f, v: vec4f, c: u32) -> vec4f {
   return select(p.slope * g, g, y > vec4f(0.0));
 }
 
-var<workgroup> shared_: array<vec2f, WG>;
+// One pair a subgroup.
+var<workgroup> shared_: array<vec2f, WG / 4u>;
 
 @compute @workgroup_size(WG)
 fn main(
   @builtin(workgroup_id) group: vec3u,
   @builtin(num_workgroups) groups: vec3u,
   @builtin(local_invocation_index) local: u32,
+  @builtin(subgroup_invocation_id) id: u32,
+  @builtin(subgroup_id) subgroup: u32,
+  @builtin(num_subgroups) subgroups: u32,
 ) {
   let g = group.y * groups.x + group.x;
   let part = g / p.C;
@@ -65,10 +72,12 @@ fn main(
       sum += vec2f(d, d * (v - average));
     }
   }
-  shared_[local] = sum;
-  for (var reach = WG / 2u; reach > 0u; reach /= 2u) {
-    workgroupBarrier(); // the last round is in shared_
-    if (local < reach) { shared_[local] += shared_[local + reach]; }
+  let mine = subgroupAdd(sum);
+  if (id == 0u) { shared_[subgroup] = mine; }
+  workgroupBarrier(); // every subgroup's pair is there
+  if (local == 0u && part < p.parts) {
+    var total = vec2f(0.0);
+    for (var s = 0u; s < subgroups; s++) { total += shared_[s]; }
+    sums[g] = total * vec2f(1.0, invStd[c]);
   }
-  if (local == 0u && part < p.parts) { sums[g] = shared_[0] * vec2f(1.0, invStd[c]); }
 }

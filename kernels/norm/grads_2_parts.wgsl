@@ -1,8 +1,9 @@
-// norm/grads_thread — the two sums of a channel that every gradient of batch norm needs; a part a thread.
+// norm/grads_2_parts — the two sums of a channel that every gradient of batch norm needs; a part a thread.
 //
 //   x, dy [N, C, L] · mean, invStd, gamma, beta [C]  →  sums [parts, C, 2]:  Σ g  and  Σ g·(x − mean)·invStd,
 //   g = dy past the activation
 //
+// since 1_naive  a channel is cut into parts, so that a few channels keep every core busy, and read in vec4s.
 // grid       parts·C threads; part p takes C0 images from C0·⌊p/P1⌋ and C1 positions from C1·(p mod P1).
 // entries    `scalar`: any L.  `quads`: L and C1 multiples of 4.
 // cost       4·n flops;  reads 2·n floats.

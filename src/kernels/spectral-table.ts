@@ -2,8 +2,9 @@ import type { Gpu } from '../gpu/device.ts';
 import { ceilDiv } from '../util/shape.ts';
 import { powerOfTwoAbove, splitTerms } from './split.ts';
 
-/** How Wv is made: a row a thread (software adapters), or a row a workgroup. */
-export type SpectralRung = 'thread' | 'tree';
+/** How Wv is made: a row a thread, parts of rows a thread, or a row a workgroup that joins by a tree or by subgroups. */
+export const spectralRungs = ['naive', 'parts', 'tree', 'subgroups'] as const;
+export type SpectralRung = (typeof spectralRungs)[number];
 
 /** A weight as a matrix of rows × (outer·inner): element (row, (a, b)) is w[(a·rows + row)·inner + b]. */
 export interface MatrixSizes {
@@ -94,7 +95,8 @@ export function matrixWork(
   };
   const finish = software ? 32 : 256;
   const columns = (m: MatrixSizes) => columnShare(m, software);
-  const rows = (m: MatrixSizes) => (rung === 'tree' ? treeShare(m) : rowShare(m));
+  const rows = (m: MatrixSizes) => rowShares[rung](m);
+  const byGroup = rung === 'tree' || rung === 'subgroups';
   const dot = (m: MatrixSizes) => dotShare(m, software);
   const one = (share: (m: MatrixSizes) => Share) => (m: MatrixSizes) => ({
     ...share(m),
@@ -105,7 +107,7 @@ export function matrixWork(
     stages: {
       columns: stage(64, columns),
       right: stage(finish, one(columns)),
-      rows: stage(rung === 'tree' ? 256 : 16, rows),
+      rows: stage(byGroup ? 256 : 16, rows),
       left: stage(finish, one(rows)),
       scale: stage(64, (m) => ({ groups: ceilDiv(sizeOf(m), 4 * 64) })),
       dot: stage(dotThreads, dot),
@@ -116,7 +118,7 @@ export function matrixWork(
 }
 
 export function chooseSpectral(gpu: Gpu): SpectralRung {
-  return gpu.adapter.kind === 'software' ? 'thread' : 'tree';
+  return gpu.adapter.kind === 'software' ? 'parts' : 'tree';
 }
 
 const sizeOf = ({ outer, rows, inner }: MatrixSizes) => outer * rows * inner;
@@ -140,9 +142,20 @@ function rowShare({ outer, rows, inner }: MatrixSizes): Share {
   return { ...split, groups: ceilDiv(terms, 16), scratch: terms };
 }
 
+function naiveShare({ rows }: MatrixSizes): Share {
+  return { groups: ceilDiv(rows, 16), scratch: rows };
+}
+
 function treeShare({ rows, inner }: MatrixSizes): Share {
   return { C1: Math.min(256, powerOfTwoAbove(inner)), groups: rows, scratch: rows };
 }
+
+const rowShares: Readonly<Record<SpectralRung, (m: MatrixSizes) => Share>> = {
+  naive: naiveShare,
+  parts: rowShare,
+  tree: treeShare,
+  subgroups: treeShare,
+};
 
 const dotThreads = 16;
 

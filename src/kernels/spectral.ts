@@ -1,9 +1,24 @@
 import type { Gpu } from '../gpu/device.ts';
 import type { Storage } from '../gpu/storage.ts';
-import { kernel, linearGrid } from './kernel.ts';
+import { canRun, kernel, linearGrid } from './kernel.ts';
 import type { Dims, Grid } from './kernel.ts';
-import { layerSize, layerWords, matrixWork, stageOf, tableWords } from './spectral-table.ts';
-import type { PlacedMatrix, SpectralRung, StageName, StageWork } from './spectral-table.ts';
+import type { Ladder } from './rung.ts';
+import {
+  chooseSpectral,
+  layerSize,
+  layerWords,
+  matrixWork,
+  spectralRungs,
+  stageOf,
+  tableWords,
+} from './spectral-table.ts';
+import type {
+  MatrixSizes,
+  PlacedMatrix,
+  SpectralRung,
+  StageName,
+  StageWork,
+} from './spectral-table.ts';
 
 export type { PlacedMatrix, SpectralRung } from './spectral-table.ts';
 
@@ -30,17 +45,21 @@ export const columns = kernel({
   tensors: ['layers', 'w', 'u', 'part'],
   ...product,
 });
-export const rowsThread = kernel({
-  file: 'spectral/rows_thread.wgsl',
-  tensors: ['layers', 'w', 'v', 'part'],
-  ...product,
-});
-export const rowsTree = kernel({
-  file: 'spectral/rows_tree.wgsl',
-  tensors: ['layers', 'w', 'v', 'part'],
-  ...product,
-  needs: { workgroupBytes: 1024 },
-});
+const rowsRecord = { tensors: ['layers', 'w', 'v', 'part'], ...product } as const;
+const rowsKernels = {
+  naive: kernel({ ...rowsRecord, file: 'spectral/rows_1_naive.wgsl' }),
+  parts: kernel({ ...rowsRecord, file: 'spectral/rows_2_parts.wgsl' }),
+  tree: kernel({
+    ...rowsRecord,
+    file: 'spectral/rows_3_tree.wgsl',
+    needs: { workgroupBytes: 1024 },
+  }),
+  subgroups: kernel({
+    ...rowsRecord,
+    file: 'spectral/rows_4_subgroups.wgsl',
+    needs: { workgroupBytes: 256, features: ['subgroups'] },
+  }),
+};
 
 const finishRecord = {
   file: 'spectral/finish.wgsl',
@@ -188,8 +207,10 @@ export function powerIteration(gpu: Gpu, args: PowerIterationArgs): void {
   }
   const part = scratch('rows', 'spectral norm Wv');
   const { layers, ...product } = launch('rows');
-  const rows = all.rung === 'tree' ? rowsTree : rowsThread;
-  rows.run(gpu, { tensors: { layers, w, v: update ? vOut : v, part }, ...product });
+  rowsKernels[all.rung].run(gpu, {
+    tensors: { layers, w, v: update ? vOut : v, part },
+    ...product,
+  });
   const { layers: each, ...finish } = launch('left');
   if (update) {
     const tensors = { layers: each, part, state: u, copy: uOut, sigma };
@@ -199,6 +220,44 @@ export function powerIteration(gpu: Gpu, args: PowerIterationArgs): void {
     finishKeep.run(gpu, { tensors, ...finish });
   }
 }
+
+/**
+ * One power iteration of one matrix, simplest rung first. The rung goes by the adapter's class and not by a measured choice:
+ * a matrix must get the same bits alone as among others of other sizes.
+ */
+export const powerIterationLadder: Ladder<
+  MatrixSizes,
+  PowerIterationArgs,
+  'w' | 'u' | 'v' | 'sigma' | 'uOut' | 'vOut'
+> = {
+  name: 'power-iteration',
+  rungs: spectralRungs.map((rung) => ({
+    name: rowsKernels[rung].name,
+    kernels: [columns, finishRight, rowsKernels[rung], finishLeft],
+    fits: (gpu) => canRun(gpu, rowsKernels[rung]),
+    tiles: () => [{}],
+    run: (gpu, args) => {
+      powerIteration(gpu, { ...args, rung });
+    },
+  })),
+  preferred: (gpu) => [rowsKernels[chooseSpectral(gpu)].name],
+  dimsOf: ({ batch: { matrices } }) => {
+    const [{ outer, rows, inner } = { outer: 0, rows: 0, inner: 0 }] = matrices;
+    return { outer, rows, inner };
+  },
+  operands: ({ outer, rows, inner }) => ({
+    ...{ w: outer * rows * inner, u: rows, v: outer * inner },
+    ...{ sigma: 1, uOut: rows, vOut: outer * inner },
+  }),
+  outputs: ['u', 'v', 'sigma', 'uOut', 'vOut'],
+  argsOf: (sizes, storages) => ({
+    ...storages,
+    batch: { matrices: [{ ...sizes, at: 0, u: 0, v: 0 }] },
+    ...{ eps: 1e-12, update: true },
+  }),
+  flops: ({ outer, rows, inner }) => 4 * outer * rows * inner,
+  bytes: ({ outer, rows, inner }) => 4 * (outer * rows * inner + 2 * rows + 2 * outer * inner),
+};
 
 /** out = w/σ; 0 where σ = 0. One launch. */
 export function spectralScale(

@@ -1,9 +1,9 @@
-// spectral/rows_tree — Wv: a workgroup owns a row and joins its threads' sums in a tree; all layers in one launch.
+// spectral/rows_3_tree — Wv: a workgroup owns a row and joins its threads' sums in a tree; all layers in one launch.
 //
 //   w [outer, rows, inner] · v [outer·inner]  →  part [1, rows]
 //
-// since rows_thread  neighbouring threads read neighbouring weights; C1 of them (a power of two) go along inner, WG/C1
-//                    along outer.
+// since 2_parts  neighbouring threads read neighbouring weights; C1 of them (a power of two) go along inner, WG/C1
+//                along outer; their sums meet in workgroup memory.
 // layers     as in spectral/columns.
 // cost       2·rows·cols flops;  reads rows·cols floats.
 // needs      WG·4 bytes of workgroup memory.

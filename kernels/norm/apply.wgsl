@@ -1,4 +1,4 @@
-// norm/apply — y = (x − mean)·invStd·gamma + beta, gamma and beta by choice.
+// norm/apply — y = act((x − mean)·invStd·gamma + beta); gamma, beta and the activation by choice.
 //
 //   x [N, C, L] · mean, invStd, gamma, beta [C]  →  out [N, C, L]
 //
@@ -7,12 +7,18 @@
 // entries    `scalar`, and `quads` (one vec4 along L a thread) for L a multiple of 4.
 // cost       4·n flops;  reads n, writes n floats.
 // needs      without SCALE or SHIFT the caller binds any [C] tensor in the place of gamma or beta; it is not read.
+// The activation that comes after: none, max(y, 0), or y > 0 ? y : slope·y.
+const NONE = 0u;
+const RELU = 1u;
+const LEAKY_RELU = 2u;
+
+const ACT = NONE;
 const SCALE = true;
 const SHIFT = true;
 const ROWS = 1u;
 const WG = 64u;
 
-struct Params { N: u32, C: u32, L: u32 }
+struct Params { N: u32, C: u32, L: u32, slope: f32 }
 var<immediate> p: Params;
 
 @group(0) @binding(0) var<storage, read> x: array<f32>;
@@ -46,6 +52,16 @@ fn normalised(v: vec4f, c: u32) -> vec4f {
   return y;
 }
 
+// max drops NaN, which is told by the bits, since a compiler may take for granted that no float is NaN.
+fn activated(y: vec4f) -> vec4f {
+  if (ACT == RELU) {
+    let isNaN = (bitcast<vec4u>(y) & vec4u(0x7fffffffu)) > vec4u(0x7f800000u);
+    return select(max(y, vec4f(0.0)), y, isNaN);
+  }
+  if (ACT == LEAKY_RELU) { return select(p.slope * y, y, y > vec4f(0.0)); }
+  return y;
+}
+
 @compute @workgroup_size(WG)
 fn scalar(
   @builtin(workgroup_id) group: vec3u,
@@ -55,7 +71,7 @@ fn scalar(
   let at = placeOf(group, groups, local, p.L);
   if (at.inside) {
     let i = at.row * p.L + at.column;
-    out[i] = normalised(vec4f(x[i]), at.row % p.C).x;
+    out[i] = activated(normalised(vec4f(x[i]), at.row % p.C)).x;
   }
 }
 
@@ -68,6 +84,6 @@ fn quads(
   let at = placeOf(group, groups, local, p.L / 4u);
   if (at.inside) {
     let i = at.row * (p.L / 4u) + at.column;
-    outQuads[i] = normalised(xQuads[i], at.row % p.C);
+    outQuads[i] = activated(normalised(xQuads[i], at.row % p.C));
   }
 }

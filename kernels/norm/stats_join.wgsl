@@ -2,14 +2,20 @@
 //
 //   partMean, partM2 [parts, C]  →  mean, invStd, variance [C]      (variance is the biased one)
 //
+//   runningMean ← (1 − momentum)·runningMean + momentum·mean
+//   runningVar  ← (1 − momentum)·runningVar + momentum·variance·count/(count − 1)
+//
 //   n = nₐ + n_b,  δ = mean_b − meanₐ:   mean = meanₐ + δ·n_b/n,   M2 = M2ₐ + M2_b + δ²·nₐ·n_b/n
 //
+// entries    `plain`, and `moving`, which also moves the averages that evaluation uses, in place.
 // cost       8·parts·C flops.
-// after      Chan, Golub, LeVeque 1979.
+// after      Chan, Golub, LeVeque 1979; torch.nn.BatchNorm2d: the batch is normalised by the biased variance, the average
+//            takes the unbiased one.
 const WG = 64u;
 
 struct Params {
   N: u32, C: u32, L: u32, C0: u32, C1: u32, P1: u32, parts: u32, eps: f32,
+  momentum: f32, unbias: f32, // unbias = count/(count − 1)
 }
 var<immediate> p: Params;
 
@@ -18,11 +24,11 @@ var<immediate> p: Params;
 @group(0) @binding(2) var<storage, read_write> mean: array<f32>;
 @group(0) @binding(3) var<storage, read_write> invStd: array<f32>;
 @group(0) @binding(4) var<storage, read_write> variance: array<f32>;
+@group(0) @binding(5) var<storage, read_write> runningMean: array<f32>;
+@group(0) @binding(6) var<storage, read_write> runningVar: array<f32>;
 
-@compute @workgroup_size(WG)
-fn main(@builtin(global_invocation_id) id: vec3u) {
-  let c = id.x;
-  if (c >= p.C) { return; }
+// Mean (x) and variance (y).
+fn joined(c: u32) -> vec2f {
   var count = 0.0;
   var average = 0.0;
   var m2 = 0.0;
@@ -37,8 +43,28 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
     m2 += partM2[part * p.C + c] + d * d * count * share;
     count += more;
   }
-  let spread = m2 / count;
-  mean[c] = average;
-  invStd[c] = 1.0 / sqrt(spread + p.eps);
-  variance[c] = spread;
+  return vec2f(average, m2 / count);
+}
+
+fn write(c: u32, found: vec2f) {
+  mean[c] = found.x;
+  invStd[c] = 1.0 / sqrt(found.y + p.eps);
+  variance[c] = found.y;
+}
+
+@compute @workgroup_size(WG)
+fn plain(@builtin(global_invocation_id) id: vec3u) {
+  let c = id.x;
+  if (c < p.C) { write(c, joined(c)); }
+}
+
+@compute @workgroup_size(WG)
+fn moving(@builtin(global_invocation_id) id: vec3u) {
+  let c = id.x;
+  if (c >= p.C) { return; }
+  let found = joined(c);
+  write(c, found);
+  let keep = 1.0 - p.momentum;
+  runningMean[c] = keep * runningMean[c] + p.momentum * found.x;
+  runningVar[c] = keep * runningVar[c] + p.momentum * (found.y * p.unbias);
 }

@@ -1,35 +1,63 @@
-// spectral/weight — the normalised weight, and the two steps of its gradient.
+// spectral/weight — the normalised weights, and two of the three steps of their gradients; all layers in one launch.
 //
-//   `scale`:  w [n] · sigma [1]                        →  out [n] = w/sigma
-//   `dotParts`:    dwn, w [n]                               →  part [parts]: Σ dwn·w over `each` neighbouring vec4s
-//   `grad`:   dwn [outer, rows, inner] · sigma, product [1] · u [rows] · v [outer·inner]
-//                                                      →  dw = (dwn − product/sigma·u·vᵀ)/sigma,  product = Σ dwn·w
+//   `scale`:     w [n] · sigma  →  out [n] = w/sigma
+//   `dotParts`:  dwn, w [n]     →  part [parts]: Σ dwn·w of a part of the vec4s      (spectral/finish:total joins them)
+//   `grad`:      dwn [outer, rows, inner] · sigma, product · u [rows] · v [outer·inner]
+//                               →  dw = (dwn − product/sigma·u·vᵀ)/sigma,  product = Σ dwn·w
 //
 // σ = uᵀWv moves with W along u·vᵀ while u and v are held still.
-// entries    `gradQuads` is `grad` with a vec4 along inner a thread, for inner a multiple of 4.
-// grid       grad, ROWS = 1: group.x walks inner, group.yz the outer·rows; ROWS = 0: the threads walk in a line.
-// cost       n, 2·n and 3·n flops;  reads n or 2·n, writes n floats.
-const ROWS = 1u;
+// layers     as in spectral/columns; sigma and product hold one number a matrix, this one's at `index` without a table.
+// grid       `scale`: a vec4 a thread.  `dotParts`: a part a thread, its C0 vec4s `parts` apart.  `grad`: C0 neighbours of
+//            a line of `inner` a thread, so that a long stretch costs one division.
+// entries    `gradQuads` is `grad` in vec4s, for an inner that is a multiple of 4.
+// cost       n, 2·n and 4·n flops;  reads n or 2·n, writes n floats.
+const TABLE = false;
 const WG = 64u;
 
-struct Params { n: u32, outer: u32, rows: u32, inner: u32, each: u32, parts: u32 }
+struct Params {
+  at: u32, u: u32, v: u32, outer: u32, rows: u32, inner: u32,
+  C0: u32, C1: u32, P1: u32, parts: u32, partAt: u32,
+  groups: u32, count: u32, table: u32, index: u32, eps: f32,
+}
 var<immediate> p: Params;
 
-@group(0) @binding(0) var<storage, read> wQuads: array<vec4f>;
-@group(0) @binding(1) var<storage, read> sigma: array<f32>;
-@group(0) @binding(2) var<storage, read_write> out: array<vec4f>;
+struct Layer {
+  at: u32, u: u32, v: u32, outer: u32, rows: u32, inner: u32,
+  C0: u32, C1: u32, P1: u32, parts: u32, partAt: u32, first: u32,
+}
 
-@group(0) @binding(0) var<storage, read> dwnQuads: array<vec4f>;
-@group(0) @binding(1) var<storage, read> wOther: array<vec4f>;
-@group(0) @binding(2) var<storage, read_write> part: array<f32>;
+@group(0) @binding(0) var<storage, read> layers: array<Layer>;
 
-@group(0) @binding(0) var<storage, read> dwn: array<f32>;
-@group(0) @binding(2) var<storage, read> product: array<f32>;
-@group(0) @binding(3) var<storage, read> u: array<f32>;
-@group(0) @binding(4) var<storage, read> v: array<f32>;
-@group(0) @binding(5) var<storage, read_write> dw: array<f32>;
-@group(0) @binding(4) var<storage, read> vQuads: array<vec4f>;
-@group(0) @binding(5) var<storage, read_write> dwQuads: array<vec4f>;
+@group(0) @binding(1) var<storage, read> w: array<vec4f>;
+@group(0) @binding(2) var<storage, read> sigma: array<f32>;
+@group(0) @binding(3) var<storage, read_write> out: array<vec4f>;
+
+@group(0) @binding(1) var<storage, read> dwnQuads: array<vec4f>;
+@group(0) @binding(2) var<storage, read> wOther: array<vec4f>;
+@group(0) @binding(3) var<storage, read_write> part: array<f32>;
+
+@group(0) @binding(1) var<storage, read> dwn: array<f32>;
+@group(0) @binding(3) var<storage, read> product: array<f32>;
+@group(0) @binding(4) var<storage, read> u: array<f32>;
+@group(0) @binding(5) var<storage, read> v: array<f32>;
+@group(0) @binding(6) var<storage, read_write> dw: array<f32>;
+@group(0) @binding(5) var<storage, read> vQuads: array<vec4f>;
+@group(0) @binding(6) var<storage, read_write> dwQuads: array<vec4f>;
+
+struct Place { l: Layer, index: u32, t: u32, inside: bool }
+
+// The matrix of a workgroup, its number, and this thread's number among the matrix's.
+fn placeOf(group: vec3u, groups: vec3u, local: u32) -> Place {
+  let g = group.y * groups.x + group.x;
+  if (!TABLE) {
+    let l = Layer(p.at, p.u, p.v, p.outer, p.rows, p.inner, p.C0, p.C1, p.P1, p.parts, p.partAt, 0u);
+    return Place(l, p.index, g * WG + local, g < p.groups);
+  }
+  var i = 0u;
+  while (i + 1u < p.count && g >= layers[p.table + i + 1u].first) { i++; }
+  let l = layers[p.table + i];
+  return Place(l, i, (g - l.first) * WG + local, g < p.groups);
+}
 
 // A weight of zeros has sigma 0 and stays 0.
 fn inverse(s: f32) -> f32 { return select(1.0 / s, 0.0, s == 0.0); }
@@ -40,8 +68,12 @@ fn scale(
   @builtin(num_workgroups) groups: vec3u,
   @builtin(local_invocation_index) local: u32,
 ) {
-  let i = (group.y * groups.x + group.x) * WG + local;
-  if (i < (p.n + 3u) / 4u) { out[i] = wQuads[i] * inverse(sigma[0]); }
+  let at = placeOf(group, groups, local);
+  let n = at.l.outer * at.l.rows * at.l.inner;
+  if (at.inside && at.t < (n + 3u) / 4u) {
+    let i = at.l.at / 4u + at.t;
+    out[i] = w[i] * inverse(sigma[at.index]);
+  }
 }
 
 @compute @workgroup_size(WG)
@@ -50,33 +82,34 @@ fn dotParts(
   @builtin(num_workgroups) groups: vec3u,
   @builtin(local_invocation_index) local: u32,
 ) {
-  let t = (group.y * groups.x + group.x) * WG + local;
-  if (t >= p.parts) { return; }
+  let at = placeOf(group, groups, local);
+  let l = at.l;
+  if (!at.inside || at.t >= l.parts) { return; }
+  let n = l.outer * l.rows * l.inner;
+  let base = l.at / 4u;
   // Neighbouring threads read neighbouring vec4s. The lanes past n are masked: padding may hold anything.
   var sum = vec4f(0.0);
-  for (var j = 0u; j < p.each; j++) {
-    let q = j * p.parts + t;
-    if (q < p.n / 4u) { sum += dwnQuads[q] * wOther[q]; }
+  for (var j = 0u; j < l.C0; j++) {
+    let q = j * l.parts + at.t;
+    if (q < n / 4u) { sum += dwnQuads[base + q] * wOther[base + q]; }
   }
-  if (t == p.parts - 1u && p.n % 4u != 0u) {
-    let inside = vec4u(0u, 1u, 2u, 3u) < vec4u(p.n % 4u);
-    let q = p.n / 4u;
+  if (at.t == l.parts - 1u && n % 4u != 0u) {
+    let inside = vec4u(0u, 1u, 2u, 3u) < vec4u(n % 4u);
+    let q = base + n / 4u;
     sum += select(vec4f(0.0), dwnQuads[q], inside) * select(vec4f(0.0), wOther[q], inside);
   }
-  part[t] = sum.x + sum.y + (sum.z + sum.w);
+  part[l.partAt + at.t] = sum.x + sum.y + (sum.z + sum.w);
 }
 
-struct Place { line: u32, column: u32, inside: bool }
+struct Stretch { line: u32, first: u32, last: u32, inside: bool }
 
-fn placeOf(group: vec3u, groups: vec3u, local: u32, units: u32) -> Place {
-  if (ROWS == 1u) {
-    let line = group.z * groups.y + group.y;
-    let column = group.x * WG + local;
-    return Place(line, column, line < p.outer * p.rows && column < units);
-  }
-  let i = (group.y * groups.x + group.x) * WG + local;
-  let line = i / units;
-  return Place(line, i - line * units, line < p.outer * p.rows);
+// The C0 units of a line of `units` that a thread owns.
+fn stretchOf(at: Place, units: u32) -> Stretch {
+  let chunks = (units + at.l.C0 - 1u) / at.l.C0;
+  let line = at.t / chunks;
+  let first = (at.t - line * chunks) * at.l.C0;
+  let inside = at.inside && line < at.l.outer * at.l.rows;
+  return Stretch(line, first, min(units, first + at.l.C0), inside);
 }
 
 @compute @workgroup_size(WG)
@@ -85,13 +118,16 @@ fn grad(
   @builtin(num_workgroups) groups: vec3u,
   @builtin(local_invocation_index) local: u32,
 ) {
-  let at = placeOf(group, groups, local, p.inner);
-  if (at.inside) {
-    let a = at.line / p.rows;
-    let inv = inverse(sigma[0]);
-    let along = product[0] * inv * u[at.line - a * p.rows];
-    let i = at.line * p.inner + at.column;
-    dw[i] = (dwn[i] - along * v[a * p.inner + at.column]) * inv;
+  let at = placeOf(group, groups, local);
+  let l = at.l;
+  let s = stretchOf(at, l.inner);
+  if (!s.inside) { return; }
+  let a = s.line / l.rows;
+  let inv = inverse(sigma[at.index]);
+  let along = product[at.index] * inv * u[l.u + s.line - a * l.rows];
+  for (var b = s.first; b < s.last; b++) {
+    let i = l.at + s.line * l.inner + b;
+    dw[i] = (dwn[i] - along * v[l.v + a * l.inner + b]) * inv;
   }
 }
 
@@ -101,13 +137,16 @@ fn gradQuads(
   @builtin(num_workgroups) groups: vec3u,
   @builtin(local_invocation_index) local: u32,
 ) {
-  let units = p.inner / 4u;
-  let at = placeOf(group, groups, local, units);
-  if (at.inside) {
-    let a = at.line / p.rows;
-    let inv = inverse(sigma[0]);
-    let along = product[0] * inv * u[at.line - a * p.rows];
-    let i = at.line * units + at.column;
-    dwQuads[i] = (dwnQuads[i] - along * vQuads[a * units + at.column]) * inv;
+  let at = placeOf(group, groups, local);
+  let l = at.l;
+  let units = l.inner / 4u;
+  let s = stretchOf(at, units);
+  if (!s.inside) { return; }
+  let a = s.line / l.rows;
+  let inv = inverse(sigma[at.index]);
+  let along = product[at.index] * inv * u[l.u + s.line - a * l.rows];
+  for (var b = s.first; b < s.last; b++) {
+    let i = l.at / 4u + s.line * units + b;
+    dwQuads[i] = (dwnQuads[i] - along * vQuads[l.v / 4u + a * units + b]) * inv;
   }
 }

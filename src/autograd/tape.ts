@@ -1,5 +1,5 @@
 import type { Gpu } from '../gpu/device.ts';
-import { addScaled, fill } from '../kernels/pointwise.ts';
+import { fill, total } from '../kernels/pointwise.ts';
 import { sameShape, showShape } from '../util/shape.ts';
 import { at, defineOp, only } from './op.ts';
 import type { Kept, TapeNode } from './op.ts';
@@ -124,22 +124,42 @@ function filled(like: Tensor, value: number): Tensor {
   return out;
 }
 
-/** a + b of one shape: how gradients meet. Recorded like any op, so accumulation has a gradient too. */
+/** Σ of tensors of one shape: how gradients meet. Recorded like any op, so accumulation has a gradient too. */
 const accumulate = defineOp({
   name: 'accumulate',
   infer: (inputs) => [{ shape: at(inputs, 0).shape }],
   forward: (gpu, { inputs, outputs }) => {
     const out = only(outputs);
-    addScaled(gpu, {
-      a: at(inputs, 0).storage,
-      b: at(inputs, 1).storage,
-      out: out.storage,
-      n: out.size,
-      scale: 1,
-    });
+    total(gpu, { terms: inputs.map((t) => t.storage), out: out.storage, n: out.size });
   },
-  backward: ({ grads }) => [() => at(grads, 0) as Tensor, () => at(grads, 0) as Tensor],
+  saves: (inputs) => inputs,
+  backward: ({ grads, saved }) => saved.map(() => () => at(grads, 0) as Tensor),
 });
+
+/** The contributions to a tensor's gradient, added up in the order in which they came. */
+function sumOf(terms: readonly Tensor[]): Tensor {
+  return terms.length === 1 ? at(terms, 0) : only(accumulate(terms, undefined));
+}
+
+/** The sums of several tensors' contributions: in one launch if a captured step can lay each round of them in a row. */
+function sumsOf(lists: readonly (readonly Tensor[] | undefined)[]): (Tensor | undefined)[] {
+  const [first] = lists;
+  const count = first?.length ?? 0;
+  const alike = count > 1 && lists.length > 1 && lists.every((list) => list?.length === count);
+  if (first === undefined || !alike || at(first, 0).tape.recording) {
+    return lists.map((list) => list && sumOf(list));
+  }
+  const { gpu, tape } = at(first, 0);
+  const row = (of: (list: readonly Tensor[]) => Tensor) =>
+    gpu.together(lists.map((list) => of(list ?? []).storage));
+  const terms = first.map((_t, k) => row((list) => at(list, k)));
+  if (terms.some((term) => term === undefined)) return lists.map((list) => list && sumOf(list));
+  const sums = lists.map((list) => empty(tape, at(list ?? [], 0).shape, { label: 'accumulate' }));
+  const out = gpu.together(sums.map((t) => t.storage));
+  if (out === undefined) return lists.map((list) => list && sumOf(list));
+  total(gpu, { terms: terms.flatMap((term) => term ?? []), out, n: out.bytes / 4 });
+  return sums;
+}
 
 interface Walk {
   readonly outputs: readonly Tensor[];
@@ -162,17 +182,25 @@ function differentiate({
   const stops: ReadonlySet<Tensor> = partial ? wanted : new Set();
   const order = reachingNodes(outputs, { wanted, stops });
   const leads = new Set(order);
-  const sums = new Map<Tensor, Tensor>();
+  const given = new Map<Tensor, Tensor[]>();
   const give = (to: Tensor, gradient: Tensor) => {
-    const before = sums.get(to);
-    sums.set(to, before === undefined ? gradient : only(accumulate([before, gradient], undefined)));
+    const before = given.get(to);
+    if (before === undefined) given.set(to, [gradient]);
+    else before.push(gradient);
+  };
+  const met = (of: Tensor) => {
+    const terms = given.get(of);
+    if (terms === undefined) return undefined;
+    const sum = sumOf(terms);
+    given.set(of, [sum]);
+    return sum;
   };
   outputs.forEach((output, i) => {
     const seed = grads[i];
     if (seed !== undefined) give(output, seed);
   });
   const visit = (node: TapeNode) => {
-    const mine = node.outputs.map((o) => (stops.has(o) ? undefined : sums.get(o)));
+    const mine = node.outputs.map((o) => (stops.has(o) ? undefined : met(o)));
     if (mine.every((g) => g === undefined)) return;
     const needs = node.inputs.map(
       (input) =>
@@ -191,7 +219,7 @@ function differentiate({
       }
       give(input, gradient);
     });
-    for (const o of node.outputs) if (!wanted.has(o)) sums.delete(o);
+    for (const o of node.outputs) if (!wanted.has(o)) given.delete(o);
   };
   const { gpu } = at(outputs, 0);
   for (const node of order.reverse()) {
@@ -199,7 +227,7 @@ function differentiate({
       visit(node);
     });
   }
-  return inputs.map((input) => sums.get(input));
+  return gpu.within({ phase: 'backward' }, () => sumsOf(inputs.map((input) => given.get(input))));
 }
 
 /** Nodes between the outputs and the wanted tensors, each after the nodes that feed it. Iterative: graphs are deep. */

@@ -8,6 +8,7 @@ import { PipelineCache } from './pipelines.ts';
 import { hostMemoryBytes, resetPollThrottle } from './platform.ts';
 import { BufferPool, guardBytes, guardWord } from './pool.ts';
 import { Recorder } from './recorder.ts';
+import { cutRows, offsetsInBuffer, partOf, rowEnd, rowOffsets, spanOf } from './row.ts';
 import { Storage } from './storage.ts';
 import type { Dispatch, Where } from './storage.ts';
 
@@ -165,6 +166,61 @@ export class Gpu {
   }
 
   /**
+   * Moves storages that outlive steps side by side into one buffer, or a few where one would pass the device's limit, so
+   * that one launch can go over all of them. Before anything that names their places is captured.
+   */
+  join(storages: readonly Storage[], label: string): void {
+    this.flush();
+    const limit = this.limits['maxStorageBufferBindingSize'] ?? 2 ** 27;
+    for (const row of cutRows(storages, limit)) {
+      const offsets = rowOffsets(row);
+      const whole = this.pool.acquire(rowEnd(row, offsets), label);
+      const encoder = this.device.createCommandEncoder();
+      const placed = row.map((storage, i) => {
+        const block = storage.block;
+        if (block === undefined) throw new Error(`${storage.label} has no bytes to move`);
+        const place = partOf(whole, offsets[i] ?? 0, storage.bytes);
+        const bytes = Math.ceil(storage.bytes / 4) * 4;
+        encoder.copyBufferToBuffer(block.buffer, block.offset, place.buffer, place.offset, bytes);
+        return { storage, block, place };
+      });
+      this.device.queue.submit([encoder.finish()]);
+      for (const { storage, block, place } of placed) {
+        this.pool.release(block);
+        storage.block = place;
+      }
+    }
+  }
+
+  /** Offsets in bytes from the first of storages that lie in one buffer behind it; undefined if they do not. */
+  offsets(storages: readonly Storage[]): number[] | undefined {
+    return offsetsInBuffer(storages);
+  }
+
+  /**
+   * One storage over all of `storages`, if they lie in one buffer at `offsets` (in bytes from the first; side by side if
+   * left out), or if a captured step can still be told to lay them so; undefined otherwise. What is written to it is
+   * written to them.
+   */
+  together(
+    storages: readonly Storage[],
+    offsets: readonly number[] = rowOffsets(storages),
+  ): Storage | undefined {
+    const [first] = storages;
+    if (first === undefined || storages.length === 1) return first;
+    const bytes = rowEnd(storages, offsets);
+    if (bytes > (this.limits['maxStorageBufferBindingSize'] ?? 2 ** 27)) return undefined;
+    const label = `${first.label} and ${storages.length - 1} more`;
+    const span = new Storage(this.#nextId, bytes, label, undefined, storages);
+    span.block = spanOf(storages, offsets);
+    if (span.block === undefined && this.#capture?.together(span, offsets) !== true) {
+      return undefined;
+    }
+    this.#nextId += 1;
+    return span;
+  }
+
+  /**
    * Eager mode: releases every buffer made inside `body` when it ends, but for those in `keep(result)`, which pass to
    * the scope around.
    */
@@ -186,7 +242,7 @@ export class Gpu {
   launch(dispatch: Dispatch): void {
     const { spec, storages } = dispatch;
     storages.forEach((storage, i) => {
-      if (spec.access[i] === 'read_write') storage.version += 1;
+      if (spec.access[i] === 'read_write') storage.touch();
     });
     if (this.#capture !== undefined) this.#capture.dispatches.push(dispatch);
     else this.recorder.launch(dispatch);
@@ -200,7 +256,7 @@ export class Gpu {
     const block = storage.block;
     if (block === undefined) throw new Error(`${storage.label} has no bytes to write to`);
     this.flush();
-    storage.version += 1;
+    storage.touch();
     let bytes = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
     if (bytes.length % 4 !== 0) {
       const padded = new Uint8Array(Math.ceil(bytes.length / 4) * 4);

@@ -8,6 +8,8 @@ export interface Block {
   readonly offset: number;
   /** Usable bytes: the size class, at least what was asked for. */
   readonly capacity: number;
+  /** A stretch of another block, which owns the bytes: the pool neither counts it nor takes it back. */
+  readonly isPart?: boolean;
 }
 
 export interface PoolStats {
@@ -84,6 +86,7 @@ export class BufferPool {
   }
 
   release(block: Block): void {
+    if (block.isPart === true) return;
     const list = this.#free.get(block.capacity);
     if (list === undefined) this.#free.set(block.capacity, [block]);
     else list.push(block);

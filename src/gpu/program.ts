@@ -78,7 +78,8 @@ export class Program {
     this.#destroyed = true;
     for (const block of this.#blocks) this.#gpu.pool.release(block);
     this.#blocks = [];
-    for (const storage of this.memory.slotOf.keys()) storage.block = undefined;
+    const { slotOf, homes } = this.memory;
+    for (const storage of [...slotOf.keys(), ...homes.keys()]) storage.block = undefined;
   }
 
   /** Its bind groups name memory that is somebody else's after destroy(). */

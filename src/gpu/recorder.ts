@@ -75,7 +75,8 @@ export class Recorder {
   }
 
   #cachedBindGroup(dispatch: Dispatch, pipeline: Pipeline): GPUBindGroup {
-    const key = `${dispatch.spec.key}|${dispatch.storages.map((s) => `${blockOf(s).id}:${s.bytes}`).join()}`;
+    const place = (s: Storage) => `${blockOf(s).id}+${blockOf(s).offset}:${s.bytes}`;
+    const key = `${dispatch.spec.key}|${dispatch.storages.map(place).join()}`;
     const hit = this.#bindGroups.get(key);
     if (hit !== undefined) return hit;
     if (this.#bindGroups.size >= maxBindGroups) this.#bindGroups.clear();

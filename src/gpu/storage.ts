@@ -13,12 +13,27 @@ export class Storage {
   block: Block | undefined;
   /** Writes so far, by launches and from the host: tells whether a tensor kept for a gradient is still what it was. */
   version = 0;
+  /** What it spans, if it was made of storages that lie side by side: a write to it is a write to each. */
+  readonly parts: readonly Storage[];
 
-  constructor(id: number, bytes: number, label: string, block: Block | undefined) {
+  constructor(
+    id: number,
+    bytes: number,
+    label: string,
+    block: Block | undefined,
+    parts: readonly Storage[] = [],
+  ) {
     this.id = id;
     this.bytes = bytes;
     this.label = label;
     this.block = block;
+    this.parts = parts;
+  }
+
+  /** Counts a write. */
+  touch(): void {
+    this.version += 1;
+    for (const part of this.parts) part.touch();
   }
 }
 

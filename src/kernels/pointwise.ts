@@ -119,13 +119,13 @@ export const fillKernel = kernel({
   bytes: ({ n }) => 4 * n,
 });
 
-export const addScaledKernel = kernel({
-  file: 'pointwise/add_scaled.wgsl',
-  tensors: ['a', 'b', 'out'],
-  dims: ['n', 'scale'],
+export const totalKernel = kernel({
+  file: 'pointwise/total.wgsl',
+  tensors: ['a', 'b', 'c', 'd', 'out'],
+  dims: ['n', 'count'],
   grid: perQuad,
-  flops: ({ n }) => 2 * n,
-  bytes: ({ n }) => 12 * n,
+  flops: ({ n, count }) => (count - 1) * n,
+  bytes: ({ n, count }) => 4 * (count + 1) * n,
 });
 
 export const imagesKernel = kernel({
@@ -254,13 +254,19 @@ export function fill(
   fillKernel.run(gpu, { tensors: { out }, dims: { n, value } });
 }
 
-/** out = a + scale·b, n floats. */
-export function addScaled(
+/** out = Σ terms, two or more of n floats each, in their order; three more terms a launch. */
+export function total(
   gpu: Gpu,
-  args: { a: Storage; b: Storage; out: Storage; n: number; scale: number },
+  { terms, out, n }: { terms: readonly Storage[]; out: Storage; n: number },
 ): void {
-  const { a, b, out, n, scale } = args;
-  addScaledKernel.run(gpu, { tensors: { a, b, out }, dims: { n, scale } });
+  const [a, b, c, d] = terms;
+  if (a === undefined || b === undefined) throw new Error('a total has two terms or more');
+  const count = Math.min(4, terms.length);
+  const more = terms.slice(4);
+  const sum = more.length === 0 ? out : gpu.alloc(4 * n, 'total');
+  const tensors = { a, b, c: c ?? a, d: d ?? a, out: sum };
+  totalKernel.run(gpu, { tensors, dims: { n, count }, tile: { COUNT: count } });
+  if (more.length > 0) total(gpu, { terms: [sum, ...more], out, n });
 }
 
 /** Pixels to floats: n bytes, four to a u32 word, → byte·(2/255) − 1. */

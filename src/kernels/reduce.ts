@@ -181,7 +181,7 @@ function splitOf(gpu: Gpu, { O, R0, K, R1, I }: View, rung: ReduceRung): Split {
   const software = gpu.adapter.kind === 'software';
   const byTree = rung === 'tree' && I === 1;
   const wanted = byTree ? 1024 : software ? 512 : 32768;
-  const fewestTerms = byTree ? 2048 : software ? 256 : 64;
+  const fewestTerms = byTree ? 2048 : software ? 16384 : 64;
   const outputs = O * K * I;
   const units = !byTree && I % 4 === 0 ? outputs / 4 : outputs;
   return splitTerms({ units, R0, R1, wanted, fewestTerms });

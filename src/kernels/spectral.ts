@@ -1,261 +1,303 @@
 import type { Gpu } from '../gpu/device.ts';
 import type { Storage } from '../gpu/storage.ts';
-import { ceilDiv } from '../util/shape.ts';
-import { kernel, linearGrid } from './kernel.ts';
+import { canRun, kernel, linearGrid } from './kernel.ts';
 import type { Dims, Grid } from './kernel.ts';
-import { reduce } from './reduce.ts';
-import { rowsForm, rowsGrid } from './rows.ts';
-import { powerOfTwoAbove, splitTerms } from './split.ts';
+import type { Ladder } from './rung.ts';
+import {
+  chooseSpectral,
+  layerSize,
+  layerWords,
+  matrixWork,
+  spectralRungs,
+  stageOf,
+  tableWords,
+} from './spectral-table.ts';
+import type {
+  MatrixSizes,
+  PlacedMatrix,
+  SpectralRung,
+  StageName,
+  StageWork,
+} from './spectral-table.ts';
 
-/** How Wv is made: a row a thread (software adapters), or a row a workgroup. */
-export type SpectralRung = 'thread' | 'tree';
+export type { PlacedMatrix, SpectralRung } from './spectral-table.ts';
 
-type Matrix = Dims<'outer' | 'rows' | 'inner'>;
+const dims = [
+  ...(['at', 'u', 'v', 'outer', 'rows', 'inner', 'C0', 'C1', 'P1', 'parts', 'partAt'] as const),
+  ...(['groups', 'count', 'table', 'index', 'eps'] as const),
+] as const;
+type SpectralDims = Dims<(typeof dims)[number]>;
+
+const elements = ({ outer, rows, inner }: SpectralDims) => outer * rows * inner;
+const shared = {
+  dims,
+  tile: { TABLE: 'false' },
+  grid: ({ groups }: SpectralDims): Grid => linearGrid(groups, 1),
+};
 const product = {
-  flops: ({ outer, rows, inner }: Matrix) => 2 * outer * rows * inner,
-  bytes: ({ outer, rows, inner }: Matrix) => 4 * (outer * rows * inner + rows + outer * inner),
+  ...shared,
+  flops: (d: SpectralDims) => 2 * elements(d),
+  bytes: (d: SpectralDims) => 4 * elements(d),
 };
 
-const columnDims = ['outer', 'rows', 'inner', 'each', 'parts'] as const;
-export const columnsScalar = kernel({
+export const columns = kernel({
   file: 'spectral/columns.wgsl',
-  entry: 'scalar',
-  tensors: ['w', 'u', 'part'],
-  dims: columnDims,
-  grid: ({ outer, inner, parts }, tile) => linearGrid(parts * outer * inner, tile('WG')),
+  tensors: ['layers', 'w', 'u', 'part'],
   ...product,
 });
-export const columnsQuads = kernel({
-  file: 'spectral/columns.wgsl',
-  entry: 'quads',
-  tensors: ['wQuads', 'u', 'partQuads'],
-  dims: columnDims,
-  grid: ({ outer, inner, parts }, tile) => linearGrid((parts * outer * inner) / 4, tile('WG')),
-  ...product,
-});
-
-const rowDims = ['outer', 'rows', 'inner', 'C0', 'C1', 'P1', 'parts'] as const;
-export const rowsThreadScalar = kernel({
-  file: 'spectral/rows_thread.wgsl',
-  entry: 'scalar',
-  tensors: ['w', 'v', 'part'],
-  dims: rowDims,
-  grid: ({ rows, parts }, tile) => linearGrid(parts * rows, tile('WG')),
-  ...product,
-});
-export const rowsThreadQuads = kernel({
-  file: 'spectral/rows_thread.wgsl',
-  entry: 'quads',
-  tensors: ['wQuads', 'vQuads', 'part'],
-  dims: rowDims,
-  grid: ({ rows, parts }, tile) => linearGrid(parts * rows, tile('WG')),
-  ...product,
-});
-export const rowsTree = kernel({
-  file: 'spectral/rows_tree.wgsl',
-  tensors: ['w', 'v', 'part'],
-  dims: ['outer', 'rows', 'inner', 'W'],
-  grid: ({ rows }) => linearGrid(rows, 1),
-  ...product,
-  needs: { workgroupBytes: 1024 },
-});
+const rowsRecord = { tensors: ['layers', 'w', 'v', 'part'], ...product } as const;
+const rowsKernels = {
+  naive: kernel({ ...rowsRecord, file: 'spectral/rows_1_naive.wgsl' }),
+  parts: kernel({ ...rowsRecord, file: 'spectral/rows_2_parts.wgsl' }),
+  tree: kernel({
+    ...rowsRecord,
+    file: 'spectral/rows_3_tree.wgsl',
+    needs: { workgroupBytes: 1024 },
+  }),
+  subgroups: kernel({
+    ...rowsRecord,
+    file: 'spectral/rows_4_subgroups.wgsl',
+    needs: { workgroupBytes: 256, features: ['subgroups'] },
+  }),
+};
 
 const finishRecord = {
   file: 'spectral/finish.wgsl',
-  dims: ['n', 'm', 'parts', 'eps'],
-  tile: { WG: 256 },
-  grid: (): Grid => [1, 1, 1],
-  flops: ({ n, parts }: Dims<'n' | 'parts'>) => (parts + 3) * n,
-  bytes: ({ n, m, parts }: Dims<'n' | 'm' | 'parts'>) => 4 * ((parts + 2) * n + 2 * m),
+  ...shared,
+  grid: ({ groups }: SpectralDims): Grid => [groups, 1, 1],
+  flops: ({ parts }: SpectralDims) => 3 * parts,
+  bytes: ({ parts }: SpectralDims) => 12 * parts,
   needs: { workgroupBytes: 1024 },
 } as const;
 export const finishRight = kernel({
   ...finishRecord,
   entry: 'right',
-  tensors: ['part', 'state', 'copy'],
+  tensors: ['layers', 'part', 'state', 'copy'],
 });
 export const finishLeft = kernel({
   ...finishRecord,
   entry: 'left',
-  tensors: ['part', 'state', 'copy', 'sigma'],
+  tensors: ['layers', 'part', 'state', 'copy', 'sigma'],
 });
 export const finishKeep = kernel({
   ...finishRecord,
   entry: 'keep',
-  tensors: ['part', 'uKept', 'vKept', 'uOut', 'vOut', 'sigmaKept'],
+  tensors: ['layers', 'part', 'uKept', 'vKept', 'uOut', 'vOut', 'sigmaKept'],
+});
+export const finishTotal = kernel({
+  ...finishRecord,
+  entry: 'total',
+  tensors: ['layers', 'part', 'sum'],
 });
 
-const weightRecord = {
-  file: 'spectral/weight.wgsl',
-  dims: ['n', 'outer', 'rows', 'inner', 'each', 'parts'],
-  tile: { ROWS: 1, WG: 64 },
-} as const;
+const weightRecord = { file: 'spectral/weight.wgsl', ...shared } as const;
 export const weightScale = kernel({
   ...weightRecord,
   entry: 'scale',
-  tensors: ['wQuads', 'sigma', 'out'],
-  grid: ({ n }, tile) => linearGrid(ceilDiv(n, 4), tile('WG')),
-  flops: ({ n }) => n,
-  bytes: ({ n }) => 8 * n,
+  tensors: ['layers', 'w', 'sigma', 'out'],
+  flops: elements,
+  bytes: (d) => 8 * elements(d),
 });
 export const weightDot = kernel({
   ...weightRecord,
   entry: 'dotParts',
-  tensors: ['dwnQuads', 'wOther', 'part'],
-  grid: ({ parts }, tile) => linearGrid(parts, tile('WG')),
-  flops: ({ n }) => 2 * n,
-  bytes: ({ n }) => 8 * n,
+  tensors: ['layers', 'dwnQuads', 'wOther', 'part'],
+  flops: (d) => 2 * elements(d),
+  bytes: (d) => 8 * elements(d),
 });
 const gradCost = {
-  flops: ({ n }: Dims<'n'>) => 4 * n,
-  bytes: ({ n }: Dims<'n'>) => 8 * n,
+  flops: (d: SpectralDims) => 4 * elements(d),
+  bytes: (d: SpectralDims) => 8 * elements(d),
 };
 export const weightGrad = kernel({
   ...weightRecord,
   entry: 'grad',
-  tensors: ['dwn', 'sigma', 'product', 'u', 'v', 'dw'],
-  grid: ({ outer, rows, inner }, tile) =>
-    rowsGrid(outer * rows, { units: inner, each: tile('WG'), rows: tile('ROWS') }),
+  tensors: ['layers', 'dwn', 'sigma', 'product', 'u', 'v', 'dw'],
   ...gradCost,
 });
 export const weightGradQuads = kernel({
   ...weightRecord,
   entry: 'gradQuads',
-  tensors: ['dwnQuads', 'sigma', 'product', 'u', 'vQuads', 'dwQuads'],
-  grid: ({ outer, rows, inner }, tile) =>
-    rowsGrid(outer * rows, { units: inner / 4, each: tile('WG'), rows: tile('ROWS') }),
+  tensors: ['layers', 'dwnQuads', 'sigma', 'product', 'u', 'vQuads', 'dwQuads'],
   ...gradCost,
 });
 
-/** A weight as a matrix of rows × (outer·inner): element (row, (a, b)) is w[(a·rows + row)·inner + b]. */
-interface MatrixSizes {
-  readonly outer: number;
-  readonly rows: number;
-  readonly inner: number;
+/** The matrices that a call goes over: one, alone in its tensors, or all that a table lists, each at its place. */
+export interface MatrixBatch {
+  readonly matrices: readonly PlacedMatrix[];
+  /** Made by `spectralTable` of the same matrices. Without it there is one matrix. */
+  readonly table?: Storage;
+  /** Where sigma has this matrix's number, without a table. Default 0. */
+  readonly index?: number;
 }
 
-export interface PowerIterationArgs extends MatrixSizes {
+/** The words of a u32 buffer that tells the kernels every matrix's sizes, places and share of the work. */
+export function spectralTable(gpu: Gpu, matrices: readonly PlacedMatrix[]): Uint32Array {
+  return tableWords(matrixWork(gpu, matrices));
+}
+
+interface Launch {
+  readonly dims: SpectralDims;
+  readonly tile: { readonly TABLE: string; readonly WG: number };
+  readonly layers: Storage;
+}
+
+/** The dims and the tile of a stage, and what is bound as its table. */
+function launchOf(
+  gpu: Gpu,
+  args: { batch: MatrixBatch; stage: StageName; eps?: number; work: StageWork },
+): Launch {
+  const { batch, stage, work, eps = 0 } = args;
+  const { matrices, table, index = 0 } = batch;
+  const [first] = work.layers;
+  if (first === undefined) throw new Error('a spectral norm of no matrix');
+  const groups = work.groups;
+  const rest = { groups, count: matrices.length, table: stageOf(stage) * matrices.length, eps };
+  const tile = { WG: work.WG };
+  if (table === undefined) {
+    if (matrices.length !== 1) throw new Error('several matrices need a table');
+    const alone = { ...first, at: 0, u: 0, v: 0, partAt: 0 };
+    return {
+      dims: { ...layerWords(alone), ...rest, index },
+      tile: { ...tile, TABLE: 'false' },
+      layers: gpu.alloc(4 * layerSize, 'no table'),
+    };
+  }
+  // With a table these only tell what the launch costs.
+  const inner = work.layers.reduce((n, l) => n + l.outer * l.rows * l.inner, 0);
+  const parts = work.layers.reduce((n, l) => n + l.parts, 0);
+  const cost = { ...layerWords(first), outer: 1, rows: 1, inner, parts };
+  return { dims: { ...cost, ...rest, index: 0 }, tile: { ...tile, TABLE: 'true' }, layers: table };
+}
+
+export interface PowerIterationArgs {
   readonly w: Storage;
   /** State of the iteration, [rows] and [outer·inner]; changed in place if `update`. */
   readonly u: Storage;
   readonly v: Storage;
-  /** Results: σ = uᵀWv [1], and the u and v that it was made with. */
+  /** Results: σ = uᵀWv, a number a matrix, and the u and v that it was made with. */
   readonly sigma: Storage;
   readonly uOut: Storage;
   readonly vOut: Storage;
+  readonly batch: MatrixBatch;
   readonly eps: number;
   readonly update: boolean;
-  /** Default: chosen for the adapter. */
+  /** Default: chosen for the adapter. A table was made with the default. */
   readonly rung?: SpectralRung;
-}
-
-export function chooseSpectral(gpu: Gpu): SpectralRung {
-  return gpu.adapter.kind === 'software' ? 'thread' : 'tree';
 }
 
 /**
  * One power iteration (`update`): v ← Wᵀu/max(‖Wᵀu‖, eps), u ← Wv/max(‖Wv‖, eps), in place and into vOut, uOut; then
- * σ = uᵀWv. Without `update` u and v stay, are copied to uOut and vOut, and only σ is made.
+ * σ = uᵀWv. Without `update` u and v stay, are copied to uOut and vOut, and only σ is made. Four launches (two), however
+ * many matrices.
  */
 export function powerIteration(gpu: Gpu, args: PowerIterationArgs): void {
-  const { u, v, sigma, uOut, vOut, outer, rows, inner, eps, update } = args;
-  const cols = outer * inner;
-  const tile = { WG: gpu.adapter.kind === 'software' ? 32 : 256 };
+  const { w, u, v, sigma, uOut, vOut, batch, eps, update, rung } = args;
+  const all = matrixWork(gpu, batch.matrices, rung);
+  const launch = (stage: StageName) =>
+    launchOf(gpu, { batch, stage, eps, work: all.stages[stage] });
+  const scratch = (stage: StageName, label: string) =>
+    gpu.alloc(4 * all.stages[stage].scratch, label);
   if (update) {
-    const right = columns(gpu, args);
-    const dims = { n: cols, m: 0, parts: right.parts, eps };
-    finishRight.run(gpu, { tensors: { part: right.part, state: v, copy: vOut }, dims, tile });
+    const part = scratch('columns', 'spectral norm Wᵀu');
+    const { layers, ...product } = launch('columns');
+    columns.run(gpu, { tensors: { layers, w, u, part }, ...product });
+    const { layers: each, ...finish } = launch('right');
+    finishRight.run(gpu, { tensors: { layers: each, part, state: v, copy: vOut }, ...finish });
   }
-  const left = products(gpu, args, update ? vOut : v);
-  const { part, parts } = left;
-  if (update) {
-    const tensors = { part, state: u, copy: uOut, sigma };
-    finishLeft.run(gpu, { tensors, dims: { n: rows, m: 0, parts, eps }, tile });
-  } else {
-    const tensors = { part, uKept: u, vKept: v, uOut, vOut, sigmaKept: sigma };
-    finishKeep.run(gpu, { tensors, dims: { n: rows, m: cols, parts, eps }, tile });
-  }
-}
-
-/** Wᵀu by parts of the rows. */
-function columns(gpu: Gpu, { w, u, outer, rows, inner }: PowerIterationArgs) {
-  const software = gpu.adapter.kind === 'software';
-  const quads = inner % 4 === 0;
-  const cols = outer * inner;
-  const { C1, parts } = splitTerms({
-    units: quads ? cols / 4 : cols,
-    R0: 1,
-    R1: rows,
-    wanted: software ? 512 : 16384,
-    fewestTerms: software ? 64 : 32,
+  const part = scratch('rows', 'spectral norm Wv');
+  const { layers, ...product } = launch('rows');
+  rowsKernels[all.rung].run(gpu, {
+    tensors: { layers, w, v: update ? vOut : v, part },
+    ...product,
   });
-  const part = gpu.alloc(4 * parts * cols, 'spectral norm Wᵀu');
-  const dims = { outer, rows, inner, each: C1, parts };
-  if (quads) columnsQuads.run(gpu, { tensors: { wQuads: w, u, partQuads: part }, dims });
-  else columnsScalar.run(gpu, { tensors: { w, u, part }, dims });
-  return { part, parts };
-}
-
-/** Wv by parts of the columns. */
-function products(gpu: Gpu, args: PowerIterationArgs, v: Storage) {
-  const { w, outer, rows, inner, rung = chooseSpectral(gpu) } = args;
-  if (rung === 'tree') {
-    const part = gpu.alloc(4 * rows, 'spectral norm Wv');
-    const W = Math.min(256, powerOfTwoAbove(inner));
-    rowsTree.run(gpu, { tensors: { w, v, part }, dims: { outer, rows, inner, W } });
-    return { part, parts: 1 };
+  const { layers: each, ...finish } = launch('left');
+  if (update) {
+    const tensors = { layers: each, part, state: u, copy: uOut, sigma };
+    finishLeft.run(gpu, { tensors, ...finish });
+  } else {
+    const tensors = { layers: each, part, uKept: u, vKept: v, uOut, vOut, sigmaKept: sigma };
+    finishKeep.run(gpu, { tensors, ...finish });
   }
-  const split = splitTerms({ units: rows, R0: outer, R1: inner, wanted: 512, fewestTerms: 256 });
-  const part = gpu.alloc(4 * split.parts * rows, 'spectral norm Wv');
-  const dims = { outer, rows, inner, ...split };
-  if (inner % 4 === 0 && split.C1 % 4 === 0) {
-    rowsThreadQuads.run(gpu, { tensors: { wQuads: w, vQuads: v, part }, dims });
-  } else rowsThreadScalar.run(gpu, { tensors: { w, v, part }, dims });
-  return { part, parts: split.parts };
 }
 
-/** out = w/σ, n floats; 0 where σ = 0. */
+/**
+ * One power iteration of one matrix, simplest rung first. The rung goes by the adapter's class and not by a measured choice:
+ * a matrix must get the same bits alone as among others of other sizes.
+ */
+export const powerIterationLadder: Ladder<
+  MatrixSizes,
+  PowerIterationArgs,
+  'w' | 'u' | 'v' | 'sigma' | 'uOut' | 'vOut'
+> = {
+  name: 'power-iteration',
+  rungs: spectralRungs.map((rung) => ({
+    name: rowsKernels[rung].name,
+    kernels: [columns, finishRight, rowsKernels[rung], finishLeft],
+    fits: (gpu) => canRun(gpu, rowsKernels[rung]),
+    tiles: () => [{}],
+    run: (gpu, args) => {
+      powerIteration(gpu, { ...args, rung });
+    },
+  })),
+  preferred: (gpu) => [rowsKernels[chooseSpectral(gpu)].name],
+  dimsOf: ({ batch: { matrices } }) => {
+    const [{ outer, rows, inner } = { outer: 0, rows: 0, inner: 0 }] = matrices;
+    return { outer, rows, inner };
+  },
+  operands: ({ outer, rows, inner }) => ({
+    ...{ w: outer * rows * inner, u: rows, v: outer * inner },
+    ...{ sigma: 1, uOut: rows, vOut: outer * inner },
+  }),
+  outputs: ['u', 'v', 'sigma', 'uOut', 'vOut'],
+  argsOf: (sizes, storages) => ({
+    ...storages,
+    batch: { matrices: [{ ...sizes, at: 0, u: 0, v: 0 }] },
+    ...{ eps: 1e-12, update: true },
+  }),
+  flops: ({ outer, rows, inner }) => 4 * outer * rows * inner,
+  bytes: ({ outer, rows, inner }) => 4 * (outer * rows * inner + 2 * rows + 2 * outer * inner),
+};
+
+/** out = w/σ; 0 where σ = 0. One launch. */
 export function spectralScale(
   gpu: Gpu,
-  { w, sigma, out, n }: { w: Storage; sigma: Storage; out: Storage; n: number },
+  args: { w: Storage; sigma: Storage; out: Storage; batch: MatrixBatch },
 ): void {
-  const dims = { n, outer: 1, rows: 1, inner: n, each: 0, parts: 0 };
-  weightScale.run(gpu, { tensors: { wQuads: w, sigma, out }, dims });
+  const { w, sigma, out, batch } = args;
+  const work = matrixWork(gpu, batch.matrices).stages.scale;
+  const { layers, ...launch } = launchOf(gpu, { batch, stage: 'scale', work });
+  weightScale.run(gpu, { tensors: { layers, w, sigma, out }, ...launch });
 }
 
-export interface SpectralBackwardArgs extends MatrixSizes {
+export interface SpectralBackwardArgs {
   readonly w: Storage;
   readonly sigma: Storage;
   /** uOut and vOut of the forward's iteration. */
   readonly u: Storage;
   readonly v: Storage;
-  /** Gradient of the normalised weight, and of the weight. */
+  /** Gradients of the normalised weights, and of the weights. */
   readonly dwn: Storage;
   readonly dw: Storage;
+  readonly batch: MatrixBatch;
 }
 
-/** dw = (dwn − (Σ dwn∘w/σ)·u·vᵀ)/σ: the gradient of w/σ with σ = uᵀWv and u, v held still. */
+/** dw = (dwn − (Σ dwn∘w/σ)·u·vᵀ)/σ: the gradient of w/σ with σ = uᵀWv and u, v held still. Three launches. */
 export function spectralBackward(gpu: Gpu, args: SpectralBackwardArgs): void {
-  const { w, sigma, u, v, dwn, dw, outer, rows, inner } = args;
-  const n = outer * rows * inner;
-  const most = gpu.adapter.kind === 'software' ? 512 : 8192;
-  const quads = Math.max(1, Math.floor(n / 4));
-  const parts = Math.min(most, ceilDiv(quads, 16));
-  const part = gpu.alloc(4 * parts, 'spectral norm dot parts');
-  const total = gpu.alloc(4, 'spectral norm dot');
-  const dims = { n, outer, rows, inner, each: ceilDiv(quads, parts), parts };
-  weightDot.run(gpu, {
-    tensors: { dwnQuads: dwn, wOther: w, part },
-    dims,
-    tile: { WG: parts < 1024 ? 16 : 64 },
-  });
-  reduce(gpu, 'sum', { x: part, out: total, shape: [parts], axes: [0] });
-  const fits = inner % 4 === 0;
-  const tile = { ROWS: rowsForm(fits ? inner / 4 : inner, weightRecord.tile.WG) };
-  if (fits) {
-    const tensors = { dwnQuads: dwn, sigma, product: total, u, vQuads: v, dwQuads: dw };
-    weightGradQuads.run(gpu, { tensors, dims, tile });
-  } else {
-    weightGrad.run(gpu, { tensors: { dwn, sigma, product: total, u, v, dw }, dims, tile });
-  }
+  const { w, sigma, u, v, dwn, dw, batch } = args;
+  const { matrices, index = 0 } = batch;
+  const all = matrixWork(gpu, matrices).stages;
+  const launch = (stage: StageName) => launchOf(gpu, { batch, stage, work: all[stage] });
+  const part = gpu.alloc(4 * all.dot.scratch, 'spectral norm dot parts');
+  const totals = gpu.alloc(4 * (index + matrices.length), 'spectral norm dot');
+  const { layers, ...dot } = launch('dot');
+  weightDot.run(gpu, { tensors: { layers, dwnQuads: dwn, wOther: w, part }, ...dot });
+  const { layers: each, ...total } = launch('total');
+  finishTotal.run(gpu, { tensors: { layers: each, part, sum: totals }, ...total });
+  const { layers: last, ...grad } = launch('grad');
+  const rest = { layers: last, sigma, product: totals, u };
+  if (all.grad.quads) {
+    const tensors = { ...rest, dwnQuads: dwn, vQuads: v, dwQuads: dw };
+    weightGradQuads.run(gpu, { tensors, ...grad });
+  } else weightGrad.run(gpu, { tensors: { ...rest, dwn, v, dw }, ...grad });
 }

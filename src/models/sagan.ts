@@ -7,6 +7,7 @@ import { initialisers } from '../nn/init.ts';
 import type { InitName } from '../nn/init.ts';
 import { Layer, Sequential } from '../nn/module.ts';
 import { BatchNorm2d } from '../nn/norm.ts';
+import { Spectra } from '../nn/spectra.ts';
 import { spectralNorm } from '../nn/weighted.ts';
 import { reshape } from '../ops/layout.ts';
 import type { HostRng } from '../util/philox.ts';
@@ -94,6 +95,7 @@ function channelsAt(options: SaganOptions, size: number): number {
  */
 export class Generator extends Layer {
   readonly #main: Sequential;
+  readonly #spectra: Spectra;
   readonly #latentSize: number;
 
   constructor(tape: Tape, options: SaganOptions, rng: HostRng) {
@@ -127,10 +129,12 @@ export class Generator extends Layer {
     const last = { rng, init, kernelSize: 4, stride: 2, padding: 1 };
     layers.push(new ConvTranspose2d(tape, from, options.channels, last), new Tanh(tape));
     this.#main = this.child('main', new Sequential(tape, layers));
+    this.#spectra = new Spectra(this);
   }
 
   override forward(z: Tensor): Tensor {
-    return this.#main.forward(reshape(z, [-1, this.#latentSize, 1, 1]));
+    const seed = reshape(z, [-1, this.#latentSize, 1, 1]);
+    return this.#spectra.during(() => this.#main.forward(seed));
   }
 }
 
@@ -140,6 +144,7 @@ export class Generator extends Layer {
  */
 export class Discriminator extends Layer {
   readonly #main: Sequential;
+  readonly #spectra: Spectra;
 
   constructor(tape: Tape, options: SaganOptions, rng: HostRng) {
     super(tape);
@@ -160,9 +165,10 @@ export class Discriminator extends Layer {
     }
     layers.push(spectralNorm(new Conv2d(tape, from, 1, { rng, init, kernelSize: 4 }), { rng }));
     this.#main = this.child('main', new Sequential(tape, layers));
+    this.#spectra = new Spectra(this);
   }
 
   override forward(x: Tensor): Tensor {
-    return reshape(this.#main.forward(x), [-1, 1]);
+    return this.#spectra.during(() => reshape(this.#main.forward(x), [-1, 1]));
   }
 }

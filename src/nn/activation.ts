@@ -1,10 +1,13 @@
 import type { Tape } from '../autograd/tape.ts';
 import type { Tensor } from '../autograd/tensor.ts';
 import { leakyRelu, relu, sigmoid, tanh } from '../ops/pointwise.ts';
+import type { Activation } from '../ops/pointwise.ts';
 import { Layer } from './module.ts';
 
 /** Never in place: who holds the input still sees it. */
 export class ReLU extends Layer {
+  override readonly activation = { name: 'relu' } as const;
+
   override forward(x: Tensor): Tensor {
     return relu(x);
   }
@@ -12,10 +15,12 @@ export class ReLU extends Layer {
 
 export class LeakyReLU extends Layer {
   readonly negativeSlope: number;
+  override readonly activation: Activation;
 
   constructor(tape: Tape, negativeSlope = 0.01) {
     super(tape);
     this.negativeSlope = negativeSlope;
+    this.activation = { name: 'leakyRelu', negativeSlope };
   }
 
   override forward(x: Tensor): Tensor {

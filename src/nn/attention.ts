@@ -3,8 +3,8 @@ import { tensor } from '../autograd/tensor.ts';
 import type { Tensor } from '../autograd/tensor.ts';
 import { attention } from '../ops/attention.ts';
 import { reshape } from '../ops/layout.ts';
-import { add, mul } from '../ops/pointwise.ts';
 import { maxPool2d } from '../ops/resample.ts';
+import { residual } from '../ops/residual.ts';
 import { dim } from '../util/shape.ts';
 import { Conv2d } from './conv.ts';
 import { Layer } from './module.ts';
@@ -80,7 +80,7 @@ export class SelfAttention extends Layer {
     const { q, k, v } = this.project(x);
     const o = attention(q, k, v, { scale: this.#scale });
     const shortcut = this.#shortcut?.forward(x) ?? x;
-    return add(mul(reshape(o, shortcut.shape), this.gamma), shortcut);
+    return residual(reshape(o, shortcut.shape), this.gamma, shortcut);
   }
 
   /** Query, key and value sequences of an input: what an attention map is drawn from. */
@@ -122,6 +122,6 @@ export class PooledSelfAttention extends Layer {
     const v = flat(maxPool2d(this.#g.forward(x), 2));
     const [N, , H, W] = x.shape;
     const mixed = reshape(attention(q, k, v), [N ?? 1, -1, H ?? 1, W ?? 1]);
-    return add(mul(this.#o.forward(mixed), this.gamma), x);
+    return residual(this.#o.forward(mixed), this.gamma, x);
   }
 }

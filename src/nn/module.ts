@@ -1,5 +1,6 @@
 import type { Tape } from '../autograd/tape.ts';
 import type { Tensor } from '../autograd/tensor.ts';
+import type { Activation } from '../ops/pointwise.ts';
 
 /**
  * A tree of named parameters, buffers and children, in the manner of torch.nn.Module: the names joined by dots are
@@ -104,6 +105,11 @@ export abstract class Module {
 
 /** A module that maps one tensor to one. */
 export abstract class Layer extends Module {
+  /** What the layer is, if it is an activation that the layer before it can apply in its own launch. */
+  readonly activation: Activation | undefined = undefined;
+  /** True if `forward` applies an activation that it is given. */
+  readonly takesActivation: boolean = false;
+
   constructor(tape: Tape) {
     super(tape);
     // Here once, and in no layer: what a forward pass launches is marked with the path of the layer.
@@ -111,7 +117,7 @@ export abstract class Layer extends Module {
     this.forward = (...args) => tape.gpu.within({ layer: this.path }, () => forward(...args));
   }
 
-  abstract forward(x: Tensor): Tensor;
+  abstract forward(x: Tensor, activation?: Activation): Tensor;
 }
 
 /** Layers one after the other; children are numbered, as in torch.nn.Sequential. */
@@ -124,7 +130,12 @@ export class Sequential extends Layer {
     layers.forEach((layer, i) => this.child(String(i), layer));
   }
 
+  /** A layer that can also does the work of an activation right behind it. */
   override forward(x: Tensor): Tensor {
-    return this.layers.reduce((h, layer) => layer.forward(h), x);
+    return this.layers.reduce((h, layer, i) => {
+      const [before, after] = [this.layers[i - 1], this.layers[i + 1]];
+      if (layer.activation !== undefined && before?.takesActivation === true) return h;
+      return layer.takesActivation ? layer.forward(h, after?.activation) : layer.forward(h);
+    }, x);
   }
 }

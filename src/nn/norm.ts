@@ -2,6 +2,7 @@ import type { Tape } from '../autograd/tape.ts';
 import { tensor } from '../autograd/tensor.ts';
 import type { Tensor } from '../autograd/tensor.ts';
 import { batchNorm } from '../ops/norm.ts';
+import type { Activation } from '../ops/pointwise.ts';
 import { Layer } from './module.ts';
 
 export interface BatchNormLayerOptions {
@@ -18,6 +19,7 @@ export class BatchNorm2d extends Layer {
   readonly runningMean: Tensor;
   readonly runningVar: Tensor;
   readonly #options: BatchNormLayerOptions;
+  override readonly takesActivation = true;
 
   constructor(tape: Tape, features: number, options: BatchNormLayerOptions = {}) {
     super(tape);
@@ -35,8 +37,9 @@ export class BatchNorm2d extends Layer {
     this.runningVar = this.buffer('running_var', make('running_var', 1, false));
   }
 
-  override forward(x: Tensor): Tensor {
+  override forward(x: Tensor, activation?: Activation): Tensor {
     const { weight, bias, runningMean, runningVar, training } = this;
-    return batchNorm(x, { weight, bias, runningMean, runningVar, training, ...this.#options });
+    const state = { weight, bias, runningMean, runningVar, training };
+    return batchNorm(x, { ...state, ...this.#options, activation });
   }
 }

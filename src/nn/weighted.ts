@@ -2,6 +2,7 @@ import type { Tape } from '../autograd/tape.ts';
 import { tensor } from '../autograd/tensor.ts';
 import type { Tensor } from '../autograd/tensor.ts';
 import { spectralNormalize, spectralSizes } from '../ops/spectral.ts';
+import type { SpectralLayer } from '../ops/spectral.ts';
 import type { HostRng } from '../util/philox.ts';
 import type { Shape } from '../util/shape.ts';
 import { biasLike, kaimingUniform } from './init.ts';
@@ -40,6 +41,7 @@ export abstract class WeightedLayer extends Layer {
   readonly #outputAxis: number;
   readonly bias: Tensor | undefined;
   #spectral: Spectral | undefined;
+  #normalized: Tensor | undefined;
 
   constructor(
     tape: Tape,
@@ -73,13 +75,22 @@ export abstract class WeightedLayer extends Layer {
 
   /** The weight that this forward pass multiplies by; in training mode a spectral norm moves u and v here. */
   protected weight(): Tensor {
-    const spectral = this.#spectral;
+    const spectral = this.spectralLayer();
     if (spectral === undefined) return this.#weight;
-    return spectralNormalize(this.#weight, {
-      ...spectral,
-      axis: this.#outputAxis,
-      update: this.training,
-    });
+    return (
+      this.#normalized ?? spectralNormalize(spectral.weight, { ...spectral, update: this.training })
+    );
+  }
+
+  /** The weight with what its spectral norm needs, if it has one. */
+  spectralLayer(): (SpectralLayer & { readonly eps: number }) | undefined {
+    if (this.#spectral === undefined) return undefined;
+    return { weight: this.#weight, axis: this.#outputAxis, ...this.#spectral };
+  }
+
+  /** What `weight()` is until it is told otherwise: a weight that was normalised together with others. */
+  useNormalized(weight: Tensor | undefined): void {
+    this.#normalized = weight;
   }
 
   /** Divides the weight by its largest singular value from now on. Use `spectralNorm(layer)`. */

@@ -10,5 +10,12 @@ export function copyInto(to: Tensor, from: Tensor): void {
       `copyInto: target is ${to.dtype} and source ${from.dtype}; both must be f32`,
     );
   }
-  unary(to.gpu, 'copy', { x: from.storage, out: to.storage, n: to.size });
+  const { gpu, size: n } = to;
+  // Of one buffer a launch may not read one part and write another.
+  const { block } = to.storage;
+  const shared = block !== undefined && from.storage.block?.buffer === block.buffer;
+  const x = shared ? gpu.alloc(4 * n, 'copyInto') : from.storage;
+  if (shared) unary(gpu, 'copy', { x: from.storage, out: x, n });
+  unary(gpu, 'copy', { x, out: to.storage, n });
+  if (shared) gpu.release(x);
 }

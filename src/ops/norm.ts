@@ -1,17 +1,12 @@
 import { at, defineOp, once, only } from '../autograd/op.ts';
 import { empty } from '../autograd/tensor.ts';
 import type { Tensor } from '../autograd/tensor.ts';
-import {
-  batchNormApply,
-  batchNormBackward,
-  batchNormRunning,
-  batchNormStats,
-  invStdOf,
-} from '../kernels/norm.ts';
+import { batchNormApply, batchNormBackward, batchNormStats, invStdOf } from '../kernels/norm.ts';
 import { fill } from '../kernels/pointwise.ts';
 import { dim, sameShape, showShape } from '../util/shape.ts';
 import type { Shape } from '../util/shape.ts';
-import { add, affine, mul, rsqrt, square, sub } from './pointwise.ts';
+import { activate, add, affine, mul, rsqrt, square, sub } from './pointwise.ts';
+import type { Activation } from './pointwise.ts';
 import { mean } from './reduce.ts';
 import { reshape } from './layout.ts';
 
@@ -26,14 +21,19 @@ interface Attrs {
   readonly eps: number;
   /** Inputs after x: gamma, then beta; both or none. */
   readonly affine: boolean;
+  readonly activation: Activation | undefined;
+}
+
+interface TrainingAttrs extends Attrs {
+  readonly momentum: number;
 }
 
 /**
- * y = gamma·(x − mean)/√(var + eps) + beta with the batch's own mean and biased variance per channel. The other
- * outputs are mean, 1/√(var + eps) and var, for the backward pass and the running statistics.
- *   x̂ = (x − mean)·invStd,   dx = gamma·invStd·(dy − Σdy/n − x̂·Σ(dy·x̂)/n),   dgamma = Σ dy·x̂,   dbeta = Σ dy
+ * y = act(gamma·(x − mean)/√(var + eps) + beta) with the batch's own mean and biased variance per channel. The other
+ * outputs are mean, 1/√(var + eps) and var, for the backward pass; the last two inputs, the running statistics, move.
+ *   x̂ = (x − mean)·invStd,   g = act′·dy,   dx = gamma·invStd·(g − Σg/n − x̂·Σ(g·x̂)/n),   dgamma = Σ g·x̂,   dbeta = Σ g
  */
-const batchNormOp = defineOp<Attrs>({
+const batchNormOp = defineOp<TrainingAttrs>({
   name: 'batchNorm',
   infer: (inputs) => {
     const { C } = sizesOf(at(inputs, 0));
@@ -49,16 +49,22 @@ const batchNormOp = defineOp<Attrs>({
       variance: at(outputs, 3).storage,
       ...sizes,
       eps: attrs.eps,
+      running: {
+        mean: at(inputs, inputs.length - 2).storage,
+        variance: at(inputs, inputs.length - 1).storage,
+        momentum: attrs.momentum,
+      },
     });
     batchNormApply(gpu, {
       x: x.storage,
       ...statistics,
       ...affineOf(inputs, attrs),
+      activation: fusedActivation(attrs.activation),
       out: at(outputs, 0).storage,
       ...sizes,
     });
   },
-  saves: (inputs, outputs) => [at(outputs, 1), at(outputs, 2), ...inputs],
+  saves: (inputs, outputs) => [at(outputs, 1), at(outputs, 2), ...inputs.slice(0, -2)],
   backward: ({ grads, saved, attrs, needs }) => {
     const inputs = [at(grads, 0) as Tensor, ...saved];
     const all = once(() => batchNormBackwardOp(inputs, { ...attrs, dx: at(needs, 0) }));
@@ -70,8 +76,10 @@ const batchNormOp = defineOp<Attrs>({
     const centred = sub(x, mean(x, axes, { keepdim: true }));
     const variance = mean(square(centred), axes, { keepdim: true });
     const normal = mul(centred, rsqrt(affine(variance, 1, attrs.eps)));
-    if (!attrs.affine) return [normal];
-    return [add(mul(normal, reshape(at(inputs, 1), shape)), reshape(at(inputs, 2), shape))];
+    const y = attrs.affine
+      ? add(mul(normal, reshape(at(inputs, 1), shape)), reshape(at(inputs, 2), shape))
+      : normal;
+    return [activate(y, attrs.activation)];
   },
 });
 
@@ -94,14 +102,25 @@ const batchNormBackwardOp = defineOp<Attrs & { readonly dx: boolean }>({
       ...(attrs.affine
         ? {
             gamma: at(inputs, 4).storage,
+            beta: at(inputs, 5).storage,
             dgamma: at(outputs, 0).storage,
             dbeta: at(outputs, 1).storage,
           }
         : {}),
+      activation: fusedActivation(attrs.activation),
       ...sizesOf(x),
     });
   },
 });
+
+function fusedActivation(activation: Activation | undefined) {
+  if (activation === undefined) return undefined;
+  return { slope: activation.name === 'relu' ? 0 : activation.negativeSlope };
+}
+
+/** The sign of y tells the branch only where the slope keeps it. */
+const canFuse = (activation: Activation) =>
+  activation.name === 'relu' || activation.negativeSlope > 0;
 
 function affineOf(inputs: readonly Tensor[], attrs: Attrs) {
   return attrs.affine ? { gamma: at(inputs, 1).storage, beta: at(inputs, 2).storage } : {};
@@ -119,10 +138,12 @@ export interface BatchNormOptions {
   /** Share of the new value in the running statistics. Default 0.1, as PyTorch. */
   readonly momentum?: number;
   readonly eps?: number;
+  /** Applied to the result, in training in the same launch. Default: none. */
+  readonly activation?: Activation | undefined;
 }
 
 /**
- * torch.nn.functional.batch_norm over every axis but 1; x [N, C, …]. Training normalises by the batch and moves the
+ * torch.nn.functional.batch_norm (and an activation) over every axis but 1; x [N, C, …]. Training normalises by the batch and moves the
  * running statistics (with the unbiased variance); evaluation normalises by them. Throws a RangeError where a [C] tensor
  * does not fit x, or where one value a channel is to be trained on.
  */
@@ -142,7 +163,7 @@ export function batchNorm(x: Tensor, options: BatchNormOptions): Tensor {
       );
     }
   }
-  if (!training) return evaluate(x, options, eps);
+  if (!training) return activate(evaluate(x, options, eps), options.activation);
   if (N * L < 2) {
     throw new RangeError(
       `batchNorm: one value a channel in ${showShape(x.shape)}; training needs two or more`,
@@ -150,17 +171,11 @@ export function batchNorm(x: Tensor, options: BatchNormOptions): Tensor {
   }
   const scaled = weight !== undefined || bias !== undefined;
   const inputs = scaled ? [x, weight ?? filled(x, [C], 1), bias ?? filled(x, [C], 0)] : [x];
-  const outputs = batchNormOp(inputs, { eps, affine: scaled });
-  batchNormRunning(x.gpu, {
-    mean: at(outputs, 1).storage,
-    variance: at(outputs, 3).storage,
-    runningMean: runningMean.storage,
-    runningVar: runningVar.storage,
-    C,
-    momentum: options.momentum ?? 0.1,
-    count: N * L,
-  });
-  return at(outputs, 0);
+  const { momentum = 0.1, activation } = options;
+  const fused = activation !== undefined && canFuse(activation) ? activation : undefined;
+  const attrs = { eps, affine: scaled, momentum, activation: fused };
+  const y = at(batchNormOp([...inputs, runningMean, runningVar], attrs), 0);
+  return fused === undefined ? activate(y, activation) : y;
 }
 
 const invStdOp = defineOp<{ eps: number }>({

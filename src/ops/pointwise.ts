@@ -90,6 +90,16 @@ export const relu = (x: Tensor): Tensor => reluOp(x);
 /** x > 0 ? x : negativeSlope·x */
 export const leakyRelu = (x: Tensor, negativeSlope = 0.01): Tensor =>
   leakyReluOp(x, { a: negativeSlope });
+/** An activation that an op before it can take into its own launch. */
+export type Activation =
+  { readonly name: 'relu' } | { readonly name: 'leakyRelu'; readonly negativeSlope: number };
+
+/** The activation of x; x itself where there is none. */
+export function activate(x: Tensor, activation: Activation | undefined): Tensor {
+  if (activation === undefined) return x;
+  return activation.name === 'relu' ? relu(x) : leakyRelu(x, activation.negativeSlope);
+}
+
 /** tanh x */
 export const tanh = (x: Tensor): Tensor => tanhOp(x);
 /** 1/(1+e⁻ˣ) */

@@ -1,8 +1,7 @@
 import type { Tape } from '../autograd/tape.ts';
-import { at } from '../autograd/op.ts';
 import type { Tensor } from '../autograd/tensor.ts';
 import { adam, adamAdvance } from '../kernels/optim.ts';
-import { ParameterGroup, checkAverages, checkGradients, updating } from './optimizer.ts';
+import { ParameterGroup, checkAverages, checkGradients, stateOf, updating } from './optimizer.ts';
 import type { NamedParameters } from './optimizer.ts';
 
 export interface AdamOptions {
@@ -61,19 +60,13 @@ export class Adam {
 
   #update(gradients: readonly Tensor[]): void {
     let i = 0;
-    for (const { hyper, slots } of this.groups) {
-      const gpu = hyper.gpu;
-      adamAdvance(gpu, { hyper: hyper.storage });
-      for (const { parameter, state, ema } of slots) {
-        adam(gpu, {
-          w: parameter.storage,
-          g: at(gradients, i++).storage,
-          m: stateOf(state, 'exp_avg').storage,
-          v: stateOf(state, 'exp_avg_sq').storage,
-          hyper: hyper.storage,
-          ...(ema === undefined ? {} : { ema: ema.storage }),
-          n: parameter.size,
-        });
+    for (const group of this.groups) {
+      const { gpu, storage: hyper } = group.hyper;
+      adamAdvance(gpu, { hyper });
+      const mine = gradients.slice(i, (i += group.slots.length));
+      for (const { w, g, ema, n, state } of group.runs(mine)) {
+        const [m, v] = [stateOf(state, 'exp_avg'), stateOf(state, 'exp_avg_sq')];
+        adam(gpu, { w, g, m, v, hyper, ...(ema === undefined ? {} : { ema }), n });
       }
     }
   }
@@ -84,10 +77,4 @@ export class Adam {
       for (const [name, value] of group.namedState()) yield [`${i}.${name}`, value];
     }
   }
-}
-
-export function stateOf(state: Readonly<Record<string, Tensor>>, key: string): Tensor {
-  const value = state[key];
-  if (value === undefined) throw new Error(`the optimiser keeps no ${key}`);
-  return value;
 }

@@ -4,6 +4,8 @@ import { requireSameShape, tensor } from '../autograd/tensor.ts';
 import type { Tensor } from '../autograd/tensor.ts';
 import { hyperIndex, hyperWords } from '../kernels/optim.ts';
 
+type Storage = Tensor['storage'];
+
 export type NamedParameters = Iterable<readonly [string, Tensor]>;
 
 /** The hyper-parameters of one parameter group, by the names of the kernel's hyper buffer. */
@@ -16,6 +18,18 @@ export interface Slot {
   readonly state: Readonly<Record<string, Tensor>>;
   /** Where the moving average of the parameter is kept, if anywhere. */
   readonly ema: Tensor | undefined;
+}
+
+/** Slots that one launch can move: what they hold lies side by side. */
+export interface Run {
+  readonly slots: readonly Slot[];
+  readonly w: Storage;
+  /** By the names of the slots' states. */
+  readonly state: Readonly<Record<string, Storage>>;
+  readonly ema: Storage | undefined;
+  readonly g: Storage;
+  /** Elements, those between the tensors included. */
+  readonly n: number;
 }
 
 /**
@@ -61,6 +75,22 @@ export class ParameterGroup {
       if (ema !== undefined)
         requireSameShape('ema', [name, `the average of ${name}`], parameter, ema);
       return { name, parameter, state, ema };
+    });
+    for (const row of rowsOf(this.slots)) {
+      for (const key of options.stateNames) tape.gpu.join(statesOf(row, key), key);
+    }
+  }
+
+  /**
+   * What to launch for these gradients, in the order of the slots: a run for each row of parameters that lie side by side,
+   * if their gradients can be laid so too (in a captured step), and one a parameter otherwise. The bits are the same.
+   */
+  runs(gradients: readonly Tensor[]): Run[] {
+    const gradientOf = new Map(this.slots.map((slot, i) => [slot, at(gradients, i).storage]));
+    return rowsOf(this.slots).flatMap((row) => {
+      const whole = runOf(row, gradientOf);
+      if (whole !== undefined) return [whole];
+      return row.flatMap((slot) => runOf([slot], gradientOf) ?? []);
     });
   }
 
@@ -123,6 +153,57 @@ export function updating(
   update: () => void,
 ): void {
   groups[0]?.hyper.gpu.within({ phase: 'optimizer', layer: optimizer }, update);
+}
+
+/** The slots cut into the longest rows whose parameters lie side by side, and whose averages do, if they have any. */
+function rowsOf(slots: readonly Slot[]): Slot[][] {
+  const rows: Slot[][] = [];
+  for (const slot of slots) {
+    const row = rows.at(-1);
+    const longer = [...(row ?? []), slot];
+    const joins = together(longer, (s) => s.parameter) && together(longer, (s) => s.ema);
+    if (row !== undefined && joins) row.push(slot);
+    else rows.push([slot]);
+  }
+  return rows;
+}
+
+/** True if the tensors lie side by side, or if there is none. */
+function together(slots: readonly Slot[], tensorOf: (slot: Slot) => Tensor | undefined): boolean {
+  const tensors = slots.flatMap((slot) => tensorOf(slot) ?? []);
+  if (tensors.length === 0) return true;
+  return tensors.length === slots.length && spanOf(tensors) !== undefined;
+}
+
+function spanOf(tensors: readonly Tensor[]): Storage | undefined {
+  return tensors[0]?.gpu.together(tensors.map((t) => t.storage));
+}
+
+function statesOf(slots: readonly Slot[], key: string): Storage[] {
+  return slots.flatMap(({ state }) => state[key]?.storage ?? []);
+}
+
+function runOf(slots: readonly Slot[], gradientOf: ReadonlyMap<Slot, Storage>): Run | undefined {
+  const [first] = slots;
+  const gpu = first?.parameter.gpu;
+  const w = spanOf(slots.map((s) => s.parameter));
+  const g = gpu?.together(slots.flatMap((s) => gradientOf.get(s) ?? []));
+  if (first === undefined || gpu === undefined || w === undefined || g === undefined)
+    return undefined;
+  const state: Record<string, Storage> = {};
+  for (const key of Object.keys(first.state)) {
+    const span = gpu.together(statesOf(slots, key));
+    if (span === undefined) return undefined;
+    state[key] = span;
+  }
+  const ema = spanOf(slots.flatMap((s) => s.ema ?? []));
+  return { slots, w, state, ema, g, n: w.bytes / 4 };
+}
+
+export function stateOf(state: Run['state'], key: string): Storage {
+  const storage = state[key];
+  if (storage === undefined) throw new Error(`the optimiser keeps no ${key}`);
+  return storage;
 }
 
 function entriesOf(values: HyperValues): [string, number][] {

@@ -1,9 +1,7 @@
 import type { Tape } from '../autograd/tape.ts';
-import { at } from '../autograd/op.ts';
 import type { Tensor } from '../autograd/tensor.ts';
 import { sgd, sgdAdvance } from '../kernels/optim.ts';
-import { stateOf } from './adam.ts';
-import { ParameterGroup, checkAverages, checkGradients, updating } from './optimizer.ts';
+import { ParameterGroup, checkAverages, checkGradients, stateOf, updating } from './optimizer.ts';
 import type { NamedParameters } from './optimizer.ts';
 
 export interface SgdOptions {
@@ -64,20 +62,15 @@ export class SGD {
 
   #update(gradients: readonly Tensor[]): void {
     let i = 0;
-    this.groups.forEach(({ hyper, slots }, group) => {
-      const gpu = hyper.gpu;
-      sgdAdvance(gpu, { hyper: hyper.storage });
-      for (const { parameter, state, ema } of slots) {
+    this.groups.forEach((group, k) => {
+      const { gpu, storage: hyper } = group.hyper;
+      sgdAdvance(gpu, { hyper });
+      const mine = gradients.slice(i, (i += group.slots.length));
+      for (const { w, g, ema, n, state } of group.runs(mine)) {
         sgd(gpu, {
-          w: parameter.storage,
-          g: at(gradients, i++).storage,
-          hyper: hyper.storage,
-          ...(this.#momentum[group] === true
-            ? { momentum: stateOf(state, 'momentum_buffer').storage }
-            : {}),
-          ...(ema === undefined ? {} : { ema: ema.storage }),
-          n: parameter.size,
-          nesterov: this.#nesterov[group] === true,
+          ...{ w, g, hyper, n, nesterov: this.#nesterov[k] === true },
+          ...(this.#momentum[k] === true ? { momentum: stateOf(state, 'momentum_buffer') } : {}),
+          ...(ema === undefined ? {} : { ema }),
         });
       }
     });

@@ -1,5 +1,6 @@
 import type { Tensor } from '../autograd/tensor.ts';
-import { add, affine, neg, relu } from '../ops/pointwise.ts';
+import { hingeLoss } from '../ops/hinge.ts';
+import { neg } from '../ops/pointwise.ts';
 import { mean } from '../ops/reduce.ts';
 
 /** An adversarial loss from the discriminator's scores (N, 1); each result has one element. */
@@ -13,8 +14,7 @@ export interface GanLoss {
  *   D: mean(relu(1 − D(x))) + mean(relu(1 + D(G(z))))      G: −mean(D(G(z)))
  */
 const hinge: GanLoss = {
-  discriminator: (real, fake) =>
-    add(mean(relu(affine(real, -1, 1))), mean(relu(affine(fake, 1, 1)))),
+  discriminator: hingeLoss,
   generator: (fake) => neg(mean(fake)),
 };
 

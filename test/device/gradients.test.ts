@@ -28,6 +28,7 @@ import { avgPool2dBackward, maxPool2dBackward } from '../reference/pool.ts';
 import { reduceBackward } from '../reference/reduce.ts';
 import { bilinearBackward, nearestBackward } from '../reference/resize.ts';
 import { concatBackward, permuteBackward, sliceBackward } from '../reference/shape.ts';
+import { batchNorm as batchNormRef, batchNormBackward } from '../reference/norm.ts';
 import { spectralNormBackward } from '../reference/spectral.ts';
 import { expectTensorClose } from '../support/close.ts';
 import { openTestGpu } from '../support/device.ts';
@@ -277,6 +278,24 @@ const cases: readonly Case[] = [
       table: embeddingBackward({ table: table!, V: 3, D: 4, index: [2, 0, 2] }, dy, f64).dtable,
     }),
   }),
+  {
+    name: 'batch norm and leaky relu',
+    inputs: { x: randomInput([4, 2, 3], 1), gamma: randomInput([2], 2, 0.5, 1.5) },
+    op: ({ x, gamma }) =>
+      batchNorm(x!, {
+        ...{ weight: gamma, training: true },
+        activation: { name: 'leakyRelu', negativeSlope: 0.2 },
+        runningMean: tensor(tape, [0, 0], [2]),
+        runningVar: tensor(tape, [1, 1], [2]),
+      }),
+    backward: ({ x, gamma }, dy) => {
+      const o = { x: x!, gamma: gamma!, ...{ N: 4, C: 2, H: 3, W: 1, training: true } };
+      const { y } = batchNormRef(o, f64);
+      const past = y.map((v, i) => (v > 0 ? dy[i]! : 0.2 * dy[i]!));
+      const { dx, dgamma } = batchNormBackward(o, past, f64);
+      return { x: dx, gamma: dgamma };
+    },
+  },
   {
     name: 'spectral norm with u and v still',
     inputs: { w: randomInput([3, 2, 2, 2], 1, 0.5, 1) },

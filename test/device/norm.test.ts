@@ -1,12 +1,7 @@
 import { describe, expect, test } from 'vitest';
-import {
-  batchNormApply,
-  batchNormBackward,
-  batchNormRunning,
-  batchNormStats,
-  invStdOf,
-} from '../../src/kernels/norm.ts';
-import type { NormRung } from '../../src/kernels/norm.ts';
+import { batchNormApply, batchNormBackward, invStdOf } from '../../src/kernels/norm.ts';
+import { normGradsLadder, normStatsLadder } from '../../src/kernels/norm-sums.ts';
+import type { NormSizes } from '../../src/kernels/norm-sums.ts';
 import { budget, divideAllowance, f32, f64, maxAbs, sqrtAllowance } from '../reference/naive.ts';
 import { batchNorm, batchNormBackward as backwardReference } from '../reference/norm.ts';
 import type { BatchNorm } from '../reference/norm.ts';
@@ -16,7 +11,9 @@ import { execute, expectSameBits } from '../support/execute.ts';
 import { randomData } from '../support/random.ts';
 
 const gpu = await openTestGpu();
-const rungs: readonly NormRung[] = ['thread', 'tree'];
+const anySizes: NormSizes = { N: 1, C: 1, L: 1 };
+const statsRungs = normStatsLadder.rungs.filter((rung) => rung.fits(gpu, anySizes));
+const gradsRungs = normGradsLadder.rungs.filter((rung) => rung.fits(gpu, anySizes));
 const eps = 1e-5;
 
 interface Case {
@@ -60,20 +57,22 @@ function inputs(c: Case) {
 /** Biased variance, which the reference does not return, from its inverse deviation. */
 const varianceOf = (invStd: Float64Array) => invStd.map((v) => 1 / (v * v) - eps);
 
-async function stats(c: Case, rung: NormRung) {
+type StatsRung = (typeof statsRungs)[number];
+
+async function stats(c: Case, rung: StatsRung) {
   const { x, sizes } = inputs(c);
   const { C } = sizes;
   return execute(
     gpu,
     { x, mean: C, invStd: C, variance: C },
     (s) => {
-      batchNormStats(gpu, { ...s, ...sizes, eps, rung });
+      rung.run(gpu, { ...s, ...sizes, eps });
     },
     ['mean', 'invStd', 'variance'],
   );
 }
 
-describe.each(rungs)('statistics, %s', (rung) => {
+describe.each(statsRungs)('statistics, $name', (rung) => {
   test.each(cases.map((c) => [name(c), c] as const))('%s', async (_name, c) => {
     const { reference } = inputs(c);
     const found = await stats(c, rung);
@@ -94,7 +93,7 @@ describe.each(rungs)('statistics, %s', (rung) => {
       gpu,
       { x, mean: 3, invStd: 3, variance: 3 },
       (s) => {
-        batchNormStats(gpu, { ...s, N: 2, C: 3, L: 25, eps, rung });
+        rung.run(gpu, { ...s, N: 2, C: 3, L: 25, eps });
       },
       ['mean', 'invStd', 'variance'],
     );
@@ -139,7 +138,7 @@ describe('apply', () => {
   });
 });
 
-describe.each(rungs)('gradients, %s', (rung) => {
+describe.each(gradsRungs)('gradients, $name', (rung) => {
   test.each(cases.map((c) => [name(c), c] as const))('%s', async (_name, c) => {
     const { x, dy, gamma, sizes, reference } = inputs(c);
     const { C } = sizes;
@@ -194,17 +193,16 @@ describe.each(rungs)('gradients, %s', (rung) => {
   });
 });
 
-test('running statistics move by the unbiased variance', async () => {
-  const { reference, sizes } = inputs({ N: 3, C: 7, H: 3, W: 5 });
+test.each(statsRungs)('running statistics move by the unbiased variance, $name', async (rung) => {
+  const { x, reference, sizes } = inputs({ N: 3, C: 7, H: 3, W: 5 });
   const start = { runningMean: randomData(7, 1), runningVar: randomData(7, 2, 0.5, 2) };
   const momentum = 0.1;
-  const { mean, invStd } = batchNorm(reference, f64);
   const found = await execute(
     gpu,
-    { mean, variance: varianceOf(invStd), ...start },
-    (s) => {
-      const count = sizes.N * sizes.L;
-      batchNormRunning(gpu, { ...s, C: 7, momentum, count });
+    { x, mean: 7, invStd: 7, variance: 7, ...start },
+    ({ runningMean, runningVar, ...s }) => {
+      const running = { mean: runningMean, variance: runningVar, momentum };
+      rung.run(gpu, { ...s, ...sizes, eps, running });
     },
     ['runningMean', 'runningVar'],
   );

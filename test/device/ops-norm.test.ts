@@ -1,16 +1,22 @@
 // Batch norm and spectral norm: against the float64 references, values, gradients, and replay against eager.
 import { describe, expect, test } from 'vitest';
-import { Tape } from '../../src/autograd/tape.ts';
+import { Tape, grad } from '../../src/autograd/tape.ts';
 import { tensor } from '../../src/autograd/tensor.ts';
 import type { Tensor } from '../../src/autograd/tensor.ts';
+import { LeakyReLU, ReLU, Tanh } from '../../src/nn/activation.ts';
+import { Sequential } from '../../src/nn/module.ts';
+import { BatchNorm2d } from '../../src/nn/norm.ts';
 import { batchNorm } from '../../src/ops/norm.ts';
+import { square } from '../../src/ops/pointwise.ts';
+import type { Activation } from '../../src/ops/pointwise.ts';
+import { sum } from '../../src/ops/reduce.ts';
 import { spectralNormalize } from '../../src/ops/spectral.ts';
 import { divideAllowance, sqrtAllowance } from '../reference/naive.ts';
 import { batchNorm as batchNormRef, batchNormBackward } from '../reference/norm.ts';
 import { permute as permuteRef } from '../reference/shape.ts';
 import { spectralNorm, spectralNormBackward } from '../reference/spectral.ts';
 import { openTestGpu } from '../support/device.ts';
-import { checkOp, count, type OpCase, randomInput } from '../support/ops.ts';
+import { checkOp, count, leaf, type OpCase, randomInput } from '../support/ops.ts';
 import { randomData } from '../support/random.ts';
 
 const gpu = await openTestGpu();
@@ -101,6 +107,103 @@ each(
     }),
   ),
 );
+
+const activations: Record<string, { activation: Activation; slope: number }> = {
+  relu: { activation: { name: 'relu' }, slope: 0 },
+  'leaky relu': { activation: { name: 'leakyRelu', negativeSlope: 0.1 }, slope: 0.1 },
+  // too odd to be told by the sign of the result: by an op of its own
+  'falling relu': { activation: { name: 'leakyRelu', negativeSlope: -0.5 }, slope: -0.5 },
+};
+
+each(
+  'batch norm and activation',
+  Object.entries(activations).flatMap(([role, { activation, slope }]) =>
+    [
+      [3, 5, 4, 4],
+      [4, 3, 5, 3],
+    ].flatMap(([N = 1, C = 1, H = 1, W = 1]) =>
+      [true, false].flatMap((training) =>
+        [true, false].map((affine): OpCase => {
+          const running = { runningMean: randomData(C, 5), runningVar: randomData(C, 6, 0.5, 2) };
+          const of = (d: Readonly<Record<string, Float64Array>>) => ({
+            ...{ N, C, H, W, ...running, training, x: d['x']! },
+            ...(affine ? { gamma: d['gamma']!, beta: d['beta']! } : {}),
+          });
+          return {
+            name: `${role}, ${training ? 'training' : 'evaluation'} ${N}×${C}×${H}×${W}${affine ? ', scaled' : ''}`,
+            inputs: {
+              x: randomInput([N, C, H, W], 1, -2, 2),
+              ...(affine
+                ? { gamma: randomInput([C], 2, -1.5, 1.5), beta: randomInput([C], 3) }
+                : {}),
+            },
+            op: ({ x, gamma, beta }) =>
+              batchNorm(x!, {
+                ...{ weight: gamma, bias: beta, training, activation },
+                runningMean: tensor(tape, Float32Array.from(running.runningMean), [C]),
+                runningVar: tensor(tape, Float32Array.from(running.runningVar), [C]),
+              }),
+            forward: (d, r) => {
+              const { y } = batchNormRef(of(d), r);
+              return { shape: [N, C, H, W], data: y.map((v) => (v > 0 ? v : r(slope * v))) };
+            },
+            backward: (d, dy, r) => {
+              const { y } = batchNormRef(of(d), r);
+              const past = y.map((v, i) => (v > 0 ? dy[i]! : r(slope * dy[i]!)));
+              const { dx, dgamma, dbeta } = batchNormBackward(of(d), past, r);
+              return { x: dx, ...(affine ? { gamma: dgamma, beta: dbeta } : {}) };
+            },
+            allowance: 4 * sqrtAllowance(4) * Math.sqrt(N * H * W),
+          };
+        }),
+      ),
+    ),
+  ),
+);
+
+test('batch norm takes an activation into its own launches', async () => {
+  const x = leaf(tape, randomInput([2, 4, 4, 4], 1));
+  const running = () => tensor(tape, [1, 1, 1, 1], [4]);
+  const launchesWith = async (activation: Activation | undefined) => {
+    const options = { runningMean: running(), runningVar: running(), training: true };
+    let result: Tensor[] = [];
+    const capture = gpu.capture(() => {
+      const y = batchNorm(x, { ...options, activation });
+      result = [y, ...grad([sum(square(y))], [x])];
+      return result.map((t) => t.storage);
+    });
+    (await capture.build()).run();
+    return { count: capture.dispatches.length, values: await result[0]!.read() };
+  };
+  const plain = await launchesWith(undefined);
+  for (const { activation, slope } of Object.values(activations)) {
+    const found = await launchesWith(activation);
+    expect(found.count - plain.count).toBe(slope < 0 ? 2 : 0);
+    expect(found.values).toEqual(plain.values.map((v) => (v > 0 ? v : Math.fround(slope) * v + 0)));
+  }
+});
+
+test('a sequence gives a norm the activation behind it, and leaves any other alone', async () => {
+  const x = leaf(tape, randomInput([2, 3, 4, 4], 1));
+  const layers = () => [
+    new ReLU(tape),
+    new BatchNorm2d(tape, 3),
+    new LeakyReLU(tape, 0.2),
+    new LeakyReLU(tape, 0.5),
+    new BatchNorm2d(tape, 3),
+    new Tanh(tape),
+  ];
+  const apart = layers();
+  const wanted = apart.reduce<Tensor>((h, layer) => layer.forward(h), x);
+  const joined = new Sequential(tape, layers());
+  expect(await joined.forward(x).read()).toEqual(await wanted.read());
+  expect([...joined.namedParameters()].map(([name]) => name)).toEqual([
+    '1.weight',
+    '1.bias',
+    '4.weight',
+    '4.bias',
+  ]);
+});
 
 test('batch norm moves its running statistics in training, with the unbiased variance', async () => {
   const { shape, data } = randomInput([4, 3, 2, 2], 1, 98, 102);

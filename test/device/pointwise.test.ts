@@ -1,9 +1,9 @@
 import { describe, expect, test } from 'vitest';
 import {
-  addScaled,
   binary,
   fill,
   imagesToFloat,
+  total,
   unary,
   unaryKernel,
 } from '../../src/kernels/pointwise.ts';
@@ -377,7 +377,7 @@ describe('binary', () => {
   });
 });
 
-describe('fill, addScaled, imagesToFloat', () => {
+describe('fill, total, imagesToFloat', () => {
   test('fill writes one value', async () => {
     for (const n of sizes) {
       const { out } = await execute(
@@ -392,19 +392,21 @@ describe('fill, addScaled, imagesToFloat', () => {
     }
   });
 
-  test('addScaled is a + scale·b', async () => {
+  test.each([2, 3, 4, 5, 9])('total adds %i terms in their order', async (count) => {
     for (const n of sizes) {
-      const [a, b] = [randomData(n, 1), randomData(n, 2)];
+      const terms = Array.from({ length: count }, (_t, i) => randomData(n, i));
       const { out } = await execute(
         gpu,
-        { a, b, out: n },
-        (s) => {
-          addScaled(gpu, { ...s, n, scale: -0.7 });
+        { ...Object.fromEntries(terms.map((t, i) => [`t${i}`, t])), out: n },
+        ({ out: to, ...s }) => {
+          total(gpu, { terms: Object.values(s), out: to, n });
         },
         ['out'],
       );
-      const reference = (r: Round) => a.map((v, i) => r(v + r(r(-0.7) * b[i]!)));
-      expectClose(out, reference(f64), budget(reference(f64), reference(f32)), `${n}`);
+      const sum = terms[0]!.map((_v, i) =>
+        terms.reduce((s, t) => Math.fround(s + Math.fround(t[i]!)), 0),
+      );
+      expect(out).toEqual(Float32Array.from(sum));
     }
   });
 

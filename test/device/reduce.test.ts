@@ -31,6 +31,9 @@ const cases: readonly Case[] = [
   { shape: [4, 6, 8, 8], axes: [0, 2, 3] },
   { shape: [8, 3, 13, 11], axes: [0, 2, 3] },
   { shape: [16, 2, 32, 32], axes: [0, 2, 3] },
+  // cut into parts on a software driver too
+  { shape: [33, 2, 32, 32], axes: [0, 2, 3] },
+  { shape: [33000, 4], axes: [0] },
   { shape: [4, 6, 4, 4], axes: [1] },
   { shape: [4, 6, 3, 3], axes: [1, 3] },
   { shape: [2, 3, 4, 5, 2, 3], axes: [0, 2, 4] },

@@ -1,6 +1,10 @@
 import { describe, expect, test } from 'vitest';
-import { powerIteration, spectralBackward, spectralScale } from '../../src/kernels/spectral.ts';
-import type { SpectralRung } from '../../src/kernels/spectral.ts';
+import {
+  powerIteration,
+  powerIterationLadder,
+  spectralBackward,
+  spectralScale,
+} from '../../src/kernels/spectral.ts';
 import { budget, divideAllowance, f32, f64, maxAbs } from '../reference/naive.ts';
 import { permute } from '../reference/shape.ts';
 import { spectralNorm, spectralNormBackward } from '../reference/spectral.ts';
@@ -10,7 +14,6 @@ import { execute, expectSameBits } from '../support/execute.ts';
 import { randomData } from '../support/random.ts';
 
 const gpu = await openTestGpu();
-const rungs: readonly SpectralRung[] = ['thread', 'tree'];
 const eps = 1e-12;
 
 interface Sizes {
@@ -32,6 +35,10 @@ const cases: readonly Sizes[] = [
   { outer: 1, rows: 520, inner: 12 },
   { outer: 64, rows: 24, inner: 16 },
 ];
+
+const rungs = powerIterationLadder.rungs.filter((rung) => rung.fits(gpu, cases[0]!));
+
+const alone = (sizes: Sizes) => ({ matrices: [{ ...sizes, at: 0, u: 0, v: 0 }] });
 
 const name = ({ outer, rows, inner }: Sizes) => `${outer}×${rows}×${inner}`;
 
@@ -60,19 +67,19 @@ function termsOf({ w, u, v, cols }: ReturnType<typeof inputs>['reference']): num
   return w.reduce((sum, a, i) => sum + Math.abs(a * u[Math.floor(i / cols)]! * v[i % cols]!), 0);
 }
 
-async function iterate(sizes: Sizes, update: boolean, rung: SpectralRung) {
+async function iterate(sizes: Sizes, update: boolean, rung: (typeof rungs)[number]) {
   const { w, u, v, cols } = inputs(sizes);
   return execute(
     gpu,
     { w, u, v, sigma: 1, uOut: sizes.rows, vOut: cols },
     (s) => {
-      powerIteration(gpu, { ...s, ...sizes, eps, update, rung });
+      rung.run(gpu, { ...s, batch: alone(sizes), eps, update });
     },
     ['u', 'v', 'sigma', 'uOut', 'vOut'],
   );
 }
 
-describe.each(rungs)('power iteration, %s', (rung) => {
+describe.each(rungs)('power iteration, $name', (rung) => {
   test.each(cases.map((c) => [name(c), c] as const))('%s', async (_name, sizes) => {
     const { u, v, reference } = inputs(sizes);
     for (const update of [true, false]) {
@@ -106,8 +113,8 @@ describe.each(rungs)('power iteration, %s', (rung) => {
       },
       (s) => {
         const { out, ...rest } = s;
-        powerIteration(gpu, { ...rest, ...sizes, eps, update: true, rung });
-        spectralScale(gpu, { w: s.w, sigma: s.sigma, out, n: 30 });
+        rung.run(gpu, { ...rest, batch: alone(sizes), eps, update: true });
+        spectralScale(gpu, { w: s.w, sigma: s.sigma, out, batch: alone(sizes) });
       },
       ['u', 'v', 'sigma', 'out'],
     );
@@ -126,8 +133,8 @@ test('twenty iterations find the largest singular value', async () => {
     gpu,
     { w, u: Float32Array.of(0.5, 0.5, 0.7), v: 3, sigma: 1, uOut: 3, vOut: 3 },
     (s) => {
-      const sizes = { outer: 1, rows: 3, inner: 3, eps, update: true };
-      for (let i = 0; i < 20; i++) powerIteration(gpu, { ...s, ...sizes });
+      const batch = alone({ outer: 1, rows: 3, inner: 3 });
+      for (let i = 0; i < 20; i++) powerIteration(gpu, { ...s, batch, eps, update: true });
     },
     ['sigma'],
   );
@@ -143,9 +150,10 @@ describe('the normalised weight and its gradient', () => {
       gpu,
       { w, u, v, dwn, sigma: 1, uOut: sizes.rows, vOut: cols, out: n, dw: n },
       (s) => {
-        powerIteration(gpu, { ...s, ...sizes, eps, update: true });
-        spectralScale(gpu, { ...s, n });
-        spectralBackward(gpu, { ...s, u: s.uOut, v: s.vOut, ...sizes });
+        const batch = alone(sizes);
+        powerIteration(gpu, { ...s, batch, eps, update: true });
+        spectralScale(gpu, { ...s, batch });
+        spectralBackward(gpu, { ...s, u: s.uOut, v: s.vOut, batch });
       },
       ['out', 'dw'],
     );

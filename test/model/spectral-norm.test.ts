@@ -6,8 +6,12 @@ import type { Tensor } from '../../src/autograd/tensor.ts';
 import { Conv2d, ConvTranspose2d } from '../../src/nn/conv.ts';
 import { Embedding } from '../../src/nn/embedding.ts';
 import { Linear } from '../../src/nn/linear.ts';
+import { Module } from '../../src/nn/module.ts';
+import { Spectra } from '../../src/nn/spectra.ts';
 import { spectralNorm } from '../../src/nn/weighted.ts';
 import type { WeightedLayer } from '../../src/nn/weighted.ts';
+import { add, mul, square } from '../../src/ops/pointwise.ts';
+import { sum } from '../../src/ops/reduce.ts';
 import { HostRng } from '../../src/util/philox.ts';
 import { loadGoldenCases } from '../golden/load.ts';
 import { type Budget, divideAllowance, f32, f64, maxAbs } from '../reference/naive.ts';
@@ -154,6 +158,93 @@ describe('spectral norm wrapper', () => {
   test('wrapping twice is refused', () => {
     const layer = layers['linear']!();
     expect(() => spectralNorm(layer, { rng })).toThrow('spectrally normalised already');
+  });
+});
+
+describe('the spectral norms of a net taken together', () => {
+  /** Layers of odd sizes too, so that vec4s fit some and not others; and a bias between the weights. */
+  class Net extends Module {
+    readonly layers = [
+      new Conv2d(tape, 3, 5, { rng: new HostRng(7), kernelSize: 3 }),
+      new ConvTranspose2d(tape, 5, 4, { rng: new HostRng(8), kernelSize: 4 }),
+      new Conv2d(tape, 8, 70, { rng: new HostRng(9), kernelSize: 4 }),
+      new Linear(tape, 9, 1, { rng: new HostRng(10) }),
+    ].map((layer, i) => this.child(String(i), spectralNorm(layer, { rng: new HostRng(i) })));
+    readonly spectra = new Spectra(this);
+
+    weights(together: boolean): Tensor[] {
+      const all = () => this.layers.map((layer) => (layer as unknown as Weighty).weight());
+      return together ? this.spectra.during(all) : all();
+    }
+  }
+  interface Weighty {
+    weight(): Tensor;
+  }
+
+  async function twoSteps(how: { together: boolean; captured: boolean; only?: number }) {
+    const net = new Net(tape);
+    const originals = net.layers.map((layer) => layer.weightParameter);
+    const body = () => {
+      const weights = net.weights(how.together).filter((_w, i) => i === (how.only ?? i));
+      const energy = weights.map((w) => sum(square(mul(w, w)))).reduce((a, b) => add(a, b));
+      const gradients = grad([energy], originals, { allowUnused: true });
+      return [...weights, ...gradients];
+    };
+    const { launches, results } = how.captured
+      ? await replay(body)
+      : { launches: 0, results: (body(), body()) };
+    const state = [...net.namedBuffers()].map(([, t]) => t);
+    return { launches, values: await Promise.all([...results, ...state].map((t) => t.read())) };
+  }
+
+  async function replay(body: () => Tensor[]) {
+    let results: Tensor[] = [];
+    const capture = gpu.capture(() => {
+      results = body();
+      return results.map((t) => t.storage);
+    });
+    const spectral = capture.dispatches.filter((d) => d.spec.name.startsWith('spectral/'));
+    const program = await capture.build();
+    program.run();
+    program.run();
+    return { launches: spectral.length, results };
+  }
+
+  test.each([undefined, 2])(
+    'eight launches, the bits of each alone (gradient of %s)',
+    async (only) => {
+      const chosen = only === undefined ? {} : { only };
+      const alone = await twoSteps({ together: false, captured: true, ...chosen });
+      const one = await twoSteps({ together: true, captured: true, ...chosen });
+      const eager = await twoSteps({ together: true, captured: false, ...chosen });
+      expect(one.values).toEqual(alone.values);
+      expect(eager.values).toEqual(alone.values);
+      expect(alone.launches).toBe(only === undefined ? 4 * 8 : 4 * 5 + 3);
+      expect(one.launches).toBe(8);
+    },
+  );
+
+  test('evaluation moves nothing, and a layer in another mode is left to itself', async () => {
+    const net = new Net(tape);
+    const before = await Promise.all([...net.namedBuffers()].map(([, t]) => t.read()));
+    net.eval().weights(true);
+    expect(await Promise.all([...net.namedBuffers()].map(([, t]) => t.read()))).toEqual(before);
+    net.layers[1]!.train();
+    net.weights(true);
+    const after = await Promise.all([...net.namedBuffers()].map(([, t]) => t.read()));
+    expect(after.map((x, i) => JSON.stringify(x) !== JSON.stringify(before[i]))).toEqual(
+      [...net.namedBuffers()].map(([name]) => name.startsWith('1.')),
+    );
+  });
+
+  test('a forward pass that throws leaves no weight behind', () => {
+    const net = new Net(tape);
+    const fail = () => {
+      throw new Error('no');
+    };
+    expect(() => net.spectra.during(fail)).toThrow('no');
+    const [first] = net.weights(false);
+    expect((net.layers[0] as unknown as Weighty).weight()).not.toBe(first);
   });
 });
 

@@ -5,6 +5,7 @@ import type { MemoryPlan } from '../../src/gpu/plan.ts';
 import { sizeClass } from '../../src/gpu/pool.ts';
 import { Storage } from '../../src/gpu/storage.ts';
 import type { Dispatch } from '../../src/gpu/storage.ts';
+import { cutRows, rowEnd, rowOffsets } from '../../src/gpu/row.ts';
 
 const spec = {
   ...{ key: 'k', name: 'k', code: '', entry: 'main', constants: {}, tensors: [] },
@@ -170,5 +171,30 @@ describe('size classes', () => {
         expect(sizeClass(Math.max(a, b))).toBeGreaterThanOrEqual(sizeClass(Math.min(a, b)));
       }),
     );
+  });
+});
+
+describe('rows', () => {
+  test('begin each storage at a multiple of 256 and are cut where they would be too long', () => {
+    const all = [4, 256, 300, 1].map((bytes, i) => storage(i, bytes));
+    expect(rowOffsets(all)).toEqual([0, 256, 512, 1024]);
+    expect(rowEnd(all, rowOffsets(all))).toBe(1280);
+    expect(cutRows(all, 1280).map((row) => row.length)).toEqual([4]);
+    expect(cutRows(all, 1279).map((row) => row.length)).toEqual([3, 1]);
+    expect(cutRows(all, 1).map((row) => row.length)).toEqual([1, 1, 1, 1]);
+  });
+
+  test('live and die as one', () => {
+    const [row, a, b, c] = [512, 100, 200, 100].map((bytes, i) => storage(i, bytes));
+    const homes = new Map([
+      [a!, { row: row!, offset: 0 }],
+      [b!, { row: row!, offset: 256 }],
+    ]);
+    const virtual = new Set([row!, a!, b!, c!]);
+    const launches = [launch(a!), launch(c!), launch(b!), launch(row!)];
+    const plan = planMemory(launches, { virtual, homes, pinned: new Set() });
+    expect([...plan.slotOf.keys()]).toEqual([row, c]);
+    expect(plan.lives.find((life) => life.storage === row)).toMatchObject({ first: 0, last: 3 });
+    expect(plan.plannedBytes).toBe(512 + 256);
   });
 });

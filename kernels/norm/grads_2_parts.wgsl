@@ -1,22 +1,45 @@
-// norm/grads_thread — the two sums of a channel that every gradient of batch norm needs; a part a thread.
+// norm/grads_2_parts — the two sums of a channel that every gradient of batch norm needs; a part a thread.
 //
-//   x, dy [N, C, L] · mean, invStd [C]  →  sums [parts, C, 2]:  Σ dy  and  Σ dy·(x − mean)·invStd
+//   x, dy [N, C, L] · mean, invStd, gamma, beta [C]  →  sums [parts, C, 2]:  Σ g  and  Σ g·(x − mean)·invStd,
+//   g = dy past the activation
 //
+// since 1_naive  a channel is cut into parts, so that a few channels keep every core busy, and read in vec4s.
 // grid       parts·C threads; part p takes C0 images from C0·⌊p/P1⌋ and C1 positions from C1·(p mod P1).
 // entries    `scalar`: any L.  `quads`: L and C1 multiples of 4.
 // cost       4·n flops;  reads 2·n floats.
+// The activation that comes after: none, max(y, 0), or y > 0 ? y : slope·y.
+const NONE = 0u;
+const RELU = 1u;
+const LEAKY_RELU = 2u;
+
+const ACT = NONE;
+const SCALE = true;
+const SHIFT = true;
 const WG = 16u;
 
-struct Params { N: u32, C: u32, L: u32, C0: u32, C1: u32, P1: u32, parts: u32 }
+struct Params { N: u32, C: u32, L: u32, C0: u32, C1: u32, P1: u32, parts: u32, slope: f32 }
 var<immediate> p: Params;
 
 @group(0) @binding(0) var<storage, read> x: array<f32>;
 @group(0) @binding(1) var<storage, read> dy: array<f32>;
 @group(0) @binding(2) var<storage, read> mean: array<f32>;
 @group(0) @binding(3) var<storage, read> invStd: array<f32>;
-@group(0) @binding(4) var<storage, read_write> sums: array<vec2f>;
+@group(0) @binding(4) var<storage, read> gamma: array<f32>;
+@group(0) @binding(5) var<storage, read> beta: array<f32>;
+@group(0) @binding(6) var<storage, read_write> sums: array<vec2f>;
 @group(0) @binding(0) var<storage, read> xQuads: array<vec4f>;
 @group(0) @binding(1) var<storage, read> dyQuads: array<vec4f>;
+
+// The gradient that the activation lets through; which branch it took is told by y, made again as norm/apply made it.
+fn passed(g: vec4f, v: vec4f, c: u32) -> vec4f {
+  if (ACT == NONE) { return g; }
+  var scale = invStd[c];
+  if (SCALE) { scale *= gamma[c]; }
+  var y = (v - mean[c]) * scale;
+  if (SHIFT) { y += beta[c]; }
+  if (ACT == RELU) { return select(g, vec4f(0.0), y <= vec4f(0.0)); }
+  return select(p.slope * g, g, y > vec4f(0.0));
+}
 
 struct Span { c: u32, from0: u32, to0: u32, from1: u32, to1: u32 }
 
@@ -46,8 +69,9 @@ fn scalar(
     let row = (n * p.C + s.c) * p.L;
     var sum = vec2f(0.0);
     for (var i = s.from1; i < s.to1; i++) {
-      let g = dy[row + i];
-      sum += vec2f(g, g * (x[row + i] - average));
+      let v = x[row + i];
+      let g = passed(vec4f(dy[row + i]), vec4f(v), s.c).x;
+      sum += vec2f(g, g * (v - average));
     }
     total += sum;
   }
@@ -71,9 +95,10 @@ fn quads(
     var sum = vec4f(0.0);
     var sumHat = vec4f(0.0);
     for (var i = s.from1 / 4u; i < s.to1 / 4u; i++) {
-      let g = dyQuads[row + i];
+      let v = xQuads[row + i];
+      let g = passed(dyQuads[row + i], v, s.c);
       sum += g;
-      sumHat += g * (xQuads[row + i] - average);
+      sumHat += g * (v - average);
     }
     total += sum;
     totalHat += sumHat;

@@ -1,7 +1,8 @@
-// norm/stats_thread — mean and squared deviations of one part of a channel, a part a thread, two looks at each part.
+// norm/stats_2_parts — mean and squared deviations of one part of a channel, a part a thread, two looks at each part.
 //
 //   x [N, C, L]  →  partMean, partM2 [parts, C]      (M2 = Σ (x − the part's own mean)²)
 //
+// since 1_naive  a channel is cut into parts, so that a few channels keep every core busy, and read in vec4s.
 // grid       parts·C threads; part p takes C0 images from C0·⌊p/P1⌋ and C1 positions from C1·(p mod P1).
 // entries    `scalar`: any L.  `quads`: L and C1 multiples of 4.
 // exact      deviations are taken from the part's own mean, so a mean of 100 costs no digits; the second look finds the

@@ -1,8 +1,9 @@
-// norm/stats_tree — mean and squared deviations of one part of a channel, a part a workgroup.
+// norm/stats_3_tree — mean and squared deviations of one part of a channel, a part a workgroup.
 //
 //   x [N, C, L]  →  partMean, partM2 [parts, C]      (M2 = Σ (x − the part's own mean)²)
 //
-// since stats_thread  neighbouring threads read neighbouring values; W of them (a power of two) go along L, WG/W along N.
+// since 2_parts  neighbouring threads read neighbouring values; W of them (a power of two) go along L, WG/W along
+//                N; their sums meet in workgroup memory.
 // cost       4·n flops;  reads n floats from memory, and once more from the cache.
 // needs      WG·4 bytes of workgroup memory.
 const WG = 256u;

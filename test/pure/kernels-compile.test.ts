@@ -14,12 +14,19 @@ import { bindingsOf, entriesOf, immediatesOf } from '../../src/gpu/wgsl.ts';
 import type { Dispatch } from '../../src/gpu/storage.ts';
 import { sourceOf } from '../../src/kernels/kernel.ts';
 import type * as KernelModule from '../../src/kernels/kernel.ts';
+import { attentionBackwardMatrix, attentionMatrix } from '../../src/kernels/attention-matrix.ts';
 import { attentionLadder } from '../../src/kernels/attention.ts';
 import {
   convDataGradLadder,
   convForwardLadder,
   convWeightGradLadder,
 } from '../../src/kernels/conv.ts';
+import {
+  convDataGradMatrix,
+  convForwardMatrix,
+  convWeightGradMatrix,
+} from '../../src/kernels/conv-matrix.ts';
+import type { MatrixConvDims } from '../../src/kernels/conv-matrix.ts';
 import { matmulLadder } from '../../src/kernels/matmul.ts';
 import type { Precision } from '../../src/kernels/precision.ts';
 import { softmaxLadder } from '../../src/kernels/softmax.ts';
@@ -302,6 +309,47 @@ describe.each(Object.entries(machines))('variants for %s', (_name, machine) => {
         for (const rung of convWeightGradLadder.filter((r) => r.fits(dims))) {
           const { x, y, w } = buffers();
           rung.run(gpu, { x, dy: y, out: w, dims });
+        }
+      });
+    }
+  });
+
+  test('the tensor-core rungs of the convolutions and of attention, every tile', async () => {
+    const gpu = open();
+    const conv: MatrixConvDims = {
+      ...{ N: 2, C: 20, H: 9, W: 9, K: 40, R: 3, S: 3, OH: 9, OW: 9 },
+      ...{ strideH: 1, strideW: 1, padH: 1, padW: 1 },
+    };
+    const of = (n: number) => gpu.alloc(4 * n, 'operand');
+    const [x, y, w] = [2 * 20 * 81, 2 * 40 * 81, 40 * 20 * 9];
+    const sizes = { B: 2, Nq: 81, Nk: 33, DK: 5, DV: 70, scale: 1 };
+    for (const precision of precisions.slice(1)) {
+      const dims = { ...conv, ...precision };
+      const fits = convForwardMatrix.fits(gpu, dims);
+      expect(fits).toBe(gpu.adapter.matrixConfigs.length > 0);
+      if (!fits) continue;
+      await compileAll(gpu, () => {
+        const images = { x: of(x), w: of(w), dy: of(y), dims };
+        for (const tile of convForwardMatrix.tiles(gpu, dims)) {
+          convForwardMatrix.run(gpu, { ...images, out: of(y) }, tile);
+          convForwardMatrix.run(gpu, { ...images, out: of(y), bias: of(40) }, tile);
+        }
+        for (const tile of convDataGradMatrix.tiles(gpu, dims)) {
+          convDataGradMatrix.run(gpu, { ...images, out: of(x) }, tile);
+          convDataGradMatrix.run(gpu, { ...images, out: of(x), bias: of(20) }, tile);
+        }
+        for (const tile of convWeightGradMatrix.tiles(gpu, dims)) {
+          convWeightGradMatrix.run(gpu, { ...images, out: of(w) }, tile);
+        }
+        for (const layout of ['channel', 'sequence'] as const) {
+          const a = { ...sizes, ...precision, layout };
+          const [q, k, v, out] = [2 * 81 * 5, 2 * 33 * 5, 2 * 33 * 70, 2 * 81 * 70];
+          const forward = { q: of(q), k: of(k), v: of(v), out: of(out), lse: of(2 * 81), ...a };
+          const gradients = { dOut: of(out), dq: of(q), dk: of(k), dv: of(v) };
+          for (const tile of attentionMatrix.tiles(gpu, a)) {
+            attentionMatrix.run(gpu, forward, tile);
+            attentionBackwardMatrix.run(gpu, { ...forward, ...gradients }, tile);
+          }
         }
       });
     }

@@ -1,11 +1,12 @@
 /** Attention on subgroup matrices (tensor cores): factors of f16, sums and statistics of f32. */
+import { matrixFeatures, matrixTiles } from '../gpu/adapter.ts';
 import type { Gpu } from '../gpu/device.ts';
 import { ceilDiv } from '../util/shape.ts';
 import { delta, makeDelta } from './attention-rungs.ts';
 import type { AttentionArgs, AttentionBackwardArgs, AttentionDims } from './attention-rungs.ts';
 import { canRun, kernel } from './kernel.ts';
 import type { Dims, Grid, Kernel, Tile, TileOf } from './kernel.ts';
-import { matrixFeatures, matrixTiles, mayRound, storedOf } from './precision.ts';
+import { mayRound, storedOf } from './precision.ts';
 import type { Precision } from './precision.ts';
 import type { Rung } from './rung.ts';
 
@@ -107,7 +108,7 @@ const shapes = {
 
 /** The tiles that the device has room for and whose threads divide their rows; the default first. */
 function tilesOf(gpu: Gpu, { DV }: AttentionDims): readonly Tile[] {
-  const [matrix] = matrixTiles(gpu);
+  const [matrix] = matrixTiles(gpu.adapter);
   if (matrix === undefined || matrix.LANES % matrix.MM !== 0) return [];
   const { wide, middle, floor } = shapes;
   const ordered = DV > middle.TV ? [wide, middle, floor] : [middle, floor, wide];

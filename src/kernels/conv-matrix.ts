@@ -1,4 +1,5 @@
 /** The convolutions on subgroup matrices (tensor cores): implicit GEMMs with factors of f16 and sums of f32. */
+import { matrixFeatures, matrixTiles } from '../gpu/adapter.ts';
 import type { Gpu } from '../gpu/device.ts';
 import { ceilDiv } from '../util/shape.ts';
 import type { ConvDataGradArgs, ConvForwardArgs, ConvWeightGradArgs } from './conv.ts';
@@ -7,7 +8,7 @@ import type { ConvDims } from './conv-kernels.ts';
 import { partsOf, partStride, phaseStrides, tapsByPhase } from './conv-plan.ts';
 import { canRun, kernel } from './kernel.ts';
 import type { Dims, Grid, Kernel, Tile, TileOf } from './kernel.ts';
-import { matrixFeatures, matrixTiles, mayRound, storedOf } from './precision.ts';
+import { mayRound, storedOf } from './precision.ts';
 import type { Precision } from './precision.ts';
 import type { Rung } from './rung.ts';
 
@@ -107,7 +108,7 @@ function tilesOf(
   made: Kernel,
   { M, P, depth }: { M: number; P: number; depth: number },
 ): readonly Tile[] {
-  const [matrix] = matrixTiles(gpu);
+  const [matrix] = matrixTiles(gpu.adapter);
   if (matrix === undefined) return [];
   const { MM, MN, LANES } = matrix;
   const groups = (side: number) => ceilDiv(M, side) * ceilDiv(P, side) * depth;

@@ -1,4 +1,5 @@
 /** The rungs of matmul that multiply in f16: on ordinary cores, and on subgroup matrices (tensor cores). */
+import { matrixFeatures, matrixTiles } from '../gpu/adapter.ts';
 import type { Gpu } from '../gpu/device.ts';
 import { ceilDiv } from '../util/shape.ts';
 import { canRun, kernel } from './kernel.ts';
@@ -15,7 +16,7 @@ import {
   vectors,
 } from './matmul-rung.ts';
 import type { MatmulDims, MatmulRung, ParamName } from './matmul-rung.ts';
-import { matrixFeatures, matrixTiles, mayRound, storedOf } from './precision.ts';
+import { mayRound, storedOf } from './precision.ts';
 
 // ---- 5: f16 operands ------------------------------------------------------------------------------------------------
 
@@ -83,7 +84,7 @@ const shapes = {
 
 /** Every tile that divides among its threads and that the device has room for, in the order of `groupTiles`. */
 function coreTiles(gpu: Gpu, sizes: MatmulDims): readonly Tile[] {
-  const [matrix] = matrixTiles(gpu);
+  const [matrix] = matrixTiles(gpu.adapter);
   if (matrix === undefined) return [];
   const { MM, MN, LANES } = matrix;
   return groupTiles(sizes, shapes)

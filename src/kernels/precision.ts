@@ -1,4 +1,3 @@
-import type { Gpu } from '../gpu/device.ts';
 import type { Stored } from '../gpu/wgsl.ts';
 
 /**
@@ -30,32 +29,4 @@ export function precisionOf({ precision, stored }: Precision): Precision {
     ...(precision === undefined ? {} : { precision }),
     ...(stored === undefined ? {} : { stored }),
   };
-}
-
-/** What a product of subgroup matrices is made of: [MM, MK] · [MK, MN] by the LANES of a subgroup. */
-export interface MatrixTile {
-  readonly MM: number;
-  readonly MN: number;
-  readonly MK: number;
-  readonly LANES: number;
-}
-
-export const matrixFeatures = [
-  'shader-f16',
-  'subgroups',
-  'chromium-experimental-subgroup-matrix',
-] as const;
-
-/**
- * The products of f16 matrices with f32 sums that the device offers, those with the most multiply-adds first. None where
- * its subgroups have no one size: which lanes hold a matrix would not be known when a kernel is made.
- */
-export function matrixTiles({ adapter, features }: Gpu): MatrixTile[] {
-  const [least, LANES] = adapter.subgroupSizes;
-  if (least !== LANES || !matrixFeatures.every((feature) => features.has(feature))) return [];
-  return adapter.matrixConfigs
-    .map((config) => /^f16→f32 (\d+)×(\d+)×(\d+)$/.exec(config)?.slice(1).map(Number) ?? [])
-    .map(([MM = 0, MN = 0, MK = 0]) => ({ MM, MN, MK, LANES }))
-    .filter(({ MM, MN, MK }) => MM > 0 && (MM * MN) % LANES === 0 && 32 % MK === 0)
-    .sort((a, b) => b.MM * b.MN * b.MK - a.MM * a.MN * a.MK);
 }

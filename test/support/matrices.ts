@@ -1,9 +1,9 @@
 // Subgroup matrices in plain WGSL: what lets a driver that has none run the tensor-core kernels.
+import { matrixFeatures } from '../../src/gpu/adapter.ts';
 import { Gpu } from '../../src/gpu/device.ts';
 import type { PipelineSpec } from '../../src/gpu/pipelines.ts';
 import type { Dispatch } from '../../src/gpu/storage.ts';
 import { immediatesOf } from '../../src/gpu/wgsl.ts';
-import { matrixFeatures } from '../../src/kernels/precision.ts';
 import { openTestGpu } from './device.ts';
 
 interface Matrix {
@@ -160,7 +160,10 @@ export async function openMatrixGpu(
     most === undefined
       ? adapter.limits
       : { ...adapter.limits, maxComputeWorkgroupsPerDimension: most };
-  const kind = 'discrete' as const;
-  const claimed = { kind, subgroupSizes: [lanes, lanes] as const, matrixConfigs: [config], limits };
+  const claimed = {
+    ...{ kind: 'discrete' as const, matrixConfigs: [config], limits },
+    subgroupSizes: [lanes, lanes] as const,
+    features: [...adapter.features, ...matrixFeatures],
+  };
   return new MatrixGpu(device, { ...adapter, ...claimed }, { guard: true });
 }

@@ -75,7 +75,7 @@ fn multiply_accumulate(l: vec3u, r: vec3u, m: ${sums.name}) -> ${sums.name} {
 
 /**
  * The same kernel without subgroups and their matrices. Threads come in groups of LANES by their index; each holds every
- * LANES-th of the sums, and stores just those, so that a barrier that is missing after a store is missed here too. A
+ * LANES-th of the sums, counted from the last, and stores just those: a barrier that is missing after a store is missed. A
  * factor is where it was loaded from, and is read when it is multiplied: a kernel must not overwrite it in between.
  * Products of two f16 are exact in f32, and sums are f32, as on tensor cores.
  */
@@ -111,7 +111,7 @@ export function emulateMatrices(source: string): string {
     .replaceAll('subgroupMatrixMultiplyAccumulate(', 'multiply_accumulate(')
     .replace(
       /\n {2}@builtin\(subgroup_id\) subgroup: u32,([^{]*)\{/g,
-      '$1{\n  emulated_lane = thread % LANES;\n  let subgroup = thread / LANES;',
+      '$1{\n  emulated_lane = LANES - 1u - thread % LANES;\n  let subgroup = thread / LANES;',
     );
   const leftOver = /subgroup_matrix|subgroupMatrix|subgroup_id/.exec(code);
   if (leftOver !== null) throw new Error(`${leftOver[0]} is not emulated`);

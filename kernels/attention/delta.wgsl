@@ -2,8 +2,10 @@
 //
 //   out, dOut [B, Nq, DV]  →  delta [B, Nq] = Σ dOut·out over DV = Σ P·dP over the keys      (CHANNEL: [B, DV, Nq])
 //
-// cost       2·B·Nq·DV flops, 2·B·Nq·DV floats.
+// cost       2·B·Nq·DV flops, 2·B·Nq·DV elements.
 // after      Dao et al. 2022, appendix B.
+alias Stored = f32;
+
 struct Params {
   B: u32,
   Nq: u32,
@@ -13,8 +15,8 @@ struct Params {
 const CHANNEL = true;
 const WG = 64u;
 
-@group(0) @binding(0) var<storage, read> out: array<f32>;
-@group(0) @binding(1) var<storage, read> dOut: array<f32>;
+@group(0) @binding(0) var<storage, read> out: array<Stored>;
+@group(0) @binding(1) var<storage, read> dOut: array<Stored>;
 @group(0) @binding(2) var<storage, read_write> delta: array<f32>;
 var<immediate> p: Params;
 
@@ -32,7 +34,7 @@ fn main(
   let step = select(1u, p.Nq, CHANNEL);
   var sum = 0.0;
   for (var e = 0u; e < p.DV; e++) {
-    sum = fma(out[start + e * step], dOut[start + e * step], sum);
+    sum = fma(f32(out[start + e * step]), f32(dOut[start + e * step]), sum);
   }
   delta[query] = sum;
 }

@@ -1,6 +1,6 @@
 import { Command } from 'commander';
 import pc from 'picocolors';
-import { chooseAdapter, listAdapterSummaries } from '../gpu/adapter.ts';
+import { chooseAdapter, listAdapterSummaries, matrixTiles } from '../gpu/adapter.ts';
 import type { AdapterSummary } from '../gpu/adapter.ts';
 import { openGpu } from '../gpu/device.ts';
 import { cpuCount, hostMemoryBytes } from '../gpu/platform.ts';
@@ -72,10 +72,20 @@ function describe(summary: AdapterSummary): string[] {
     `features   ${summary.features.join(', ')}`,
     `subgroups  ${summary.subgroupSizes[0]} to ${summary.subgroupSizes[1]} lanes`,
     `matrices   ${summary.matrixConfigs.length > 0 ? summary.matrixConfigs.join(', ') : 'none'}`,
+    `half       ${halfPrecision(summary)}`,
     `toggles    on: ${toggles.enabled.join(', ')}; off: ${toggles.disabled.join(', ')}`,
   ];
   for (const name of shownLimits) lines.push(`limit      ${name} ${limits[name] ?? 'unknown'}`);
   return lines;
+}
+
+/** What of half precision the kernels can use; `features` and `matrices` say why not more. */
+function halfPrecision(summary: AdapterSummary): string {
+  if (!summary.features.includes('shader-f16')) return 'no f16, no tensor cores';
+  const [matrix] = matrixTiles(summary);
+  if (matrix === undefined) return 'f16, no tensor cores';
+  const { MM, MN, MK, LANES } = matrix;
+  return `f16, tensor cores of ${MM}×${MN}×${MK} by ${LANES} lanes`;
 }
 
 /** A line for each thing that an adapter lacks. */

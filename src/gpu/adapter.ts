@@ -35,6 +35,37 @@ interface MatrixConfig {
   readonly K: number;
 }
 
+/** What a product of subgroup matrices is made of: [MM, MK] · [MK, MN] by the LANES of a subgroup. */
+export interface MatrixTile {
+  readonly MM: number;
+  readonly MN: number;
+  readonly MK: number;
+  readonly LANES: number;
+}
+
+export const matrixFeatures = [
+  'shader-f16',
+  'subgroups',
+  'chromium-experimental-subgroup-matrix',
+] as const;
+
+/**
+ * The products of f16 matrices with f32 sums that an adapter offers, those with the most multiply-adds first. None where
+ * its subgroups have no one size: which lanes hold a matrix would not be known when a kernel is made.
+ */
+export function matrixTiles(
+  adapter: Pick<AdapterSummary, 'subgroupSizes' | 'matrixConfigs' | 'features'>,
+): MatrixTile[] {
+  const [least, LANES] = adapter.subgroupSizes;
+  const has = (feature: string) => adapter.features.includes(feature);
+  if (least !== LANES || !matrixFeatures.every(has)) return [];
+  return adapter.matrixConfigs
+    .map((config) => /^f16→f32 (\d+)×(\d+)×(\d+)$/.exec(config)?.slice(1).map(Number) ?? [])
+    .map(([MM = 0, MN = 0, MK = 0]) => ({ MM, MN, MK, LANES }))
+    .filter(({ MM, MN, MK }) => MM > 0 && (MM * MN) % LANES === 0 && 32 % MK === 0)
+    .sort((a, b) => b.MM * b.MN * b.MK - a.MM * a.MN * a.MK);
+}
+
 /** Every adapter that the options' driver shows, best first. */
 export async function listAdapterSummaries(options: PlatformOptions = {}) {
   const platform = await createInstance(options);

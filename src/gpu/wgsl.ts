@@ -55,6 +55,21 @@ export function rewriteConst(source: string, name: string, value: number | strin
   return source.replace(pattern, `$1${value}${suffix};`);
 }
 
+/** How the elements of a tensor lie in memory. */
+export type Stored = 'f32' | 'f16';
+
+/**
+ * Sets what the elements of a file's tensors of `Stored` are: `alias Stored = f32;` stands in the file, f16 can take its
+ * place. Throws where there is no such alias: the file then serves f32 alone.
+ */
+export function rewriteStored(source: string, stored: Stored): string {
+  if (stored === 'f32') return source;
+  const alias = /^alias Stored = f32;$/m;
+  if (!alias.test(source)) throw new Error('there is no `alias Stored = f32;` to rewrite');
+  const code = source.replace(alias, `alias Stored = ${stored};`);
+  return /^enable f16;$/m.test(code) ? code : `enable f16;\n${code}`;
+}
+
 /** The number that a module-scope `const` has in the file. */
 export function constOf(source: string, name: string): number {
   const text = new RegExp(`^const\\s+${name}\\s*(?::\\s*\\w+)?\\s*=\\s*([\\d.]+)[uf]?\\s*;`, 'm');

@@ -4,6 +4,8 @@ import { ceilDiv, roundUp } from '../util/shape.ts';
 import { kernel, linearGrid } from './kernel.ts';
 import type { Dims, Grid, Kernel, Tile } from './kernel.ts';
 import { matmul } from './matmul.ts';
+import { storedOf } from './precision.ts';
+import type { Precision } from './precision.ts';
 
 /** `channel`: [B, dims, positions], as a 1×1 convolution writes it. `sequence`: [B, positions, dims]. */
 export type AttentionLayout = 'channel' | 'sequence';
@@ -69,21 +71,22 @@ const forwardTensors = ['q', 'k', 'v', 'out', 'lse'] as const;
 const queriesTensors = ['q', 'k', 'v', 'dOut', 'lse', 'delta', 'dq'] as const;
 const keysTensors = ['q', 'k', 'v', 'dOut', 'lse', 'delta', 'dk', 'dv'] as const;
 
-const delta = kernel({
+export const delta = kernel({
   file: 'attention/delta.wgsl',
   tensors: ['out', 'dOut', 'delta'],
   dims: ['B', 'Nq', 'DV'],
   grid: ({ B, Nq }, tile) => linearGrid(B * Nq, tile('WG')),
   flops: ({ B, Nq, DV }) => 2 * B * Nq * DV,
-  bytes: ({ B, Nq, DV }) => 4 * B * Nq * (2 * DV + 1),
+  bytes: ({ B, Nq, DV }, each = 4) => B * Nq * (2 * each * DV + 4),
 });
 
 /** [B, Nq] = Σ dOut·out, in scratch. */
-function makeDelta(gpu: Gpu, args: AttentionBackwardArgs): Storage {
+export function makeDelta(gpu: Gpu, args: AttentionBackwardArgs & Precision): Storage {
   const { out, dOut, B, Nq, DV } = args;
   const made = gpu.alloc(4 * B * Nq, 'attention delta');
   const tile = { CHANNEL: channel(args) };
-  delta.run(gpu, { tensors: { out, dOut, delta: made }, dims: { B, Nq, DV }, tile });
+  const stored = storedOf(args);
+  delta.run(gpu, { tensors: { out, dOut, delta: made }, dims: { B, Nq, DV }, tile, stored });
   return made;
 }
 

@@ -2,12 +2,22 @@ import type { Gpu } from '../gpu/device.ts';
 import type { PipelineSpec } from '../gpu/pipelines.ts';
 import { readText } from '../gpu/platform.ts';
 import type { Storage } from '../gpu/storage.ts';
-import { bindingsOf, constOf, entriesOf, immediatesOf, rewriteConst } from '../gpu/wgsl.ts';
+import {
+  bindingsOf,
+  constOf,
+  entriesOf,
+  immediatesOf,
+  rewriteConst,
+  rewriteStored,
+} from '../gpu/wgsl.ts';
+import type { Stored } from '../gpu/wgsl.ts';
 import { ceilDiv } from '../util/shape.ts';
 
 export type Dims<D extends string = string> = Readonly<Record<D, number>>;
 export type Tile = Readonly<Record<string, number | string>>;
 export type Grid = readonly [number, number, number];
+/** The value of a module constant, as a tile sets it or else as it stands in the file. */
+export type TileOf = (name: string) => number;
 
 /** What a kernel needs of the device; `run` refuses to launch without it, and `canRun` tells beforehand. */
 export interface Needs {
@@ -37,12 +47,22 @@ export interface KernelSpec<T extends string, D extends string> {
    * Workgroups to launch. A file with `const FOLDED = false;` takes any grid: past the device's limit on an axis, `run`
    * launches the same workgroups in a folded row, with FOLDED true, and the kernel finds its place from the row.
    */
-  grid(dims: Dims<D>, tile: (name: string) => number): Grid;
+  grid(dims: Dims<D>, tile: TileOf): Grid;
   /** Floating-point operations of a launch. */
   flops(dims: Dims<D>): number;
-  /** Bytes that have to cross memory at least once. */
-  bytes(dims: Dims<D>): number;
-  readonly needs?: Needs;
+  /** Bytes that have to cross memory at least once; an element of a tensor of `Stored` takes `each`, 4 if left out. */
+  bytes(dims: Dims<D>, each?: number): number;
+  /** Where a kernel's tiles differ in what they take, as a function of the tile. */
+  readonly needs?: Needs | ((tile: TileOf) => Needs);
+}
+
+/** One launch. */
+export interface KernelArgs<T extends string, D extends string> {
+  readonly tensors: Readonly<Record<T, Storage>>;
+  readonly dims: Dims<D>;
+  readonly tile?: Tile;
+  /** What the elements of tensors of `Stored` are; f32 if left out, f16 only where the file has that alias. */
+  readonly stored?: Stored;
 }
 
 export interface Kernel<T extends string = string, D extends string = string> extends KernelSpec<
@@ -54,9 +74,9 @@ export interface Kernel<T extends string = string, D extends string = string> ex
    * Launches it (or records the launch, while capturing); an empty grid launches nothing. Throws if the device lacks
    * what the kernel needs, and for a grid past the device's limit if the file cannot fold it.
    */
-  run(gpu: Gpu, args: { tensors: Readonly<Record<T, Storage>>; dims: Dims<D>; tile?: Tile }): void;
-  /** The shader with a tile's constants put in; what will be compiled. */
-  specialise(tile?: Tile): PipelineSpec;
+  run(gpu: Gpu, args: KernelArgs<T, D>): void;
+  /** The shader with a tile's constants and the stored type put in; what will be compiled. */
+  specialise(tile?: Tile, stored?: Stored): PipelineSpec;
 }
 
 const sources = new Map<string, string>();
@@ -77,24 +97,22 @@ export function kernel<const T extends string, const D extends string>(
   const name = `${spec.file.replace(/\.wgsl$/, '')}${entry === 'main' ? '' : `:${entry}`}`;
   const variants = new Map<string, PipelineSpec>();
 
-  function specialise(tile: Tile = {}): PipelineSpec {
+  function specialise(tile: Tile = {}, stored: Stored = 'f32'): PipelineSpec {
     const constants = { ...spec.tile, ...tile };
-    const key = Object.entries(constants)
-      .map(([k, v]) => `${k}=${v}`)
-      .join();
+    const pairs = Object.entries(constants).map(([k, v]) => `${k}=${v}`);
+    const key = (stored === 'f32' ? pairs : [...pairs, `Stored=${stored}`]).join();
     const hit = variants.get(key);
     if (hit !== undefined) return hit;
-    const made = specialiseKernel(spec, { entry, name, constants, key });
+    const made = specialiseKernel(spec, { entry, name, constants, stored, key });
     variants.set(key, made);
     return made;
   }
 
-  function run(
-    gpu: Gpu,
-    args: { tensors: Readonly<Record<T, Storage>>; dims: Dims<D>; tile?: Tile },
-  ): void {
-    const { tensors, dims, tile } = args;
-    const lacking = missing(gpu, spec);
+  function run(gpu: Gpu, { tensors, dims, tile, stored = 'f32' }: KernelArgs<T, D>): void {
+    const lacking = missing(gpu, spec, tile);
+    if (stored === 'f16' && !gpu.features.has('shader-f16')) {
+      lacking.push('the feature shader-f16 for its tensors of f16');
+    }
     if (lacking.length > 0) throw new Error(`${name} needs ${lacking.join(' and ')}`);
     const natural = spec.grid(dims, (constant) => tileValue(spec, constant, tile));
     const most = gpu.limits['maxComputeWorkgroupsPerDimension'] ?? 65535;
@@ -103,7 +121,7 @@ export function kernel<const T extends string, const D extends string>(
       throw new Error(`${name}: grid ${natural.join('×')} passes the limit of ${most} workgroups`);
     }
     if (natural.some((g) => g === 0)) return;
-    const shader = specialise(folded ? { ...tile, FOLDED: 'true' } : tile);
+    const shader = specialise(folded ? { ...tile, FOLDED: 'true' } : tile, stored);
     const grid = folded ? foldGrid(natural, most) : natural;
     gpu.launch({
       spec: shader,
@@ -111,7 +129,7 @@ export function kernel<const T extends string, const D extends string>(
       immediates: packImmediates(shader, dims),
       grid,
       flops: spec.flops(dims),
-      traffic: spec.bytes(dims),
+      traffic: spec.bytes(dims, stored === 'f16' ? 2 : 4),
       dims,
       where: gpu.where,
     });
@@ -122,10 +140,10 @@ export function kernel<const T extends string, const D extends string>(
 
 function specialiseKernel<T extends string, D extends string>(
   spec: KernelSpec<T, D>,
-  made: { entry: string; name: string; constants: Tile; key: string },
+  made: { entry: string; name: string; constants: Tile; stored: Stored; key: string },
 ): PipelineSpec {
-  const { entry, name, constants, key } = made;
-  let code = sourceOf(spec.file);
+  const { entry, name, constants, stored, key } = made;
+  let code = rewriteStored(sourceOf(spec.file), stored);
   if (!entriesOf(code).includes(entry)) throw new Error(`${spec.file} has no entry ${entry}`);
   for (const [constant, value] of Object.entries(constants)) {
     code = rewriteConst(code, constant, value);
@@ -204,13 +222,19 @@ export function broadcastLanes(gpu: Gpu): 4 | 8 | 16 | undefined {
   return size === 4 || size === 8 || size === 16 ? size : undefined;
 }
 
-/** True if the device has what the kernel needs. */
-export function canRun(gpu: Gpu, { needs }: { needs?: Needs }): boolean {
-  return missing(gpu, { needs }).length === 0;
+type Needing = Pick<KernelSpec<string, string>, 'file' | 'needs' | 'tile'>;
+
+/** True if the device has what the kernel needs, in this tile or in the one that the file stands in. */
+export function canRun(gpu: Gpu, spec: Needing, tile?: Tile): boolean {
+  return missing(gpu, spec, tile).length === 0;
 }
 
 /** What the device lacks of a kernel's needs, in words. */
-function missing(gpu: Gpu, { needs }: { needs?: Needs | undefined }): string[] {
+function missing(gpu: Gpu, spec: Needing, tile: Tile | undefined): string[] {
+  const needs =
+    typeof spec.needs === 'function'
+      ? spec.needs((constant) => tileValue(spec, constant, tile))
+      : spec.needs;
   if (needs === undefined) return [];
   const lacking = (needs.features ?? [])
     .filter((feature) => !gpu.features.has(feature))

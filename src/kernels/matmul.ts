@@ -1,62 +1,25 @@
 import type { Gpu } from '../gpu/device.ts';
-import type { Storage } from '../gpu/storage.ts';
 import { ceilDiv } from '../util/shape.ts';
 import { broadcastLanes, canRun, kernel } from './kernel.ts';
-import type { Dims, Grid, Tile } from './kernel.ts';
+import type { Dims, Grid, Tile, TileOf } from './kernel.ts';
+import { halfRung, matrixRung } from './matmul-matrix.ts';
+import {
+  cost,
+  dims,
+  flag,
+  groupTiles,
+  paramsOf,
+  transposes,
+  vec4Flags,
+  vec4Rung,
+  vectors,
+} from './matmul-rung.ts';
+import type { MatmulArgs, MatmulDims, MatmulRung, ParamName } from './matmul-rung.ts';
+import { bytesOf, mayRound, precisionOf } from './precision.ts';
 import { climb } from './rung.ts';
-import type { Ladder, Rung } from './rung.ts';
+import type { Ladder } from './rung.ts';
 
-/** Sizes of out[batch, M, N] = alpha · op(A)[M, K] · op(B)[K, N]. */
-export interface MatmulDims {
-  readonly M: number;
-  readonly N: number;
-  readonly K: number;
-  readonly batch: number;
-  /** Elements from one batch of A to the next; 0: all batches share one. */
-  readonly strideA: number;
-  readonly strideB: number;
-  /** A is stored [K, M]. */
-  readonly transA: boolean;
-  /** B is stored [N, K]. */
-  readonly transB: boolean;
-}
-
-export interface MatmulArgs extends MatmulDims {
-  readonly a: Storage;
-  readonly b: Storage;
-  readonly out: Storage;
-  /** Factor of the product; 1 if left out. */
-  readonly alpha?: number;
-}
-
-/** Every rung serves every transpose, size and batch. */
-export type MatmulRung = Rung<MatmulDims, MatmulArgs>;
-
-type ParamName = 'M' | 'N' | 'K' | 'batch' | 'strideA' | 'strideB' | 'alpha';
-const dims = ['M', 'N', 'K', 'batch', 'strideA', 'strideB', 'alpha'] as const;
-const cost = {
-  flops: ({ M, N, K, batch }: Dims<ParamName>) => 2 * batch * M * N * K,
-  bytes: ({ M, N, K, batch, strideA, strideB }: Dims<ParamName>) =>
-    4 * ((strideA > 0 ? batch : 1) * M * K + (strideB > 0 ? batch : 1) * K * N + batch * M * N),
-};
-
-const multiple = (n: number) => n % 4 === 0;
-const flag = (on: boolean) => String(on);
-
-function paramsOf(args: MatmulArgs): Dims<ParamName> {
-  const { M, N, K, batch, strideA, strideB, alpha = 1 } = args;
-  return { M, N, K, batch, strideA, strideB, alpha };
-}
-
-function transposes({ transA, transB }: MatmulDims): Tile {
-  return { TRANS_A: flag(transA), TRANS_B: flag(transB) };
-}
-
-/** The sizes by which a matrix may be read as vec4s: every batch has to begin on one. */
-function vectors({ M, N, K, strideA, strideB }: MatmulDims) {
-  const batches = multiple(strideA) && multiple(strideB);
-  return { M: batches && multiple(M), N: batches && multiple(N), K: batches && multiple(K) };
-}
+export type { MatmulArgs, MatmulDims, MatmulRung } from './matmul-rung.ts';
 
 const naive = kernel({
   file: 'matmul/1_naive.wgsl',
@@ -78,7 +41,7 @@ const tiled = kernel({
 const registersSpec = {
   file: 'matmul/3_registers.wgsl',
   dims,
-  grid: ({ M, N, batch }: Dims<ParamName>, tile: (name: string) => number): Grid => [
+  grid: ({ M, N, batch }: Dims<ParamName>, tile: TileOf): Grid => [
     ceilDiv(N, tile('WX') * tile('TN')),
     ceilDiv(M, tile('WY') * tile('TM')),
     batch,
@@ -91,7 +54,7 @@ const registersVec4 = kernel({ ...registersSpec, entry: 'vec4', tensors: ['a', '
 const vec4Spec = {
   file: 'matmul/4_vec4.wgsl',
   dims,
-  grid: ({ M, N, batch }: Dims<ParamName>, tile: (name: string) => number): Grid => [
+  grid: ({ M, N, batch }: Dims<ParamName>, tile: TileOf): Grid => [
     ceilDiv(N, tile('BN')),
     ceilDiv(M, tile('BM')),
     batch,
@@ -146,28 +109,19 @@ function lanesTiles(gpu: Gpu, { M }: MatmulDims): readonly [Tile, ...Tile[]] {
   return [first, ...others];
 }
 
-function vec4Flags(args: MatmulDims): Tile {
-  const vec = vectors(args);
-  return { ...transposes(args), VEC_K: flag(vec.K), VEC_N: flag(vec.N) };
-}
+const sides = {
+  large: { BM: 128, BN: 128, BK: 8, TM: 8, TN: 8 },
+  middle: { BM: 64, BN: 64, BK: 16, TM: 4, TN: 4 },
+  small: { BM: 32, BN: 32, BK: 16, TM: 2, TN: 4 },
+};
+const vec4Tiles = (_gpu: Gpu, sizes: MatmulDims) => groupTiles(sizes, sides);
 
-/** Large tiles where they still make enough workgroups to fill a GPU and a matrix fills them, small ones otherwise. */
-function vec4Tiles(_gpu: Gpu, { M, N, batch }: MatmulDims): readonly [Tile, ...Tile[]] {
-  const groups = (tile: number) => ceilDiv(M, tile) * ceilDiv(N, tile) * batch;
-  // A matrix no larger than half a tile on both sides takes as many tiles of half the size.
-  const filled = (tile: number) => Math.max(M, N) > tile / 2;
-  const large = { BM: 128, BN: 128, BK: 8, TM: 8, TN: 8 };
-  const middle = { BM: 64, BN: 64, BK: 16, TM: 4, TN: 4 };
-  const small = { BM: 32, BN: 32, BK: 16, TM: 2, TN: 4 };
-  if (filled(128) && groups(128) >= 256) return [large, middle, small];
-  if (filled(64) && groups(64) >= 128) return [middle, large, small];
-  return [small, middle, large];
-}
+const inFloats = ({ stored }: MatmulDims) => stored !== 'f16';
 
 const plainRung = (made: typeof naive): MatmulRung => ({
   name: made.name,
   kernels: [made],
-  fits: (gpu) => canRun(gpu, made),
+  fits: (gpu, sizes) => inFloats(sizes) && canRun(gpu, made),
   tiles: () => [{}],
   run: (gpu, args, tile = {}) => {
     const { a, b, out } = args;
@@ -176,48 +130,46 @@ const plainRung = (made: typeof naive): MatmulRung => ({
   },
 });
 
-/** A rung of two entries: `vec4` stores four columns at a time where N allows it. */
-const vec4Rung = (
-  made: typeof registers,
-  storing4: typeof registersVec4,
-  o: {
-    flags: (args: MatmulDims) => Tile;
-    tiles: (gpu: Gpu, args: MatmulDims) => readonly [Tile, ...Tile[]];
-  },
-): MatmulRung => ({
-  name: made.name,
-  kernels: [made, storing4],
-  fits: (gpu) => canRun(gpu, made),
-  tiles: o.tiles,
-  run: (gpu, args, tile = o.tiles(gpu, args)[0]) => {
-    const { a, b, out } = args;
-    const launch = { dims: paramsOf(args), tile: { ...o.flags(args), ...tile } };
-    if (multiple(args.N)) storing4.run(gpu, { tensors: { a, b, out4: out }, ...launch });
-    else made.run(gpu, { tensors: { a, b, out }, ...launch });
-  },
-});
-
 const registersRung = vec4Rung(registers, registersVec4, {
+  serves: inFloats,
   flags: registerFlags,
   tiles: registerTiles,
 });
 const lanesRung: MatmulRung = {
-  ...vec4Rung(lanes, lanesVec4, { flags: lanesFlags, tiles: lanesTiles }),
-  fits: (gpu) => canRun(gpu, lanes) && broadcastLanes(gpu) !== undefined,
+  ...vec4Rung(lanes, lanesVec4, { serves: inFloats, flags: lanesFlags, tiles: lanesTiles }),
+  fits: (gpu, sizes) => canRun(gpu, lanes) && broadcastLanes(gpu) !== undefined && inFloats(sizes),
 };
-const tilesRung = vec4Rung(vec4, vec4Vec4, { flags: vec4Flags, tiles: vec4Tiles });
+const tilesRung = vec4Rung(vec4, vec4Vec4, {
+  serves: inFloats,
+  flags: vec4Flags,
+  tiles: vec4Tiles,
+});
 
 /** out[batch, M, N] = alpha · op(A) · op(B), simplest rung first. */
 export const matmulLadder: Ladder<MatmulDims, MatmulArgs, 'a' | 'b' | 'out'> = {
   name: 'matmul',
-  rungs: [plainRung(naive), plainRung(tiled), registersRung, tilesRung, lanesRung],
-  // Lanes that share their loads, or registers alone, for a CPU driver; workgroup tiles for a GPU.
-  preferred: (gpu) =>
-    gpu.adapter.kind === 'software'
-      ? [lanesRung.name, registersRung.name]
-      : [tilesRung.name, registersRung.name],
-  dimsOf: ({ M, N, K, batch, strideA, strideB, transA, transB }) => ({
+  rungs: [
+    plainRung(naive),
+    plainRung(tiled),
+    registersRung,
+    tilesRung,
+    lanesRung,
+    halfRung,
+    matrixRung,
+  ],
+  // Lanes that share their loads, or registers alone, for a CPU driver; workgroup tiles for a GPU. f16 where it may be, tensor cores where there are any.
+  preferred: ({ adapter }, sizes) => {
+    const floats =
+      adapter.kind === 'software'
+        ? [lanesRung.name, registersRung.name]
+        : [tilesRung.name, registersRung.name];
+    if (!mayRound(sizes)) return floats;
+    const halves = [matrixRung.name, halfRung.name];
+    return adapter.kind === 'software' ? [...floats, ...halves] : [...halves, ...floats];
+  },
+  dimsOf: ({ M, N, K, batch, strideA, strideB, transA, transB, ...args }) => ({
     ...{ M, N, K, batch, strideA, strideB, transA, transB },
+    ...precisionOf(args),
   }),
   operands: ({ M, N, K, batch, strideA, strideB }) => ({
     a: (strideA > 0 ? batch : 1) * M * K,
@@ -227,11 +179,11 @@ export const matmulLadder: Ladder<MatmulDims, MatmulArgs, 'a' | 'b' | 'out'> = {
   outputs: ['out'],
   argsOf: (dims, storages) => ({ ...dims, ...storages }),
   flops: (d) => cost.flops({ ...d, alpha: 1 }),
-  bytes: (d) => cost.bytes({ ...d, alpha: 1 }),
+  bytes: (d) => cost.bytes({ ...d, alpha: 1 }, bytesOf(d)),
 };
 
 /**
- * out[batch, M, N] = alpha · op(A) · op(B), contiguous f32.
+ * out[batch, M, N] = alpha · op(A) · op(B), contiguous, f32 unless `stored` says f16; sums are f32 always.
  * A is [M, K] (or [K, M] with `transA`), B is [K, N] (or [N, K] with `transB`), `strideA` and `strideB` elements from
  * batch to batch (0: shared by all). Any sizes and any batch.
  */

@@ -15,7 +15,8 @@ test('doctor names the machine, the adapter, its driver, limits and toggles, and
     /^driver {5}(system|lavapipe|swiftshader)\b.*; \S/m,
     /^features {3}\S.*\w/m,
     /^subgroups {2}\d+ to \d+ lanes$/m,
-    /^toggles {4}on: .*allow_unsafe_apis.*; off: .*timestamp_quantization/m,
+    /^half {7}(no f16, no tensor cores|f16, no tensor cores|f16, tensor cores of \d+×\d+×\d+ by \d+ lanes)$/m,
+    /^toggles {4}on: .*allow_unsafe_apis, vulkan_enable_f16_on_nvidia.*; off: .*timestamp_quantization/m,
     /^limit {6}maxStorageBufferBindingSize \d+$/m,
     /^device {5}opens, and computes$/m,
   ]) {

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { kindOf, rankAdapters } from '../../src/gpu/adapter.ts';
+import { kindOf, rankAdapters, matrixTiles } from '../../src/gpu/adapter.ts';
 
 const info = (vendor: string, device: string, more: Partial<GPUAdapterInfo> = {}) => ({
   ...{ vendor, device, architecture: '', description: '', isFallbackAdapter: false },
@@ -49,4 +49,19 @@ describe('the choice of an adapter', () => {
     expect(names('LLVMPIPE driver')).toEqual(['llvmpipe']);
     expect(names('voodoo')).toEqual([]);
   });
+});
+
+test('tensor cores are those of f16 with f32 sums, largest first, for subgroups of one size', () => {
+  const adapter = {
+    features: ['shader-f16', 'subgroups', 'chromium-experimental-subgroup-matrix'],
+    matrixConfigs: ['i8→i32 16×16×32', 'f16→f32 16×8×16', 'f16→f16 16×16×16', 'f16→f32 16×16×16'],
+    subgroupSizes: [32, 32],
+  } as const;
+  expect(matrixTiles(adapter)).toEqual([
+    { MM: 16, MN: 16, MK: 16, LANES: 32 },
+    { MM: 16, MN: 8, MK: 16, LANES: 32 },
+  ]);
+  expect(matrixTiles({ ...adapter, subgroupSizes: [8, 32] })).toEqual([]);
+  expect(matrixTiles({ ...adapter, features: adapter.features.slice(1) })).toEqual([]);
+  expect(matrixTiles({ ...adapter, matrixConfigs: ['f16→f16 8×8×8'] })).toEqual([]);
 });

@@ -3,17 +3,24 @@ import { readdirSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import fc from 'fast-check';
 import { afterAll, describe, expect, test } from 'vitest';
-import { listAdapterSummaries } from '../../src/gpu/adapter.ts';
+import { listAdapterSummaries, matrixFeatures } from '../../src/gpu/adapter.ts';
 import { Gpu } from '../../src/gpu/device.ts';
 import { entriesOf, rewriteConst } from '../../src/gpu/wgsl.ts';
 import { canRun, foldGrid, kernel, sourceOf } from '../../src/kernels/kernel.ts';
-import type { Needs } from '../../src/kernels/kernel.ts';
+import type { KernelSpec, Needs } from '../../src/kernels/kernel.ts';
 
 const { adapters } = await listAdapterSummaries({ backend: 'null' });
 const { adapter, summary } = adapters[0]!;
 const device = await adapter.requestDevice();
+/** One with f16 and subgroup matrices. */
+const able = await (
+  await listAdapterSummaries({ backend: 'null' })
+).adapters[0]!.adapter.requestDevice({
+  requiredFeatures: matrixFeatures as readonly string[] as GPUFeatureName[],
+});
 afterAll(() => {
   device.destroy();
+  able.destroy();
 });
 
 const limits = {
@@ -25,7 +32,7 @@ const limits = {
 };
 const gpu = new Gpu(device, { ...summary, limits }, {});
 
-const fill = (needs: Needs | undefined, groups = 1) =>
+const fill = (needs: KernelSpec<string, string>['needs'], groups = 1) =>
   kernel({
     file: 'pointwise/fill.wgsl',
     tensors: ['out'],
@@ -59,6 +66,37 @@ describe('needs', () => {
     const made = fill(needs);
     expect(canRun(gpu, made)).toBe(false);
     expect(() => launch(made)).toThrow(new Error(message));
+  });
+
+  test('of a tile are asked for with that tile', () => {
+    const made = fill((tile) => ({ invocations: tile('WG') }));
+    expect(canRun(gpu, made)).toBe(true); // 256 in the file
+    expect(canRun(gpu, made, { WG: 257 })).toBe(false);
+    expect(launch(made)).toHaveLength(1);
+  });
+
+  test('of tensors of f16 are the feature, and a file that can store them', () => {
+    const sum = kernel({
+      ...{ file: 'attention/delta.wgsl', tensors: ['out', 'dOut', 'delta'] },
+      dims: ['B', 'Nq', 'DV'],
+      grid: () => [1, 1, 1],
+      flops: () => 0,
+      bytes: (_dims, each = 4) => each,
+    });
+    const run = (on: Gpu) =>
+      on.capture(() => {
+        const [out, dOut, delta] = ['out', 'dOut', 'delta'].map((name) => on.alloc(64, name));
+        const tensors = { out: out!, dOut: dOut!, delta: delta! };
+        sum.run(on, { tensors, dims: { B: 1, Nq: 1, DV: 1 }, stored: 'f16' });
+        return [];
+      }).dispatches;
+    expect(() => run(gpu)).toThrow(
+      'attention/delta needs the feature shader-f16 for its tensors of f16',
+    );
+    const [dispatch] = run(new Gpu(able, summary, {}));
+    expect(dispatch!.traffic).toBe(2);
+    expect(dispatch!.spec.key).toContain('Stored=f16');
+    expect(() => fill(undefined).specialise({}, 'f16')).toThrow('no `alias Stored = f32;`');
   });
 
   test('that the device has, or none, launch', () => {
@@ -113,13 +151,13 @@ describe('grids', () => {
 
   test.each(folding)('%s is valid WGSL when folded', async (file) => {
     const code = rewriteConst(sourceOf(file), 'FOLDED', 'true');
-    const module = device.createShaderModule({ code });
+    const module = able.createShaderModule({ code });
     const { messages } = await module.getCompilationInfo();
     expect(messages.map((m) => `${m.lineNum}:${m.linePos} ${m.message}`)).toEqual([]);
     for (const entryPoint of entriesOf(code)) {
-      device.pushErrorScope('validation');
-      device.createComputePipeline({ layout: 'auto', compute: { module, entryPoint } });
-      expect((await device.popErrorScope())?.message, entryPoint).toBeUndefined();
+      able.pushErrorScope('validation');
+      able.createComputePipeline({ layout: 'auto', compute: { module, entryPoint } });
+      expect((await able.popErrorScope())?.message, entryPoint).toBeUndefined();
     }
   });
 });

@@ -1,5 +1,12 @@
 import { describe, expect, test } from 'vitest';
-import { bindingsOf, constOf, entriesOf, immediatesOf, rewriteConst } from '../../src/gpu/wgsl.ts';
+import {
+  bindingsOf,
+  constOf,
+  entriesOf,
+  immediatesOf,
+  rewriteConst,
+  rewriteStored,
+} from '../../src/gpu/wgsl.ts';
 
 const source = `
 // scale — out = scale · x; const WG = 1 in a comment is no constant
@@ -90,5 +97,16 @@ describe('wgsl', () => {
     expect(constOf(source, 'SLOPE')).toBe(0.5);
     expect(constOf(source, 'WGX')).toBe(3);
     expect(() => constOf(source, 'OP')).toThrow('no numeric module-scope const OP');
+  });
+
+  test('tensors of Stored become f16, and f16 is enabled once', () => {
+    const code = 'alias Stored = f32;\nvar<private> x: Stored;\n';
+    expect(rewriteStored(code, 'f32')).toBe(code);
+    expect(rewriteStored(code, 'f16')).toBe(
+      'enable f16;\nalias Stored = f16;\nvar<private> x: Stored;\n',
+    );
+    const enabled = `// head\nenable f16;\n${code}`;
+    expect(rewriteStored(enabled, 'f16')).toBe(enabled.replace('= f32', '= f16'));
+    expect(() => rewriteStored(source, 'f16')).toThrow('no `alias Stored = f32;` to rewrite');
   });
 });

@@ -37,7 +37,7 @@ export const softmaxBackwardOracle: Oracle<SoftmaxDims> = {
 };
 
 /** Sizes of one power iteration of a weight seen as rows × (outer·inner), see src/kernels/spectral.ts. */
-interface SpectralDims {
+export interface SpectralDims {
   readonly outer: number;
   readonly rows: number;
   readonly inner: number;

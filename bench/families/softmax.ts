@@ -1,0 +1,28 @@
+import type { SoftmaxDims } from '../../src/kernels/softmax.ts';
+import { ladderNamed } from '../../src/kernels/ladders.ts';
+import { num } from './family.ts';
+import type { CaseSizes, Family } from './family.ts';
+
+const softmaxDims = (sizes: CaseSizes): SoftmaxDims => ({
+  rows: num(sizes, 'rows'),
+  cols: num(sizes, 'cols'),
+});
+
+export const softmaxFamily: Family = {
+  name: 'softmax',
+  help: 'softmax of every row, and its gradient, every rung side by side',
+  axes: [
+    { name: 'rows', help: 'rows' },
+    { name: 'cols', help: 'numbers in a row' },
+  ],
+  passes: [
+    { name: 'forward', ladder: () => ladderNamed('softmax'), dims: softmaxDims },
+    { name: 'backward', ladder: () => ladderNamed('softmax-backward'), dims: softmaxDims },
+  ],
+  usualCases: (software) => [
+    { rows: 4096, cols: 256 },
+    { rows: 1024, cols: 1024 },
+    ...(software ? [] : [{ rows: 16384, cols: 4096 }]),
+  ],
+  label: (sizes) => `${sizes['rows']} rows of ${sizes['cols']}`,
+};

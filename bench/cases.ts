@@ -75,7 +75,8 @@ function readCases(family: Family, file: string): CaseSizes[] {
       if (axis === undefined) {
         const names = family.axes.map((a) => a.name);
         const hint = didYouMean(name, names);
-        throw new UserError(`${where}: ${name} is unknown${hint}; there are ${names.join(', ')}`);
+        const there = `${hint === '' ? '; there' : ' There'} are ${names.join(', ')}`;
+        throw new UserError(`${where}: ${name} is unknown${hint}${there}`);
       }
       return [name, sizeOf(axis, String(value), `${where}: `)];
     });

@@ -33,6 +33,7 @@ const peaksSchema = z.object({
   copyGBs: z.number(),
   f16Gflops: z.number().optional(),
   matrixGflops: z.number().optional(),
+  clock: z.enum(['gpu', 'wall']),
 });
 
 const rungSchema = z.object({

@@ -11,6 +11,8 @@ import type { LadderCase, LadderResult, RungResult } from './results.ts';
 export interface RunOptions extends HarnessOptions {
   /** Names of the passes to measure; all if left out. */
   readonly passes?: readonly string[] | undefined;
+  /** The device's roofs, where they are known already. */
+  readonly peaks?: Peaks;
   readonly onCase?: (made: LadderCase, place: { done: number; of: number }) => void;
 }
 
@@ -22,7 +24,7 @@ export async function runFamily(
   options: RunOptions,
 ): Promise<LadderResult> {
   const passes = passesOf(family, options.passes);
-  const peaks = await measurePeaks(gpu);
+  const peaks = options.peaks ?? (await measurePeaks(gpu));
   const made: LadderCase[] = [];
   const of = cases.length * passes.length;
   for (const sizes of cases) {
@@ -33,12 +35,11 @@ export async function runFamily(
     }
   }
   const { rounds, seconds, flush = true } = options;
-  const { clock: _clock, ...roofs } = peaks;
   return {
     kind: 'ladder',
     bench: family.name,
     environment: environmentOf(gpu),
-    peaks: roofs,
+    peaks,
     settings: { rounds, seconds, flush },
     cases: made,
   };

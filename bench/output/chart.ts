@@ -1,5 +1,5 @@
 import type { BenchResult } from '../results.ts';
-import { shown } from './sheet.ts';
+import { nameAmong, shown } from './sheet.ts';
 
 interface Bar {
   readonly name: string;
@@ -14,7 +14,7 @@ interface Group {
   readonly bars: readonly Bar[];
 }
 
-const frame = { width: 880, left: 232, right: 148, top: 76, bar: 15, gap: 3, group: 30 };
+const frame = { width: 880, right: 156, letter: 6.8, top: 76, bar: 15, gap: 3, group: 30 };
 
 /** Distinct on white and on near-black, and to the colour-blind (after Okabe and Ito 2008). */
 const colours = ['#0072b2', '#e69f00', '#009e73', '#cc79a7', '#d55e00', '#56b4e9', '#8c8c8c'];
@@ -25,7 +25,8 @@ export function barChart(result: BenchResult): string {
   const names = [...new Set(groups.flatMap((group) => group.bars.map((bar) => bar.name)))];
   const colourOf = (name: string) => colours[names.indexOf(name) % colours.length] ?? '';
   const most = Math.max(...groups.flatMap((group) => group.bars.map((bar) => bar.value)), 1e-9);
-  const scale = (frame.width - frame.left - frame.right) / most;
+  const left = 24 + frame.letter * Math.max(...names.map((name) => name.length), 0);
+  const scale = (frame.width - left - frame.right) / most;
   const parts: string[] = [];
   let y = frame.top;
   for (const group of groups) {
@@ -36,9 +37,9 @@ export function barChart(result: BenchResult): string {
       const base = y + frame.bar - 4;
       const edge = bar.strong ? ' class="ships"' : '';
       parts.push(
-        text(frame.left - 8, base, bar.name, 'end'),
-        `<rect x="${frame.left}" y="${y}" width="${width}" height="${frame.bar}" fill="${colourOf(bar.name)}"${edge}/>`,
-        text(frame.left + Number(width) + 6, base, `${shown(bar.value)}${bar.note}`),
+        text(left - 8, base, bar.name, 'end'),
+        `<rect x="${left.toFixed(1)}" y="${y}" width="${width}" height="${frame.bar}" fill="${colourOf(bar.name)}"${edge}/>`,
+        text(left + Number(width) + 6, base, `${shown(bar.value)}${bar.note}`),
       );
       y += frame.bar + frame.gap;
     }
@@ -51,7 +52,7 @@ export function barChart(result: BenchResult): string {
 <style>text{font:12px system-ui,sans-serif;fill:#333}.end{text-anchor:end}.label{font-weight:600}.title{font-size:15px;font-weight:600}.ships{stroke:#111;stroke-width:1.5}.bg{fill:#fff}@media(prefers-color-scheme:dark){text{fill:#ccc}.ships{stroke:#fff}.bg{fill:#161616}}</style>
 <rect class="bg" width="${frame.width}" height="${height}"/>
 ${text(12, 24, title, 'title')}
-${text(12, 44, `${adapter}, driver ${driver}; wgsagan ${wgsagan}, ${date.slice(0, 10)}`)}
+${text(12, 44, `${adapter}, driver ${driver}; wgsagan ${wgsagan}, ${date.slice(0, 10)}; outlined: what ships`)}
 ${parts.join('\n')}
 </svg>
 `;
@@ -60,8 +61,10 @@ ${parts.join('\n')}
 function rungGroups(result: Extract<BenchResult, { kind: 'ladder' }>): Group[] {
   return result.cases.map(({ label, pass, rungs }) => ({
     label: `${label}, ${pass}`,
-    bars: rungs.flatMap(({ rung, shipped, gflops, percentOfPeak }) => {
+    bars: rungs.flatMap((one) => {
+      const { shipped, gflops, percentOfPeak } = one;
       if (gflops === undefined) return [];
+      const rung = nameAmong(rungs, one);
       const note = percentOfPeak === undefined ? '' : `  (${shown(percentOfPeak)} % of peak)`;
       return [{ name: rung, value: gflops, strong: shipped, note }];
     }),

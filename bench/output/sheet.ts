@@ -26,8 +26,6 @@ function ladderSheet(result: LadderResult): Sheet {
     `measured peaks: ${shown(peaks.fmaGflops)} GFLOP/s of f32 multiply-adds, ${shown(peaks.copyGBs)} GB/s of copies`,
     `each verified against float64, then the median of up to ${settings.rounds} rounds in turn, ${flushed}; ✓ is what ships`,
   ];
-  const several = (rungs: readonly RungResult[], { rung }: RungResult) =>
-    rungs.filter((other) => other.rung === rung).length > 1;
   return {
     title: `bench ${result.bench}`,
     notes,
@@ -37,8 +35,7 @@ function ladderSheet(result: LadderResult): Sheet {
     ],
     rows: cases.flatMap(({ label, pass, rungs }) =>
       rungs.map((one): Cell[] => {
-        const tile = several(rungs, one) ? showTile(one.tile) : '';
-        const name = `${one.rung}${tile}${one.shipped ? ' ✓' : ''}`;
+        const name = `${nameAmong(rungs, one)}${one.shipped ? ' ✓' : ''}`;
         const { ms, gflops, gbs, percentOfPeak, memoryBytes } = one;
         const mib = memoryBytes === undefined ? undefined : memoryBytes / 2 ** 20;
         const times = [ms?.median, ms?.p10, ms?.p90];
@@ -48,6 +45,12 @@ function ladderSheet(result: LadderResult): Sheet {
     ),
     texts: 3,
   };
+}
+
+/** A rung's name, with its tile where it is there in several. */
+export function nameAmong(rungs: readonly RungResult[], { rung, tile }: RungResult): string {
+  const several = rungs.filter((other) => other.rung === rung).length > 1;
+  return several ? `${rung}${showTile(tile)}` : rung;
 }
 
 function stepSheet({ environment, settings, cases }: StepResult): Sheet {

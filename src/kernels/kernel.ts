@@ -190,6 +190,12 @@ export function foldGrid(grid: Grid, most: number): Grid {
   return [ceilDiv(groups, y * z), y, z];
 }
 
+/** Lanes of a subgroup, where every subgroup of the device has the same number of them. */
+export function subgroupSize({ adapter }: Gpu): number | undefined {
+  const [least, most] = adapter.subgroupSizes;
+  return least === most ? least : undefined;
+}
+
 /** True if the device has what the kernel needs. */
 export function canRun(gpu: Gpu, { needs }: { needs?: Needs }): boolean {
   return missing(gpu, { needs }).length === 0;

@@ -1,3 +1,4 @@
+import { convDataGradLadder, convForwardLadder, convWeightGradLadder } from './conv.ts';
 import { matmulLadder } from './matmul.ts';
 import type { Ladder, Rung } from './rung.ts';
 
@@ -6,7 +7,12 @@ export type AnyLadder = Ladder<object, unknown>;
 export type AnyRung = Rung<object, unknown>;
 
 /** Every operation that has more than one kernel: what a bench compares and a tuner tries. */
-export const ladders: readonly AnyLadder[] = [matmulLadder];
+export const ladders: readonly AnyLadder[] = [
+  matmulLadder,
+  convForwardLadder,
+  convDataGradLadder,
+  convWeightGradLadder,
+];
 
 /** The ladder of that name. Throws if there is none. */
 export function ladderNamed(name: string): AnyLadder {

@@ -3,8 +3,8 @@ import type { Program } from '../src/gpu/program.ts';
 import type { Storage } from '../src/gpu/storage.ts';
 import { fill } from '../src/kernels/pointwise.ts';
 
-/** More than the last cache of today's GPUs (an H100 has 50 MiB), within what the smallest device binds. */
-const flushBytes = 2 ** 27;
+/** More than the last cache: 50 MiB on an H100, 32 MiB for the cores of a CPU; within what the smallest device binds. */
+const flushBytes = (gpu: Gpu) => (gpu.adapter.kind === 'software' ? 2 ** 26 : 2 ** 27);
 
 /** Overwrites a large buffer, so that what ran before has left nothing in a cache. */
 export class Flusher {
@@ -19,9 +19,10 @@ export class Flusher {
   }
 
   static async open(gpu: Gpu): Promise<Flusher> {
-    const storage = gpu.alloc(flushBytes, 'cache flush');
+    const bytes = flushBytes(gpu);
+    const storage = gpu.alloc(bytes, 'cache flush');
     const capture = gpu.capture(() => {
-      fill(gpu, { out: storage, n: flushBytes / 4, value: 0 });
+      fill(gpu, { out: storage, n: bytes / 4, value: 0 });
       return [];
     });
     return new Flusher(gpu, storage, await capture.build());

@@ -38,8 +38,6 @@ export interface HarnessOptions {
   readonly flush?: boolean;
   /** What becomes of a wrong kernel: it is thrown if this is left out, and told here, and left out, otherwise. */
   readonly onWrong?: (error: WrongKernelError) => void;
-  /** Is asked between two steps; true ends the task early, with what was measured so far. */
-  readonly stop?: () => boolean;
 }
 
 /** A rung in one tile, measured or left out. */
@@ -159,7 +157,7 @@ class Bench {
   }
 
   async run(options: HarnessOptions): Promise<Measured[]> {
-    const { everyTile = false, dropSlower = Infinity, flush = true, stop } = options;
+    const { everyTile = false, dropSlower = Infinity, flush = true } = options;
     const candidates = candidatesOf(this.#gpu, this.#task, everyTile);
     // What ships is what the others have to come near.
     if (dropSlower < Infinity) candidates.sort((a, b) => Number(b.shipped) - Number(a.shipped));
@@ -169,7 +167,6 @@ class Bench {
     let best = Infinity;
     try {
       for (const candidate of candidates) {
-        if (stop?.() === true) break;
         const { rung, tile, shipped } = candidate;
         const leave = (why: string) => left.push({ rung: rung.name, tile, shipped, left: why });
         const entrant = await this.#build(candidate).catch((error: unknown) => {
@@ -252,10 +249,10 @@ class Bench {
   async #race(
     entrants: readonly Entrant[],
     flusher: Flusher | undefined,
-    { rounds, seconds, stop }: HarnessOptions,
+    { rounds, seconds }: HarnessOptions,
   ): Promise<void> {
     const started = performance.now();
-    const late = () => (performance.now() - started) / 1000 > seconds || stop?.() === true;
+    const late = () => (performance.now() - started) / 1000 > seconds;
     for (let round = 0; round < rounds; round++) {
       if (round >= 3 && late()) return;
       const passes = entrants.flatMap(({ program }) => [

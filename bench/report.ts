@@ -4,7 +4,7 @@ import { writeFileAtomic } from '../src/io/atomic.ts';
 import { fileError } from '../src/io/errno.ts';
 import { UserError, messageOf } from '../src/util/errors.ts';
 import { markdownTable } from './output/text.ts';
-import { sheetOf } from './output/sheet.ts';
+import { summaryOf } from './output/sheet.ts';
 import { resultSchema } from './results.ts';
 import type { BenchResult } from './results.ts';
 
@@ -58,7 +58,7 @@ export function fillMarkers(text: string, results: readonly BenchResult[]): stri
 }
 
 function tableOf(result: BenchResult): string {
-  return `**${result.environment.adapter}**\n\n${markdownTable(sheetOf(result))}`;
+  return `**${result.environment.adapter}**\n\n${markdownTable(summaryOf(result))}`;
 }
 
 /** Brings a file's tables up to date; with `check` only says whether they are. Returns the names of what is in it. */

@@ -24,7 +24,7 @@ export interface Found {
 }
 
 export interface TuneOptions {
-  /** Seconds; what was not reached by then keeps the kernels of the adapter's class. */
+  /** Seconds; what was not begun by then keeps the kernels of the adapter's class. */
   readonly limit: number;
   readonly rounds?: number;
   readonly onStart?: (place: { done: number; of: number; key: string }) => void;
@@ -73,7 +73,8 @@ export async function tune(
       gpu,
       { ladder, dims: one.sizes, label: key },
       {
-        ...{ rounds, seconds: 1, everyTile: true, dropSlower: 2, stop },
+        // No stop: of an operation that was half tried nothing is known.
+        ...{ rounds, seconds: 1, everyTile: true, dropSlower: 2 },
         onWrong: (error) => onWrong?.(error),
       },
     );

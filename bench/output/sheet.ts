@@ -18,17 +18,40 @@ export function sheetOf(result: BenchResult): Sheet {
   return result.kind === 'ladder' ? ladderSheet(result) : stepSheet(result);
 }
 
-function ladderSheet(result: LadderResult): Sheet {
-  const { environment, peaks, settings, cases } = result;
-  const flushed = settings.flush ? 'caches flushed' : 'caches warm';
-  const notes = [
-    ...environmentLines(environment),
-    `measured peaks: ${shown(peaks.fmaGflops)} GFLOP/s of f32 multiply-adds, ${shown(peaks.copyGBs)} GB/s of copies`,
-    `each verified against float64, then the median of up to ${settings.rounds} rounds in turn, ${flushed}; ✓ is what ships`,
-  ];
+/** Only what ships, a row a case, and how far above the simplest rung it stands: for a README. */
+export function summaryOf(result: BenchResult): Sheet {
+  if (result.kind === 'step') return stepSheet(result);
   return {
     title: `bench ${result.bench}`,
-    notes,
+    notes: ladderNotes(result),
+    head: ['case', 'pass', 'ships', 'ms', 'p10', 'p90', 'GFLOP/s', '% of peak', '× simplest'],
+    rows: result.cases.flatMap(({ label, pass, rungs }) =>
+      rungs
+        .filter((one) => one.shipped && one.ms !== undefined)
+        .map(({ rung, ms, gflops, percentOfPeak }): Cell[] => {
+          const simplest = rungs.find((one) => one.ms !== undefined)?.ms?.median ?? NaN;
+          const times = [ms?.median, ms?.p10, ms?.p90];
+          return [label, pass, rung, ...times, gflops, percentOfPeak, simplest / (ms?.median ?? 1)];
+        }),
+    ),
+    texts: 3,
+  };
+}
+
+function ladderNotes({ environment, peaks, settings }: LadderResult): string[] {
+  const flushed = settings.flush ? 'caches flushed' : 'caches warm';
+  return [
+    ...environmentLines(environment),
+    `measured peaks: ${shown(peaks.fmaGflops)} GFLOP/s of f32 multiply-adds, ${shown(peaks.copyGBs)} GB/s of copies`,
+    `each verified against float64, then the median of up to ${settings.rounds} rounds in turn, ${flushed}`,
+  ];
+}
+
+function ladderSheet(result: LadderResult): Sheet {
+  const { cases } = result;
+  return {
+    title: `bench ${result.bench}`,
+    notes: [...ladderNotes(result), '✓ is what ships'],
     head: [
       ...['case', 'pass', 'rung', 'ms', 'p10', 'p90', 'GFLOP/s', 'GB/s', '% of peak'],
       ...['MiB', 'roof'],

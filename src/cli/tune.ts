@@ -120,7 +120,7 @@ function printGains(found: readonly Found[], open: number): void {
   const notes = [
     `${found.length} of ${open} measured, ${faster.length} of them faster by another kernel or tile`,
     `each once: ${shown(usual)} ms as the adapter's class has it, ${shown(tuned)} ms tuned`,
-    ...(found.length < open ? ['time was up: another call goes on where this one ended'] : []),
+    ...(found.length < open ? ['ended early: another call goes on where this one ended'] : []),
   ];
   const tile = (choice: Found['best']) =>
     Object.entries(choice.tile).map(([name, value]) => `${name}=${value}`);
@@ -129,7 +129,13 @@ function printGains(found: readonly Found[], open: number): void {
     ...[usualMs, ms, usualMs / ms],
   ]);
   const head = ['operation', 'usual kernel', 'fastest', 'ms', 'tuned ms', 'times faster'];
-  say(plainTable({ title: 'tuned', notes, head, rows, texts: 3 }).trimEnd());
+  const table = plainTable({ title: 'tuned', notes, head, rows, texts: 3 });
+  say(
+    (rows.length === 0
+      ? ['tuned', ...notes.map((note) => `  ${note}`)].join('\n')
+      : table
+    ).trimEnd(),
+  );
 }
 
 function say(line: string): void {

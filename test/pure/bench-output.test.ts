@@ -154,6 +154,11 @@ describe('the README', () => {
     expect(filled).toMatch(/^# A\n\n<!-- bench:matmul -->\n\n\*\*A <GPU>\*\*\n\n\| case /);
     expect(filled).toMatch(/\n\n<!-- \/bench:matmul -->\n\nafter\n$/);
     expect(filled).not.toContain('old');
+    // What ships, and how far above the simplest rung it stands.
+    expect(filled).toMatch(
+      /\| 8×8×8 \| forward \| matmul\/2_tiled \| 0\.125 \|.* 4 \|\n\n- A <GPU>/,
+    );
+    expect(filled).not.toContain('1_naive');
     expect(fillMarkers(filled, [ladder, step])).toBe(filled);
   });
 

@@ -28,7 +28,7 @@ export interface Task {
 export interface HarnessOptions {
   /** Samples of each candidate. */
   readonly rounds: number;
-  /** Most seconds for the rounds of one task; every candidate gets three samples whatever they take. */
+  /** Most seconds for the rounds of one task; each candidate gets three samples, or fewer that take as long by themselves. */
   readonly seconds: number;
   /** Every legal tile of every rung, and not only the one that would run. */
   readonly everyTile?: boolean;
@@ -255,13 +255,15 @@ class Bench {
     const late = () => (performance.now() - started) / 1000 > seconds;
     for (let round = 0; round < rounds; round++) {
       if (round >= 3 && late()) return;
-      const passes = entrants.flatMap(({ program }) => [
+      const runners = entrants.filter(({ samples }) => sumOf(samples) < 1000 * seconds);
+      if (runners.length === 0) return;
+      const passes = runners.flatMap(({ program }) => [
         ...(flusher === undefined ? [] : [flusher.entries]),
         program.entries,
       ]);
       const times = await timePasses(this.#gpu, passes);
       const each = flusher === undefined ? 1 : 2;
-      entrants.forEach(({ samples }, i) => samples.push(times[each * i + each - 1] ?? NaN));
+      runners.forEach(({ samples }, i) => samples.push(times[each * i + each - 1] ?? NaN));
     }
   }
 
@@ -269,6 +271,8 @@ class Bench {
     for (const storage of Object.values(this.#storages)) this.#gpu.release(storage);
   }
 }
+
+const sumOf = (samples: readonly number[]) => samples.reduce((sum, ms) => sum + ms, 0);
 
 /** ` (BM 128, BN 64)`, or nothing for a rung without constants. */
 export function showTile(tile: Tile): string {

@@ -1,4 +1,4 @@
-import type { AttentionDims } from '../../src/kernels/attention-rungs.ts';
+import type { AttentionDims } from '../../src/kernels/attention-common.ts';
 import { ladderNamed } from '../../src/kernels/ladders.ts';
 import { num } from './family.ts';
 import type { CaseSizes, Family } from './family.ts';

@@ -1,7 +1,7 @@
 // Rows of attention and of its gradient, as in test/reference/attention.ts.
 import type { Gpu } from '../../src/gpu/device.ts';
 import { attention as runAttention } from '../../src/kernels/attention.ts';
-import type { AttentionDims } from '../../src/kernels/attention-rungs.ts';
+import type { AttentionDims } from '../../src/kernels/attention-common.ts';
 import { attention } from '../../test/reference/attention.ts';
 import { logAllowance, maxAbs, softmaxAllowance, ulp } from '../../test/reference/naive.ts';
 import type { Data, Round } from '../../test/reference/naive.ts';

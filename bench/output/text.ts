@@ -1,3 +1,4 @@
+import { textTable } from '../../src/util/table.ts';
 import { cellText } from './sheet.ts';
 import type { Cell, Sheet } from './sheet.ts';
 
@@ -7,18 +8,9 @@ export function plainTable({ title, notes, head, rows, texts }: Sheet): string {
   const once = cells.map((row, i) =>
     row.map((text, c) => (repeats(cells, i, c, texts) ? '' : text)),
   );
-  const widths = head.map((name, c) =>
-    Math.max(name.length, ...once.map((row) => (row[c] ?? '').length)),
-  );
   const isText = (c: number) => c < texts || rows.some((row) => typeof row[c] === 'string');
-  const line = (row: readonly string[]) =>
-    row
-      .map((text, c) => (isText(c) ? text.padEnd(widths[c] ?? 0) : text.padStart(widths[c] ?? 0)))
-      .join('  ')
-      .trimEnd();
-  return [title, ...notes.map((note) => `  ${note}`), '', line(head), ...once.map(line), ''].join(
-    '\n',
-  );
+  const columns = head.map((name, c) => ({ title: name, text: isText(c) }));
+  return [title, ...notes.map((note) => `  ${note}`), '', textTable(columns, once), ''].join('\n');
 }
 
 /** Does the row above say the same in this column of text, and in those before it? The last of them is never left out. */

@@ -1,5 +1,5 @@
 import { existsSync, mkdirSync } from 'node:fs';
-import { join } from 'node:path';
+import { extname, join } from 'node:path';
 import { Command, Option } from 'commander';
 import pc from 'picocolors';
 import { resolveCases } from '../../bench/cases.ts';
@@ -16,6 +16,7 @@ import { openGpu } from '../gpu/device.ts';
 import { chooseAdapter } from '../gpu/adapter.ts';
 import { writeFileAtomic } from '../io/atomic.ts';
 import { UserError } from '../util/errors.ts';
+import { checkWritable } from './files.ts';
 import type { ExitState } from './main.ts';
 import { adapterOption, positiveInt, positiveNumber, someText } from './options.ts';
 import { runPeersOf } from './peers.ts';
@@ -103,7 +104,7 @@ async function runLadders(
   family: Family,
   flags: FamilyFlags & Readonly<Record<string, unknown>>,
 ): Promise<void> {
-  const format = formatOf(flags.format, flags.out);
+  const format = formatFor(flags);
   const { sizes, cases: file, pass, rounds, seconds, flush, tiles = false } = flags;
   const choice = {
     axes: axesOf(family, flags),
@@ -125,6 +126,12 @@ async function runLadders(
   } finally {
     gpu.close();
   }
+}
+
+/** The format of the output; a file that cannot be written is refused before anything is measured. */
+function formatFor({ format, out }: Flags): Format {
+  if (out !== undefined) checkWritable('--out', out, 'it', extname(out).slice(1) || 'txt');
+  return formatOf(format, out);
 }
 
 function deviceOptions(flags: Flags) {
@@ -164,7 +171,7 @@ function stepCommand(): Command {
     .option('--batch <count>', "images of a step; the preset's own if left out", positiveInt);
   addCommon(command, 10);
   command.action(async (flags: StepFlags) => {
-    const format = formatOf(flags.format, flags.out);
+    const format = formatFor(flags);
     const options = deviceOptions(flags);
     const { summary } = await chooseAdapter(options);
     const usual = summary.kind === 'software' ? softwareSteps : gpuSteps;

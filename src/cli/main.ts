@@ -6,6 +6,8 @@ import { didYouMean } from '../util/nearest.ts';
 import { benchCommand } from './bench.ts';
 import { demoCommand } from './demo.ts';
 import { doctorCommand } from './doctor.ts';
+import { explainCommand } from './explain.ts';
+import { profileCommand } from './profile.ts';
 import { sampleCommand } from './sample.ts';
 import { outliveReaders } from './signals.ts';
 import { trainCommand } from './train.ts';
@@ -35,8 +37,8 @@ export async function main(argv: readonly string[]): Promise<number> {
 }
 
 const commands = [
-  ...[trainCommand, sampleCommand, doctorCommand, demoCommand],
-  ...[benchCommand, tuneCommand],
+  ...[trainCommand, sampleCommand, profileCommand, explainCommand],
+  ...[benchCommand, tuneCommand, doctorCommand, demoCommand],
 ];
 
 /** Commander's own error lines are printed by `report`, in one shape with all others. */

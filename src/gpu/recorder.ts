@@ -98,7 +98,7 @@ export function encode(pass: GPUComputePassEncoder, entries: readonly Encodable[
     const { immediates, grid } = dispatch;
     pass.setPipeline(pipeline);
     pass.setBindGroup(0, bindGroup);
-    if (immediates.length > 0) pass.setImmediates(0, immediates);
+    if (immediates.length > 0) pass.setImmediates(0, immediates.buffer);
     pass.dispatchWorkgroups(grid[0], grid[1], grid[2]);
   }
 }

@@ -113,6 +113,7 @@ export function kernel<const T extends string, const D extends string>(
       flops: spec.flops(dims),
       traffic: spec.bytes(dims),
       dims,
+      where: gpu.where,
     });
   }
 
@@ -144,7 +145,8 @@ function specialiseKernel<T extends string, D extends string>(
   if (found.join() !== listed) {
     throw new Error(`${spec.file}: immediates are ${found.join()}, the record lists ${listed}`);
   }
-  return { key: `${name}[${key}]`, name, code, entry, access, immediates };
+  const { tensors } = spec;
+  return { key: `${name}[${key}]`, name, code, entry, constants, tensors, access, immediates };
 }
 
 function packImmediates(shader: PipelineSpec, dims: Dims): Uint32Array {

@@ -1,3 +1,4 @@
+import { attentionBackwardLadder, attentionForwardLadder } from './attention.ts';
 import { convDataGradLadder, convForwardLadder, convWeightGradLadder } from './conv.ts';
 import { matmulLadder } from './matmul.ts';
 import type { Ladder, Rung } from './rung.ts';
@@ -12,6 +13,8 @@ export const ladders: readonly AnyLadder[] = [
   convForwardLadder,
   convDataGradLadder,
   convWeightGradLadder,
+  attentionForwardLadder,
+  attentionBackwardLadder,
 ];
 
 /** The ladder of that name. Throws if there is none. */

@@ -3,7 +3,7 @@ import type { Program } from '../gpu/program.ts';
 import type { Storage } from '../gpu/storage.ts';
 import { clockOf } from '../gpu/timing.ts';
 import type { Clock } from '../gpu/timing.ts';
-import { kernel, linearGrid } from './kernel.ts';
+import { canRun, kernel, linearGrid } from './kernel.ts';
 import type { Dims, Grid } from './kernel.ts';
 
 /** The most that a device was seen to do: the roofs under which kernels are judged. */
@@ -12,7 +12,9 @@ export interface Peaks {
   readonly fmaGflops: number;
   /** Bytes read and written by a copy between large buffers, 10⁹ a second. */
   readonly copyGBs: number;
+  /** f16 multiply-adds in registers, where the device has them. */
   readonly f16Gflops?: number;
+  /** Products of f16 matrices with f32 sums, where the device has subgroup matrices. */
   readonly matrixGflops?: number;
   readonly clock: Clock;
 }
@@ -21,14 +23,30 @@ const groups = 1024;
 const WG = 256;
 const links = 16;
 
-const fma = kernel({
-  file: 'peak/fma.wgsl',
+const chains = {
   tensors: ['out'],
   dims: ['loops', 'factor', 'term'],
-  tile: { WG, CHAINS: 3 },
+  tile: { WG, CHAINS: 4 },
   grid: (): Grid => [groups, 1, 1],
-  flops: ({ loops }: Dims<'loops'>) => 2 * 4 * 3 * links * loops * groups * WG,
+  flops: ({ loops }: Dims<'loops'>) => 2 * 4 * 4 * links * loops * groups * WG,
   bytes: () => 4 * groups * WG,
+} as const;
+const fma = kernel({ file: 'peak/fma.wgsl', ...chains });
+const half = kernel({
+  file: 'peak/fma_f16.wgsl',
+  ...chains,
+  needs: { features: ['shader-f16'] },
+});
+
+const matrix = kernel({
+  file: 'peak/matrix.wgsl',
+  tensors: ['a', 'b', 'out'],
+  dims: ['loops'],
+  tile: { MM: 16, MN: 16, MK: 16, LANES: 32, SUBGROUPS: 4, CHAINS: 8 },
+  grid: (): Grid => [groups, 1, 1],
+  flops: ({ loops }) => 2 * 16 ** 3 * 8 * 4 * loops * groups,
+  bytes: () => 4 * 16 ** 2 * 8 * 4 * groups,
+  needs: { features: ['shader-f16', 'subgroups', 'chromium-experimental-subgroup-matrix'] },
 });
 
 const stream = kernel({
@@ -43,7 +61,7 @@ const stream = kernel({
 
 /** One roof in one tile: a program that does `amount` flops or bytes, and the least time (ms) that a run of it took. */
 interface Probe {
-  readonly roof: 'fma' | 'copy';
+  readonly roof: 'fma' | 'f16' | 'matrix' | 'copy';
   readonly program: Program;
   readonly amount: number;
   ms: number;
@@ -64,13 +82,25 @@ export async function measurePeaks(gpu: Gpu): Promise<Peaks> {
     return storage;
   };
   try {
-    for (const CHAINS of [2, 3, 4]) probes.push(await fmaProbe(gpu, CHAINS, alloc));
+    for (const CHAINS of [2, 3, 4]) {
+      probes.push(await chainProbe(gpu, alloc, { roof: 'fma', CHAINS }));
+    }
+    if (canRun(gpu, half)) probes.push(await chainProbe(gpu, alloc, { roof: 'f16', CHAINS: 4 }));
+    const size = matrixSize(gpu);
+    if (size !== undefined) probes.push(await matrixProbe(gpu, alloc, size));
     const copy = copyOperands(gpu, alloc);
     for (const PER of [1, 4, 8]) probes.push(await copyProbe(gpu, PER, copy));
     await settle(probes);
     const best = (roof: Probe['roof']) =>
       Math.max(...probes.map((p) => (p.roof === roof ? p.amount / p.ms / 1e6 : 0)));
-    return { fmaGflops: best('fma'), copyGBs: best('copy'), clock: clockOf(gpu) };
+    const [f16Gflops, matrixGflops] = [best('f16'), best('matrix')];
+    return {
+      fmaGflops: best('fma'),
+      copyGBs: best('copy'),
+      ...(f16Gflops > 0 ? { f16Gflops } : {}),
+      ...(matrixGflops > 0 ? { matrixGflops } : {}),
+      clock: clockOf(gpu),
+    };
   } finally {
     for (const { program } of probes) program.destroy();
     for (const storage of storages) gpu.release(storage);
@@ -84,20 +114,78 @@ const mostCopies = 256;
 
 type Alloc = (bytes: number) => Storage;
 
-async function fmaProbe(gpu: Gpu, CHAINS: number, alloc: Alloc): Promise<Probe> {
+async function chainProbe(
+  gpu: Gpu,
+  alloc: Alloc,
+  { roof, CHAINS }: { roof: 'fma' | 'f16'; CHAINS: number },
+): Promise<Probe> {
+  const [made, factor] = roof === 'fma' ? [fma, 1] : [half, -1];
   const out = alloc(4 * groups * WG);
   const { work, ...probe } = await grow(gpu, mostLoops, (loops) => {
-    const dims = { loops, factor: 1, term: 1 };
-    fma.run(gpu, { tensors: { out }, dims, tile: { CHAINS } });
+    made.run(gpu, { tensors: { out }, dims: { loops, factor, term: 1 }, tile: { CHAINS } });
   });
   const steps = 4 * CHAINS * links * work;
-  new Float32Array(await gpu.read(out)).forEach((counted, i) => {
-    // The sixteen ends of four chains begin at local, local + 1, … local + 15.
-    const expected = 16 * (i % WG) + 120 + steps;
-    if (counted === expected) return;
-    throw new Error(`${fma.name} is wrong: thread ${i} counted ${counted}, not ${expected}`);
+  new Float32Array(await gpu.read(out)).forEach((found, i) => {
+    // The sixteen ends of four chains begin at local, local + 1, … local + 15. Those of f16 come back there.
+    const expected = 16 * (i % WG) + 120 + (roof === 'fma' ? steps : 0);
+    if (found === expected) return;
+    throw new Error(`${made.name} is wrong: thread ${i} has ${found}, not ${expected}`);
   });
-  return { ...probe, roof: 'fma', amount: 2 * steps * groups * WG };
+  return { ...probe, roof, amount: 2 * steps * groups * WG };
+}
+
+interface MatrixSize {
+  readonly MM: number;
+  readonly MN: number;
+  readonly MK: number;
+}
+
+/** The largest product of f16 matrices with f32 sums that the device offers, if its subgroups have one size. */
+function matrixSize(gpu: Gpu): MatrixSize | undefined {
+  const { matrixConfigs, subgroupSizes } = gpu.adapter;
+  if (!canRun(gpu, matrix) || subgroupSizes[0] !== subgroupSizes[1]) return undefined;
+  const sizes = matrixConfigs.flatMap((config) => {
+    const found = /^f16→f32 (\d+)×(\d+)×(\d+)$/.exec(config)?.slice(1).map(Number);
+    return found === undefined ? [] : [found];
+  });
+  const work = (size: readonly number[]) => size.reduce((n, s) => n * s, 1);
+  const [best] = sizes.sort((a, b) => work(b) - work(a));
+  if (best === undefined) return undefined;
+  const [MM = 0, MN = 0, MK = 0] = best;
+  return { MM, MN, MK };
+}
+
+/** 1, 2 and 3 as f16. */
+const halves = [0x3c00, 0x4000, 0x4200] as const;
+
+async function matrixProbe(gpu: Gpu, alloc: Alloc, size: MatrixSize): Promise<Probe> {
+  const { MM, MN, MK } = size;
+  const [SUBGROUPS, CHAINS] = [4, 8];
+  const sums = SUBGROUPS * CHAINS * groups;
+  const [a, b, out] = [alloc(2 * MM * MK), alloc(2 * MK * MN), alloc(4 * MM * MN * sums)];
+  // Row m of A is 1 + m mod 3, column n of B is 1 + n mod 2.
+  const filled = (n: number, wordOf: (i: number) => number | undefined) =>
+    new Uint8Array(Uint16Array.from({ length: n }, (_u, i) => wordOf(i) ?? 0).buffer);
+  gpu.write(
+    a,
+    filled(MM * MK, (i) => halves[Math.floor(i / MK) % 3]),
+  );
+  gpu.write(
+    b,
+    filled(MK * MN, (i) => halves[(i % MN) % 2]),
+  );
+  const tile = { ...size, LANES: gpu.adapter.subgroupSizes[1], SUBGROUPS, CHAINS };
+  const { work, ...probe } = await grow(gpu, mostLoops, (loops) => {
+    matrix.run(gpu, { tensors: { a, b, out }, dims: { loops }, tile });
+  });
+  new Float32Array(await gpu.read(out)).forEach((found, i) => {
+    const [m, n] = [Math.floor(i / MN) % MM, i % MN];
+    const chain = Math.floor(i / (MM * MN)) % CHAINS;
+    const expected = chain + work * MK * (1 + (m % 3)) * (1 + (n % 2));
+    if (found === expected) return;
+    throw new Error(`${matrix.name} is wrong: sum ${i} is ${found}, not ${expected}`);
+  });
+  return { ...probe, roof: 'matrix', amount: 2 * MM * MN * MK * sums * work };
 }
 
 interface CopyOperands {
@@ -134,8 +222,8 @@ async function copyProbe(gpu: Gpu, PER: number, { a, out, pattern }: CopyOperand
 
 /** A run shorter than this (ms) is timed badly. */
 const longEnough = 10;
-const leastRounds = 4;
-const mostRounds = 10;
+const leastRounds = 6;
+const mostRounds = 16;
 
 /** The program of the least work, doubled from 1, that takes long enough; `most` at the latest. */
 async function grow(gpu: Gpu, most: number, launch: (work: number) => void) {
@@ -157,7 +245,7 @@ async function settle(probes: readonly Probe[]): Promise<void> {
   for (let round = 0; round < mostRounds; round++) {
     let settled = round + 1 >= leastRounds;
     for (const probe of probes) {
-      const ms = Math.min(...(await probe.program.times(3)));
+      const [ms = NaN] = await probe.program.times(1);
       if (ms < 0.99 * probe.ms) settled = false;
       probe.ms = Math.min(probe.ms, ms);
     }

@@ -11,9 +11,16 @@ export abstract class Module {
   readonly #parameters = new Map<string, Tensor>();
   readonly #buffers = new Map<string, Tensor>();
   readonly #children = new Map<string, Module>();
+  #place: { readonly parent: Module; readonly name: string } | undefined;
 
   constructor(tape: Tape) {
     this.tape = tape;
+  }
+
+  /** The names from the root of the tree to here; the root's is its class: `discriminator.main.3.query_conv`. */
+  get path(): string {
+    if (this.#place !== undefined) return `${this.#place.parent.path}.${this.#place.name}`;
+    return this.constructor.name.replace(/^[A-Z]/, (c) => c.toLowerCase());
   }
 
   /** True in training mode: batch statistics and power iterations move only then. */
@@ -78,8 +85,13 @@ export abstract class Module {
 
   protected child<M extends Module>(name: string, value: M): M {
     this.#children.set(name, value);
+    value.#standIn(this, name);
     value.train(this.#training);
     return value;
+  }
+
+  #standIn(parent: Module, name: string): void {
+    this.#place = { parent, name };
   }
 
   /** Gives a parameter another key (spectral norm: `weight` becomes `weight_orig`), keeping its place. */
@@ -92,6 +104,13 @@ export abstract class Module {
 
 /** A module that maps one tensor to one. */
 export abstract class Layer extends Module {
+  constructor(tape: Tape) {
+    super(tape);
+    // Here once, and in no layer: what a forward pass launches is marked with the path of the layer.
+    const forward = this.forward.bind(this);
+    this.forward = (...args) => tape.gpu.within({ layer: this.path }, () => forward(...args));
+  }
+
   abstract forward(x: Tensor): Tensor;
 }
 

@@ -3,7 +3,7 @@ import { at } from '../autograd/op.ts';
 import type { Tensor } from '../autograd/tensor.ts';
 import { sgd, sgdAdvance } from '../kernels/optim.ts';
 import { stateOf } from './adam.ts';
-import { ParameterGroup, checkAverages, checkGradients } from './optimizer.ts';
+import { ParameterGroup, checkAverages, checkGradients, updating } from './optimizer.ts';
 import type { NamedParameters } from './optimizer.ts';
 
 export interface SgdOptions {
@@ -57,6 +57,12 @@ export class SGD {
   /** One update in place; gradients in the order of `parameters()`. */
   step(gradients: readonly Tensor[]): void {
     checkGradients('SGD', this.groups, gradients);
+    updating('SGD', this.groups, () => {
+      this.#update(gradients);
+    });
+  }
+
+  #update(gradients: readonly Tensor[]): void {
     let i = 0;
     this.groups.forEach(({ hyper, slots }, group) => {
       const gpu = hyper.gpu;

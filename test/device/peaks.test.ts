@@ -72,6 +72,10 @@ describe('peaks', () => {
     expect(peaks.clock).toBe(clockOf(gpu));
     expect(peaks.fmaGflops).toBeGreaterThan(0.1);
     expect(peaks.copyGBs).toBeGreaterThan(0.05);
+    expect(peaks.f16Gflops !== undefined).toBe(gpu.features.has('shader-f16'));
+    expect(peaks.matrixGflops !== undefined).toBe(
+      gpu.adapter.matrixConfigs.some((config) => config.startsWith('f16→f32')),
+    );
     expect(gpu.pool.stats().liveBytes).toBe(before);
   });
 
@@ -86,8 +90,12 @@ describe('peaks', () => {
       });
     };
     spoil(0);
-    await expect(measurePeaks(gpu)).rejects.toThrow('peak/fma is wrong: thread 100 counted ');
-    spoil(3);
+    await expect(measurePeaks(gpu)).rejects.toThrow('peak/fma is wrong: thread 100 has ');
+    if (gpu.features.has('shader-f16')) {
+      spoil(3);
+      await expect(measurePeaks(gpu)).rejects.toThrow('peak/fma_f16 is wrong: thread 100 has ');
+    }
+    spoil(gpu.features.has('shader-f16') ? 4 : 3);
     await expect(measurePeaks(gpu)).rejects.toThrow('peak/stream is wrong: word 100 is ');
   });
 });

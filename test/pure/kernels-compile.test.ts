@@ -60,7 +60,10 @@ for (const file of readdirSync(join(root, 'src', 'kernels'))) {
 
 const { adapters } = await listAdapterSummaries({ backend: 'null' });
 const { adapter, summary } = adapters[0]!;
-const device = await adapter.requestDevice({ requiredFeatures: ['shader-f16', 'subgroups'] });
+const requiredFeatures = ['shader-f16', 'subgroups', 'chromium-experimental-subgroup-matrix'];
+const device = await adapter.requestDevice({
+  requiredFeatures: requiredFeatures as GPUFeatureName[],
+});
 afterAll(() => {
   device.destroy();
 });

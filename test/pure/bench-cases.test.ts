@@ -123,6 +123,26 @@ describe.each(families.map((family) => ({ name: family.name, family })))('$name'
   });
 });
 
+describe.each(
+  families.flatMap((family) =>
+    family.passes.map((pass) => ({ family, pass, what: `${family.name} ${pass.name}` })),
+  ),
+)('$what', ({ family, pass }) => {
+  test('has a ladder, an oracle, and work to do in every usual case', () => {
+    const ladder = pass.ladder();
+    const oracle = oracleOf(ladder.name);
+    for (const sizes of resolveCases(family, {}, false)) {
+      const dims = pass.dims(sizes);
+      const operands = ladder.operands(dims);
+      for (const n of Object.values(operands)) expect(n).toBeGreaterThan(0);
+      expect(ladder.outputs.every((name) => name in operands)).toBe(true);
+      expect(oracle.units(dims)).toBeGreaterThan(0);
+      expect(ladder.flops(dims)).toBeGreaterThan(0);
+      expect(ladder.bytes(dims)).toBeGreaterThan(0);
+    }
+  });
+});
+
 test('every ladder has an oracle of what it computes', () => {
   for (const { name } of ladders) expect(oracleOf(name).ladder).toBe(name);
   expect(() => oracleOf('nonsense')).toThrow('no oracle tells what the ladder nonsense computes');

@@ -3,13 +3,14 @@
 //   node scripts/readme.mjs --run DIR [--start LOG] [--test LOG]
 //                                                      also the demo: pictures and numbers of a run folder, and what
 //                                                      `npm start` and `npm test` printed into those files
+// The tables of measurements are `wgsagan bench report`'s, which both call.
 //   node scripts/readme.mjs --check                    changes nothing; exit code 1 where the tables are out of date
 import { copyFileSync, mkdirSync, readFileSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseArgs, stripVTControlCharacters } from 'node:util';
 import { parse } from 'yaml';
 import { SetupError, writeWhole } from './lib/process.mjs';
-import { load, root } from './lib/source.mjs';
+import { load, root, runCli } from './lib/source.mjs';
 import { runScript } from './setup.mjs';
 
 const file = join(root, 'README.md');
@@ -135,14 +136,20 @@ async function main() {
       if (empty === before.replace(/\n+/g, '\n'))
         throw new SetupError(`README.md: ${name} is empty`);
     }
-    if (text === before) return 0;
+    if (text === before) return benchReport('--check');
     throw new SetupError('README.md is out of date: run `node scripts/readme.mjs`');
   }
   if (values.run) text = fill(text, 'demo', demo(values.run));
   if (values.start) text = fill(text, 'start', printed('npm start', values.start));
   if (values.test) text = fill(text, 'test', printed('npm test', values.test));
   writeWhole(file, text);
-  return 0;
+  return benchReport();
+}
+
+/** The tables of measurements, from bench/results. */
+function benchReport(...flags) {
+  const results = join(root, 'bench', 'results');
+  return runCli(['bench', 'report', '--readme', file, '--results', results, ...flags]);
 }
 
 await runScript(main);

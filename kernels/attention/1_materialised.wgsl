@@ -14,8 +14,8 @@ struct Params {
 }
 
 const WG = 16u;
-// Lowest start of a maximum; its product with log2(e) is still finite.
-const LOWEST = -1e38;
+// The lowest f32: start of a maximum.
+const LOWEST = -3.4028234e38f;
 
 @group(0) @binding(0) var<storage, read_write> map: array<f32>;
 @group(0) @binding(1) var<storage, read_write> lse: array<f32>;
@@ -28,6 +28,11 @@ const LOWEST = -1e38;
 @group(0) @binding(2) var<storage, read_write> dMap: array<f32>;
 
 var<immediate> p: Params;
+
+// exp(d), and NaN of NaN: a driver that bounds the argument of exp would make a number of it.
+fn exponential(d: f32) -> f32 {
+  return select(exp(d), d, (bitcast<u32>(d) & 0x7fffffffu) > 0x7f800000u);
+}
 
 @compute @workgroup_size(WG)
 fn normalise(
@@ -46,7 +51,7 @@ fn normalise(
   }
   var l = 0.0;
   for (var j = 0u; j < p.cols; j++) {
-    let e = exp(map[start + j] - m);
+    let e = exponential(map[start + j] - m);
     map[start + j] = e;
     l += e;
   }
@@ -68,7 +73,7 @@ fn weights(
     return;
   }
   for (var j = thread; j < p.cols; j += WG) {
-    scores[row * p.cols + j] = exp(scores[row * p.cols + j] - keptLse[row]);
+    scores[row * p.cols + j] = exponential(scores[row * p.cols + j] - keptLse[row]);
   }
 }
 

@@ -26,8 +26,8 @@ const DC = 16u;
 const TV = 64u;
 const WG = 256u;
 const E = TV / 16u;
-// Lowest start of a maximum; its product with log2(e) is still finite.
-const LOWEST = -1e38;
+// The lowest f32: start of a maximum.
+const LOWEST = -3.4028234e38f;
 const Q = 0u;
 const K = 1u;
 const V = 2u;
@@ -132,6 +132,11 @@ fn weight_of(c: u32, thread: u32) -> vec2f {
   return vec2f(weights[at], weights[at + 16u * COLS]);
 }
 
+// exp(d), and NaN of NaN: a driver that bounds the argument of exp would make a number of it.
+fn exponential(d: vec4f) -> vec4f {
+  return select(exp(d), d, (bitcast<vec4u>(d) & vec4u(0x7fffffffu)) > vec4u(0x7f800000u));
+}
+
 @compute @workgroup_size(WG)
 fn forward(
   @builtin(workgroup_id) group: vec3u,
@@ -163,7 +168,8 @@ fn forward(
     let shrink = exp(m - top);
     m = top;
     workgroupBarrier(); // nobody reads the scores any more
-    store_weights(exp(s - top.xxyy), thread);
+    let inside = vec4u(j, j + 16u, j, j + 16u) < vec4u(p.Nk);
+    store_weights(select(vec4f(), exponential(s - top.xxyy), inside), thread);
     workgroupBarrier(); // the weights are complete
     l *= shrink;
     for (var e = 0u; e < E; e++) {

@@ -19,8 +19,8 @@ struct Params {
 }
 
 const CHANNEL = true;
-const WRITE_DK = true;
-const WRITE_DV = true;
+const WRITE_DK = 1u;
+const WRITE_DV = 1u;
 const FOLDED = false;
 const ROWS = 32u;
 const COLS = 32u;
@@ -28,7 +28,6 @@ const DC = 16u;
 const TV = 64u;
 const WG = 256u;
 const E = TV / 16u;
-const LOWEST = -1e38;
 const Q = 0u;
 const K = 1u;
 const V = 2u;
@@ -153,6 +152,11 @@ fn weighed(acc: array<vec2f, E>, thread: u32) -> array<vec2f, E> {
   return sum;
 }
 
+// exp(d), and NaN of NaN: a driver that bounds the argument of exp would make a number of it.
+fn exponential(d: vec4f) -> vec4f {
+  return select(exp(d), d, (bitcast<vec4u>(d) & vec4u(0x7fffffffu)) > vec4u(0x7f800000u));
+}
+
 @compute @workgroup_size(WG)
 fn queries(
   @builtin(workgroup_id) group: vec3u,
@@ -175,8 +179,8 @@ fn queries(
     let dp = product(DOUT, V, batch, vec2u(i0, j0), p.DV, thread);
     // A key past the end has s = 0, not a score: it gets no weight.
     let j = vec4u(j0 + x, j0 + x + 16u, j0 + x, j0 + x + 16u);
-    let w = exp(select(vec4f(LOWEST), s - ls.xxyy, j < vec4u(p.Nk)));
-    store_weights(p.scale * w * (dp - deltas.xxyy), thread);
+    let ds = p.scale * exponential(s - ls.xxyy) * (dp - deltas.xxyy);
+    store_weights(select(vec4f(), ds, j < vec4u(p.Nk)), thread);
     load_wide(K, batch, j0, d0, thread);
     workgroupBarrier(); // dS and keys are complete
     acc = weighed(acc, thread);
@@ -200,7 +204,7 @@ fn keys(
   @builtin(num_workgroups) groups: vec3u,
   @builtin(local_invocation_index) thread: u32,
 ) {
-  let tile = tile_of(group, groups, (max(p.DK, p.DV) + TV - 1u) / TV);
+  let tile = tile_of(group, groups, (max(WRITE_DK * p.DK, WRITE_DV * p.DV) + TV - 1u) / TV);
   let batch = tile.y;
   let j0 = tile.x * ROWS;
   let d0 = tile.z * TV;
@@ -215,18 +219,18 @@ fn keys(
     let ls = vec2f(lse[i.x], lse[i.y]);
     // A query past the end has s = 0, not a score: it gets no weight.
     let past = vec4u(i0 + x, i0 + x + 16u, i0 + x, i0 + x + 16u) >= vec4u(p.Nq);
-    let w = exp(select(s - ls.xyxy, vec4f(LOWEST), past));
-    if (WRITE_DV) {
+    let w = select(exponential(s - ls.xyxy), vec4f(), past);
+    if (WRITE_DV == 1u) {
       store_weights(w, thread);
       load_wide(DOUT, batch, i0, d0, thread);
       workgroupBarrier(); // P and dOut are complete
       acc_v = weighed(acc_v, thread);
       workgroupBarrier(); // nobody reads them any more
     }
-    if (WRITE_DK) {
+    if (WRITE_DK == 1u) {
       let dp = product(V, DOUT, batch, vec2u(j0, i0), p.DV, thread);
       let deltas = vec2f(delta[i.x], delta[i.y]);
-      store_weights(p.scale * w * (dp - deltas.xyxy), thread);
+      store_weights(select(p.scale * w * (dp - deltas.xyxy), vec4f(), past), thread);
       load_wide(Q, batch, i0, d0, thread);
       workgroupBarrier(); // dS and queries are complete
       acc_k = weighed(acc_k, thread);
@@ -238,10 +242,10 @@ fn keys(
     let row = j0 + y + 16u * r;
     for (var e = 0u; e < E; e++) {
       let d = d0 + x + 16u * e;
-      if (WRITE_DK && row < p.Nk && d < p.DK) {
+      if (WRITE_DK == 1u && row < p.Nk && d < p.DK) {
         dk[place(batch, row, d, p.Nk, p.DK)] = acc_k[e][r];
       }
-      if (WRITE_DV && row < p.Nk && d < p.DV) {
+      if (WRITE_DV == 1u && row < p.Nk && d < p.DV) {
         dv[place(batch, row, d, p.Nk, p.DV)] = acc_v[e][r];
       }
     }

@@ -27,7 +27,7 @@ export async function load(module) {
 }
 
 async function importModule(module) {
-  if (!isClone) return import(pathToFileURL(join(root, 'dist', `${module}.js`)).href);
+  if (!isClone) return import(pathToFileURL(join(root, 'dist', 'src', `${module}.js`)).href);
   if (!registered) {
     const { register } = await import('tsx/esm/api');
     register();

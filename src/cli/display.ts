@@ -72,6 +72,14 @@ export class TrainDisplay implements TrainEvents {
       `step      batch ${batch}, ${info.launches} launches, ${info.gflopPerStep.toFixed(2)} GFLOP, ` +
         `${mib(info.plannedBytes)} planned (${mib(info.unplannedBytes)} unplanned) + ${mib(info.residentBytes)} resident`,
     );
+    if (info.tuned > 0) {
+      this.log(`kernels   ${info.tuned} of ${info.operations} operations as tuned on this adapter`);
+    }
+    if (info.otherKernels) {
+      this.log(
+        'kernels   not those that the run was trained with so far: its bits may differ from here on',
+      );
+    }
     if (info.firstStep > 0) this.log(`resumed   at step ${info.firstStep}`);
     this.#started = this.#lastPlain = performance.now();
     if (this.#live && !this.#muted) this.#openBar();

@@ -8,6 +8,7 @@ import { selfCheck } from '../train/self-check.ts';
 import { messageOf } from '../util/errors.ts';
 import type { ExitState } from './main.ts';
 import { adapterOption } from './options.ts';
+import { readTuned } from './tuned.ts';
 
 export function doctorCommand(state: ExitState): Command {
   return new Command('doctor')
@@ -45,7 +46,7 @@ async function doctor(flags: { adapter: string; json?: boolean }): Promise<numbe
     const picked = typeof chosen === 'string' ? null : chosen.summary;
     const all = adapters.map((a) => a.summary);
     process.stdout.write(
-      `${JSON.stringify({ chosen: picked, adapters: all, remedies }, null, 2)}\n`,
+      `${JSON.stringify({ chosen: picked, adapters: all, tuning: all.map(tuningOf), remedies }, null, 2)}\n`,
     );
     return code;
   }
@@ -55,7 +56,13 @@ async function doctor(flags: { adapter: string; json?: boolean }): Promise<numbe
       `${gib(available)} of ${gib(total)} memory free`,
   );
   for (const { summary } of adapters) out.push(`adapter    ${summary.name} (${summary.kind})`);
-  if (typeof chosen !== 'string') out.push(...describe(chosen.summary));
+  if (typeof chosen !== 'string') {
+    out.push(...describe(chosen.summary));
+    const others = adapters
+      .map((a) => a.summary)
+      .filter(({ name }) => name !== chosen.summary.name);
+    out.push(...[chosen.summary, ...others].map(tuning));
+  }
   if (works === 'ok') out.push(pc.green('device     opens, and computes'));
   for (const line of remedies) out.push(pc.yellow(`remedy     ${line}`));
   process.stdout.write(`${out.join('\n')}\n`);
@@ -86,6 +93,27 @@ function halfPrecision(summary: AdapterSummary): string {
   if (matrix === undefined) return 'f16, no tensor cores';
   const { MM, MN, MK, LANES } = matrix;
   return `f16, tensor cores of ${MM}×${MN}×${MK} by ${LANES} lanes`;
+}
+
+function tuningOf(summary: AdapterSummary) {
+  const { choices, ...rest } = readTuned(summary);
+  return { adapter: summary.name, ...rest, operations: choices.size };
+}
+
+/** What is known of the kernels that are fastest on an adapter. */
+function tuning(summary: AdapterSummary): string {
+  const { state, path, choices, made, complaint } = readTuned(summary);
+  const what = {
+    none: 'none yet; `wgsagan tune` measures which kernels are fastest',
+    broken: complaint,
+    good: `${choices.size} operations, ${age(made)} old: ${path}`,
+  }[state];
+  return `tuning     ${summary.name}: ${what}`;
+}
+
+function age(made: string): string {
+  const hours = (Date.now() - Date.parse(made)) / 3_600_000;
+  return hours < 48 ? `${hours.toFixed(0)} hours` : `${(hours / 24).toFixed(0)} days`;
 }
 
 /** A line for each thing that an adapter lacks. */

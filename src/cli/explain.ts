@@ -10,6 +10,7 @@ import { buildStep } from '../train/inspect/step.ts';
 import { checkWritable } from './files.ts';
 import type { ExitState } from './main.ts';
 import { adapterOption, addStepOptions, someText, stepConfig } from './options.ts';
+import { tunedChoices } from './tuned.ts';
 
 interface Flags {
   readonly entry?: string;
@@ -38,7 +39,7 @@ async function explain(flags: Flags & Record<string, unknown>): Promise<void> {
   const { json, svg } = flags;
   if (json !== undefined) checkWritable('--json', json, 'the program', 'json');
   if (svg !== undefined) checkWritable('--svg', svg, 'the picture', 'svg');
-  const gpu = await openGpu({ adapter: flags.adapter });
+  const gpu = await openGpu({ adapter: flags.adapter, tuned: tunedChoices });
   try {
     const program = await buildStep(gpu, config);
     const explanation = explainProgram(program, { adapter: gpu.adapter, config });

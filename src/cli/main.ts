@@ -1,7 +1,9 @@
 import { Command, CommanderError } from 'commander';
 import pc from 'picocolors';
+import { engineVersion } from '../gpu/platform.ts';
 import { UserError, messageOf } from '../util/errors.ts';
 import { didYouMean } from '../util/nearest.ts';
+import { benchCommand } from './bench.ts';
 import { demoCommand } from './demo.ts';
 import { doctorCommand } from './doctor.ts';
 import { explainCommand } from './explain.ts';
@@ -9,23 +11,18 @@ import { profileCommand } from './profile.ts';
 import { sampleCommand } from './sample.ts';
 import { outliveReaders } from './signals.ts';
 import { trainCommand } from './train.ts';
+import { tuneCommand } from './tune.ts';
 
 /** Exit codes: 0 done, 1 something failed, 2 the user's mistake, 130 interrupted. */
 export async function main(argv: readonly string[]): Promise<number> {
   outliveReaders();
   const program = new Command('wgsagan')
     .description('Train and study attention GANs with GPU kernels that a person can read.')
-    .version('0.1.0')
+    .version(engineVersion())
     .showSuggestionAfterError(true)
     .exitOverride();
   const state = { code: 0 };
-  const commands = [
-    ...[trainCommand, sampleCommand, profileCommand, explainCommand],
-    ...[doctorCommand, demoCommand],
-  ];
-  for (const command of commands) {
-    program.addCommand(command(state).exitOverride().configureOutput(quiet));
-  }
+  for (const command of commands) program.addCommand(quieted(command(state)));
   program.configureOutput(quiet);
   try {
     if (argv.length === 0) {
@@ -39,8 +36,19 @@ export async function main(argv: readonly string[]): Promise<number> {
   }
 }
 
+const commands = [
+  ...[trainCommand, sampleCommand, profileCommand, explainCommand],
+  ...[benchCommand, tuneCommand, doctorCommand, demoCommand],
+];
+
 /** Commander's own error lines are printed by `report`, in one shape with all others. */
 const quiet = { writeErr: () => undefined };
+
+/** A command and those below it, which throw instead of ending the process. */
+function quieted(command: Command): Command {
+  command.commands.forEach(quieted);
+  return command.exitOverride().configureOutput(quiet);
+}
 
 /** Set by a command that ends in another way than well. */
 export interface ExitState {

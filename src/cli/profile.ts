@@ -12,6 +12,7 @@ import { checkWritable } from './files.ts';
 import type { ExitState } from './main.ts';
 import { adapterOption, addStepOptions, positiveInt, someText, stepConfig } from './options.ts';
 import { Progress } from './progress.ts';
+import { tunedChoices } from './tuned.ts';
 
 interface Flags {
   readonly steps: number;
@@ -51,7 +52,7 @@ async function profile(flags: Flags & Record<string, unknown>): Promise<void> {
     if (path !== undefined) checkWritable(`--${flag}`, path, what, ending);
   }
   const progress = new Progress();
-  const gpu = await openGpu({ adapter: flags.adapter });
+  const gpu = await openGpu({ adapter: flags.adapter, tuned: tunedChoices });
   try {
     const measured = await profileStep(gpu, config, {
       replays: flags.steps,

@@ -9,6 +9,7 @@ import { UserError } from '../util/errors.ts';
 import { checkWritable } from './files.ts';
 import type { ExitState } from './main.ts';
 import { adapterOption, positiveInt, someText, wholeNumber } from './options.ts';
+import { tunedChoices } from './tuned.ts';
 
 interface Flags {
   readonly run: string;
@@ -51,7 +52,7 @@ async function sample(flags: Flags): Promise<void> {
       `--n ${n} is too many for one picture: of ${imageSize}×${imageSize} pixels it holds at most ${most} images`,
     );
   }
-  const gpu = await openGpu({ adapter: flags.adapter });
+  const gpu = await openGpu({ adapter: flags.adapter, tuned: tunedChoices });
   try {
     const images = await sampleCheckpoint(gpu, checkpoint, { n, seed, weights });
     const grid = imageGrid(images, { n, channels, height: imageSize, width: imageSize });

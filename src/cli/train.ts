@@ -19,6 +19,8 @@ import type { ExitState } from './main.ts';
 import { adapterOption, addConfigOptions, configFlags, someText, wholeNumber } from './options.ts';
 import { TrainDisplay } from './display.ts';
 import { onInterrupt } from './signals.ts';
+import { tuneFor } from './tune.ts';
+import { tunedChoices } from './tuned.ts';
 
 interface Flags {
   readonly out?: string;
@@ -26,6 +28,7 @@ interface Flags {
   readonly resume?: boolean;
   readonly adapter: string;
   readonly memory?: number;
+  readonly tune?: boolean;
 }
 
 export function trainCommand(state: ExitState): Command {
@@ -35,6 +38,7 @@ export function trainCommand(state: ExitState): Command {
     .option('--config <file>', 'YAML file of options; flags override it', someText)
     .option('--resume', 'go on from the newest checkpoint in --out, to the same bits')
     .option('--memory <MiB>', 'most GPU memory to use', wholeNumber)
+    .option('--tune', 'measure first which kernels are fastest here, where that is not known yet')
     .addOption(adapterOption());
   addConfigOptions(command);
   command.action(async (options: Flags & Record<string, unknown>) => {
@@ -119,8 +123,10 @@ async function trainInto(
   { config, flags, saved }: { config: TrainConfig; flags: Flags; saved: Saved | undefined },
 ): Promise<TrainResult> {
   const display = new TrainDisplay(config);
+  if (flags.tune === true) await tuneFor(config, { adapter: flags.adapter });
   const gpu = await openGpu({
     adapter: flags.adapter,
+    tuned: tunedChoices,
     ...(flags.memory === undefined ? {} : { memoryBytes: flags.memory * 2 ** 20 }),
   });
   const stop = { requested: false };

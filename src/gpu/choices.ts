@@ -36,8 +36,13 @@ export class Choices {
     this.#asked.set(key, asked);
   }
 
-  /** Every choice since the device was opened, by key. */
+  /** Every choice since the device was opened, or since they were last forgotten, by key. */
   get asked(): ReadonlyMap<string, Asked> {
     return this.#asked;
+  }
+
+  /** Begins the list of what was asked anew: what comes next is on it alone. */
+  forget(): void {
+    this.#asked.clear();
   }
 }

@@ -17,9 +17,11 @@ export interface GpuOptions extends AdapterChoice {
   readonly memoryBytes?: number;
   /** Tests only: guard bands round every buffer, every block poisoned when it is handed out. */
   readonly guard?: boolean;
-  /** Rungs and tiles that were measured to be fastest on this adapter, by ladder and sizes. */
-  readonly tuned?: ReadonlyMap<string, Choice>;
+  /** Rungs and tiles that were measured to be fastest, by ladder and sizes; or what knows them for an adapter. */
+  readonly tuned?: TunedChoices | ((adapter: AdapterSummary) => TunedChoices);
 }
+
+export type TunedChoices = ReadonlyMap<string, Choice>;
 
 export type HostArray = Float32Array | Uint32Array | Uint8Array;
 
@@ -88,7 +90,8 @@ export class Gpu {
     this.adapter = adapter;
     this.features = new Set(device.features);
     this.limits = adapter.limits;
-    this.choices = new Choices(options.tuned);
+    const { tuned } = options;
+    this.choices = new Choices(typeof tuned === 'function' ? tuned(adapter) : tuned);
     this.#guard = options.guard ?? false;
     const budgetBytes = options.memoryBytes ?? defaultBudget(adapter);
     this.pool = new BufferPool(device, {

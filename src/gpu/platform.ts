@@ -312,13 +312,21 @@ export function readText(pathInKernels: string): string {
 
 let knownRoot: string | undefined;
 
-/** The folder of package.json above this file: the same from src/gpu and from dist/gpu. */
+/** The folder of package.json above this file: the same from src/gpu and from dist/src/gpu. */
 function packageRoot(folder = dirname(fileURLToPath(import.meta.url))): string {
   if (knownRoot !== undefined) return knownRoot;
   if (existsSync(join(folder, 'package.json'))) return (knownRoot = folder);
   const parent = dirname(folder);
   if (parent === folder) throw new Error('wgsagan: no package.json above its own source files');
   return packageRoot(parent);
+}
+
+let knownVersion: string | undefined;
+
+/** The version in package.json. */
+export function engineVersion(): string {
+  const read = () => readFileSync(join(packageRoot(), 'package.json'), 'utf8');
+  return (knownVersion ??= (JSON.parse(read()) as { version: string }).version);
 }
 
 /** The command that brings a driver: npm's script in a clone, the file itself in an installed package. */

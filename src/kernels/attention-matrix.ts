@@ -2,8 +2,8 @@
 import { matrixFeatures, matrixTiles } from '../gpu/adapter.ts';
 import type { Gpu } from '../gpu/device.ts';
 import { ceilDiv } from '../util/shape.ts';
-import { delta, makeDelta } from './attention-rungs.ts';
-import type { AttentionArgs, AttentionBackwardArgs, AttentionDims } from './attention-rungs.ts';
+import { delta, makeDelta } from './attention-common.ts';
+import type { AttentionArgs, AttentionBackwardArgs, AttentionDims } from './attention-common.ts';
 import { canRun, kernel } from './kernel.ts';
 import type { Dims, Grid, Kernel, Tile, TileOf } from './kernel.ts';
 import { mayRound, storedOf } from './precision.ts';

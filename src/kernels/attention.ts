@@ -1,29 +1,77 @@
 import type { Gpu } from '../gpu/device.ts';
 import type { Storage } from '../gpu/storage.ts';
-import { mapWithLse, materialised, readsVec4, registers, tiles } from './attention-rungs.ts';
+import { forwardCost } from './attention-common.ts';
 import type {
   AttentionArgs,
   AttentionBackwardArgs,
   AttentionDims,
-  AttentionRung,
+  BackwardRung,
+  ForwardRung,
+} from './attention-common.ts';
+import { mapWithLse, materialisedBackward, materialisedForward } from './attention-map.ts';
+import {
+  lanesBackward,
+  lanesForward,
+  threadsBackward,
+  threadsForward,
+  tilesBackward,
+  tilesForward,
 } from './attention-rungs.ts';
+import { climb } from './rung.ts';
+import type { Ladder } from './rung.ts';
 
-/** The rungs, simplest first. */
-export const attentionLadder: readonly AttentionRung[] = [materialised, registers, tiles];
+type Input = 'q' | 'k' | 'v' | 'out' | 'lse';
 
-const smallMapBytes = 2 ** 26;
-const widestQueries = 32;
+function inputsOf({ B, Nq, Nk, DK, DV }: AttentionDims): Record<Input, number> {
+  return { q: B * Nq * DK, k: B * Nk * DK, v: B * Nk * DV, out: B * Nq * DV, lse: B * Nq };
+}
 
-/**
- * A fused rung, which keeps no N×N map: registers alone for a CPU driver, workgroup tiles for a GPU. While the map is
- * small, a CPU driver goes through it where the fused rung is slow: wide queries, and positions that cannot be read four
- * at a time (odd feature maps).
- */
-export function chooseAttention(gpu: Gpu, dims: AttentionDims): AttentionRung {
-  if (gpu.adapter.kind !== 'software') return tiles;
-  const { B, Nq, Nk, DK } = dims;
-  const suited = readsVec4(dims) && DK <= widestQueries;
-  return suited || 4 * B * Nq * Nk > smallMapBytes ? registers : materialised;
+function bytesOf(operands: Readonly<Record<string, number>>): number {
+  return 4 * Object.values(operands).reduce((sum, n) => sum + n, 0);
+}
+
+const dimsOf = ({ B, Nq, Nk, DK, DV, scale, layout }: AttentionDims): AttentionDims => ({
+  ...{ B, Nq, Nk, DK, DV, scale, layout },
+});
+
+/** out = softmax(scale·QKᵀ)·V and its log-sum-exp, simplest rung first. */
+export const attentionForwardLadder: Ladder<AttentionDims, AttentionArgs, Input> = {
+  name: 'attention-forward',
+  rungs: [materialisedForward, tilesForward, threadsForward, lanesForward],
+  preferred: (gpu) =>
+    namesOf(gpu.adapter.kind === 'software' ? [lanesForward, threadsForward] : [tilesForward]),
+  dimsOf,
+  operands: inputsOf,
+  outputs: ['out', 'lse'],
+  argsOf: (dims, storages) => ({ ...dims, ...storages }),
+  flops: forwardCost.flops,
+  bytes: (dims) => bytesOf(inputsOf(dims)),
+};
+
+/** dOut → dq, dk, dv, simplest rung first; it may be another rung than the one that went forward. */
+export const attentionBackwardLadder: Ladder<
+  AttentionDims,
+  AttentionBackwardArgs,
+  Input | 'dOut' | 'dq' | 'dk' | 'dv'
+> = {
+  name: 'attention-backward',
+  rungs: [materialisedBackward, tilesBackward, threadsBackward, lanesBackward],
+  preferred: (gpu) =>
+    namesOf(gpu.adapter.kind === 'software' ? [lanesBackward, threadsBackward] : [tilesBackward]),
+  dimsOf,
+  operands: (dims) => {
+    const { q, k, v, out, lse } = inputsOf(dims);
+    return { q, k, v, out, lse, dOut: out, dq: q, dk: k, dv: v };
+  },
+  outputs: ['dq', 'dk', 'dv'],
+  argsOf: (dims, storages) => ({ ...dims, ...storages }),
+  // S, dP, dq, dk and dv are a product each.
+  flops: ({ B, Nq, Nk, DK, DV }) => 2 * B * Nq * Nk * (3 * DK + 2 * DV),
+  bytes: (dims) => bytesOf(attentionBackwardLadder.operands(dims)),
+};
+
+function namesOf(rungs: readonly (ForwardRung | BackwardRung)[]): readonly string[] {
+  return rungs.map(({ name }) => name);
 }
 
 /**
@@ -32,12 +80,12 @@ export function chooseAttention(gpu: Gpu, dims: AttentionDims): AttentionRung {
  * V [B, Nk, DV] → out [B, Nq, DV].
  */
 export function attention(gpu: Gpu, args: AttentionArgs): void {
-  chooseAttention(gpu, args).forward(gpu, args);
+  climb(gpu, attentionForwardLadder, args);
 }
 
 /** dOut → dq, dk, dv in the layouts of q, k, v; one left out is not computed. `out` and `lse` are forward's. */
 export function attentionBackward(gpu: Gpu, args: AttentionBackwardArgs): void {
-  chooseAttention(gpu, args).backward(gpu, args);
+  climb(gpu, attentionBackwardLadder, args);
 }
 
 /** out [B, Nq, Nk] = softmax(scale·QKᵀ), the map that the fused kernels never store: for a viewer. */

@@ -45,10 +45,10 @@ export interface Picked<D, A> {
   readonly tile: Tile;
 }
 
-/** Names an operation of given sizes in a tuning cache. */
+/** Names an operation of given sizes in a tuning cache, in whichever order they are given. */
 export function choiceKey(ladder: { readonly name: string }, dims: object): string {
   const sizes = Object.entries(dims as Sizes).map(([name, value]) => `${name}=${value}`);
-  return `${ladder.name} ${sizes.join(' ')}`;
+  return `${ladder.name} ${sizes.sort().join(' ')}`;
 }
 
 /** The rung of that name. Throws if the ladder has none. */

@@ -22,6 +22,8 @@ export interface Progress {
   readonly loader: LoaderState;
   /** Absent in checkpoints of before it was kept. */
   readonly metrics?: MetricSums | undefined;
+  /** Which kernels the step runs, as `kernelsOf` tells them apart; absent in checkpoints of before it was kept. */
+  readonly kernels?: string | undefined;
 }
 
 /** The part of a line of metrics.jsonl that the steps since the line before have made. */
@@ -79,7 +81,7 @@ export async function saveCheckpoint(
   progress: Progress,
   keep = 3,
 ): Promise<string> {
-  const { step, loader, metrics } = progress;
+  const { step, loader, metrics, kernels } = progress;
   const tensors = new Map<string, TensorSource>();
   for (const [name, value] of namedTensors(gan)) {
     const read = async () => {
@@ -99,6 +101,7 @@ export async function saveCheckpoint(
     step: String(step),
     loader: JSON.stringify(loader),
     ...(metrics === undefined ? {} : { metrics: JSON.stringify(metrics) }),
+    ...(kernels === undefined ? {} : { kernels }),
     config: configToYaml(gan.config),
   });
   for (const name of (await listCheckpoints(run)).slice(0, -keep)) {
@@ -127,7 +130,7 @@ export interface Checkpoint {
 /** Reads a checkpoint and what it says of itself. Throws a `UserError` for a file that is cut, or is none of ours. */
 export async function readCheckpoint(path: string): Promise<Checkpoint> {
   const file = await readSafetensors(path, { role: 'checkpoint' });
-  const { format, step, loader, metrics, config } = file.metadata;
+  const { format, step, loader, metrics, kernels, config } = file.metadata;
   if (format !== formatVersion || step === undefined || loader === undefined || !config) {
     throw new UserError(
       `checkpoint ${path} was not written by wgsagan ${formatVersion}.x training`,
@@ -144,6 +147,7 @@ export async function readCheckpoint(path: string): Promise<Checkpoint> {
         metrics === undefined
           ? undefined
           : parseState(metricsSchema, metrics, `checkpoint ${path}`),
+      kernels,
     },
   };
 }

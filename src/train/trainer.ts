@@ -3,6 +3,8 @@ import { tensor } from '../autograd/tensor.ts';
 import { Tape } from '../autograd/tape.ts';
 import type { Dataset } from '../data/dataset.ts';
 import { Loader } from '../data/loader.ts';
+import { fingerprintOf } from '../data/fingerprint.ts';
+import type { Asked } from '../gpu/choices.ts';
 import type { Gpu } from '../gpu/device.ts';
 import type { Program } from '../gpu/program.ts';
 import { ReadbackRing } from '../gpu/readback.ts';
@@ -48,6 +50,11 @@ export interface ReadyInfo {
   readonly residentBytes: number;
   readonly parametersG: number;
   readonly parametersD: number;
+  /** Operations of the step that have more than one kernel, and how many of them run what tuning chose. */
+  readonly operations: number;
+  readonly tuned: number;
+  /** Are these other kernels than those that the run was trained with so far? Then its bits may be others from here on. */
+  readonly otherKernels: boolean;
 }
 
 export interface TrainOptions {
@@ -110,6 +117,15 @@ interface LoopParts extends TrainOptions {
   readonly seconds: number;
 }
 
+/** Tells kernels that may round in another way from those of another step: rung, tile and sizes of every operation. */
+export function kernelsOf(asked: ReadonlyMap<string, Asked>): string {
+  const lines = [...asked].map(([key, { choice }]) => {
+    const tile = Object.entries(choice.tile).map(([name, value]) => `${name}=${value}`);
+    return [key, choice.rung, ...tile].join(' ');
+  });
+  return fingerprintOf(lines.sort()).slice(0, 16);
+}
+
 /** The state of a running loop: the captured step, its inputs, and the numbers on their way out. */
 class Loop {
   readonly #parts: LoopParts;
@@ -117,6 +133,8 @@ class Loop {
   readonly #bytes: readonly ReturnType<typeof tensor>[];
   readonly #ring: ReadbackRing;
   readonly #sampler: Sampler;
+  readonly #asked: readonly Asked[];
+  readonly #kernels: string;
   readonly #metrics: MetricLine[];
   /** Of the steps since the last line of metrics that was due, and how many they are. */
   readonly #sums = new Float64Array(stepValues.length);
@@ -136,6 +154,7 @@ class Loop {
       program: Program;
       bytes: readonly ReturnType<typeof tensor>[];
       sampler: Sampler;
+      asked: ReadonlyMap<string, Asked>;
       watched: ConstructorParameters<typeof ReadbackRing>[1];
     },
   ) {
@@ -143,6 +162,8 @@ class Loop {
     this.#program = made.program;
     this.#bytes = made.bytes;
     this.#sampler = made.sampler;
+    this.#asked = [...made.asked.values()];
+    this.#kernels = kernelsOf(made.asked);
     this.#metrics = parts.earlier;
     this.#arrived = parts.firstStep;
     this.#seconds = parts.seconds;
@@ -164,21 +185,24 @@ class Loop {
       tensor(gan.tape, new Uint32Array(words), [words], { label: `images ${i}` }),
     );
     let watched: ConstructorParameters<typeof ReadbackRing>[1] = [];
+    gpu.choices.forget();
     const capture = gpu.capture(() => {
       const values = ganStep(gan, bytes);
       watched = stepValues.map((name) => values[name].storage);
       return watched;
     });
+    const asked = new Map(gpu.choices.asked);
     const program = await capture.build();
     const sampler = await Sampler.open(gan.average, {
       batch: samplerBatch(config.batch),
       latentSize: config.latentSize,
     });
-    return new Loop(parts, { program, bytes, sampler, watched });
+    return new Loop(parts, { program, bytes, sampler, asked, watched });
   }
 
   get info(): ReadyInfo {
-    const { gan, gpu, firstStep } = this.#parts;
+    const { gan, gpu, firstStep, resume } = this.#parts;
+    const before = resume?.progress.kernels;
     const { plannedBytes, unplannedBytes } = this.#program.memory;
     return {
       firstStep,
@@ -189,6 +213,9 @@ class Loop {
       residentBytes: gpu.pool.stats().liveBytes - plannedBytes,
       parametersG: gan.generator.parameterCount(),
       parametersD: gan.discriminator.parameterCount(),
+      operations: this.#asked.length,
+      tuned: this.#asked.filter((one) => one.tuned).length,
+      otherKernels: before !== undefined && before !== this.#kernels,
     };
   }
 
@@ -334,7 +361,8 @@ class Loop {
     const { gan, loader, run, events } = this.#parts;
     await this.#settleReadback();
     const metrics = { steps: this.#inSum, sums: [...this.#sums] };
-    const path = await saveCheckpoint(run, gan, { step, loader: loader.state(), metrics });
+    const progress = { step, loader: loader.state(), metrics, kernels: this.#kernels };
+    const path = await saveCheckpoint(run, gan, progress);
     this.#saved = path;
     events?.onCheckpoint?.(path, step);
     return path;

@@ -3,7 +3,7 @@
 import { expect, test } from 'vitest';
 import { attentionBackwardMatrix, attentionMatrix } from '../../src/kernels/attention-matrix.ts';
 import type { MatrixAttentionDims } from '../../src/kernels/attention-matrix.ts';
-import type { AttentionLayout } from '../../src/kernels/attention-rungs.ts';
+import type { AttentionLayout } from '../../src/kernels/attention-common.ts';
 import type { Tile } from '../../src/kernels/kernel.ts';
 import { attention as reference, attentionBackward } from '../reference/attention.ts';
 import {

@@ -1,43 +1,27 @@
-// Every rung of attention, forward and backward, both layouts, against the float64 loops.
-import { expect, test } from 'vitest';
+// Every rung of attention, forward and backward, both layouts, every tile, against the float64 loops.
+import { describe, expect, test } from 'vitest';
 import type { Gpu } from '../../src/gpu/device.ts';
 import {
   attention,
   attentionBackward,
-  attentionLadder,
+  attentionBackwardLadder,
+  attentionForwardLadder,
   attentionMap,
 } from '../../src/kernels/attention.ts';
-import type {
-  AttentionDims,
-  AttentionLayout,
-  AttentionRung,
-} from '../../src/kernels/attention-rungs.ts';
-import { canRun } from '../../src/kernels/kernel.ts';
-import {
-  attention as reference,
-  attentionBackward as referenceBackward,
-} from '../reference/attention.ts';
-import {
-  budget,
-  expAllowance,
-  f32,
-  f64,
-  logAllowance,
-  maxAbs,
-  softmaxAllowance,
-} from '../reference/naive.ts';
-import type { Budget, Data } from '../reference/naive.ts';
+import type { BackwardRung, ForwardRung } from '../../src/kernels/attention-common.ts';
+import type { Tile } from '../../src/kernels/kernel.ts';
+import { budget, f32, f64, maxAbs, softmaxAllowance } from '../reference/naive.ts';
 import { softmax as referenceSoftmax } from '../reference/softmax.ts';
+import { backwardBudgets, layouts, setUp } from '../support/attention.ts';
+import type { Gradient, Made, Sizes } from '../support/attention.ts';
 import { expectClose } from '../support/close.ts';
 import { openTestGpu } from '../support/device.ts';
 import { execute, expectSameBits } from '../support/execute.ts';
 import { gridsOf, openNarrowGpu } from '../support/narrow.ts';
-import { randomFloats } from '../support/random.ts';
 
 const gpu = await openTestGpu();
 const narrow = await openNarrowGpu(2);
-
-type Sizes = readonly [B: number, Nq: number, Nk: number, DK: number, DV: number];
+const gradients = ['dq', 'dk', 'dv'] as const;
 
 const shapes: readonly Sizes[] = [
   [1, 1, 1, 1, 1],
@@ -48,222 +32,176 @@ const shapes: readonly Sizes[] = [
 ];
 /** Widths past one pass of registers or tiles: each takes a second one, and reads what did not fit again. */
 const wideShapes: readonly Sizes[] = [
-  [1, 40, 20, 36, 68],
+  [1, 40, 20, 68, 68],
   [2, 13, 35, 38, 67],
 ];
+/** More workgroups than a folded row's two places hold, in each direction. */
+const foldedShapes: readonly Sizes[] = [
+  [3, 37, 20, 36, 68],
+  [5, 20, 35, 38, 67],
+  [3, 36, 68, 8, 12],
+];
 
-const layouts: readonly AttentionLayout[] = ['channel', 'sequence'];
-
-function setUp([B, Nq, Nk, DK, DV]: Sizes, layout: AttentionLayout, size = 1) {
-  const dims: AttentionDims = { B, Nq, Nk, DK, DV, layout, scale: 1 / Math.sqrt(DK) };
-  const q = randomFloats(B * Nq * DK, 1, -size, size);
-  const k = randomFloats(B * Nk * DK, 2, -size, size);
-  const v = randomFloats(B * Nk * DV, 3);
-  const dOut = randomFloats(B * Nq * DV, 4);
-  const input = { q, k, v, ...dims, channelMajor: layout === 'channel' };
-  const forward = reference(input, f64);
-  const naive = reference(input, f32);
-  const allowance = softmaxAllowance(Nk);
-  return {
-    dims,
-    q,
-    k,
-    v,
-    dOut,
-    input,
-    forward,
-    /** Weights that sum to 1 average values of at most max|v|: an error of the weights arrives no larger. */
-    outBudget: budget(forward.o, naive.o, { allowance: allowance * maxAbs(v) }),
-    lseBudget: budget(forward.lse, naive.lse, {
-      allowance: allowance + logAllowance(Math.log(Nk)),
-    }),
-  };
-}
-
-type Made = ReturnType<typeof setUp>;
-
-/**
- * Budgets of dq, dk and dv. P = exp(s - lse) has the relative error that WGSL grants exp at the largest exponent, besides
- * lse's own; it multiplies every term of the sums, so the allowance is that error times the largest sum of the terms' sizes.
- */
-function backwardBudgets(made: Made): {
-  ref: Record<'dq' | 'dk' | 'dv', Data>;
-  of: (name: 'dq' | 'dk' | 'dv') => Budget;
-} {
-  const { input, dOut, dims, lseBudget } = made;
-  const ref = referenceBackward(input, dOut, f64);
-  const naive = referenceBackward(input, dOut, f32);
-  const { Nq, Nk, DK, DV, scale } = dims;
-  const spread = 2 * scale * DK * maxAbs(made.q) * maxAbs(made.k) + Math.log(Nk);
-  const relative = expAllowance(spread) + 2 * lseBudget.abs;
-  const dP = 2 * DV * maxAbs(dOut) * maxAbs(made.v);
-  // A row of P sums to 1; a column to at most Nq.
-  const terms = {
-    dq: scale * dP * maxAbs(made.k),
-    dk: scale * dP * maxAbs(made.q) * Nq,
-    dv: maxAbs(dOut) * Nq,
-  };
-  return {
-    ref,
-    of: (name) => budget(ref[name], naive[name], { allowance: relative * terms[name] }),
-  };
-}
-
-async function forwardOf(device: Gpu, rung: AttentionRung, made: Made) {
-  const { dims, q, k, v } = made;
-  const { B, Nq, DV } = dims;
-  return execute(
-    device,
-    { q, k, v, out: B * Nq * DV, lse: B * Nq },
-    (s) => {
-      rung.forward(device, { ...s, ...dims });
-    },
-    ['out', 'lse'],
-  );
-}
-
-async function backwardOf(device: Gpu, rung: AttentionRung, made: Made) {
-  const { dims, q, k, v, dOut, forward } = made;
-  const { o: out, lse } = forward;
-  return execute(
-    device,
-    { q, k, v, out, lse, dOut, dq: q.length, dk: k.length, dv: v.length },
-    (s) => {
-      rung.backward(device, { ...s, ...dims });
-    },
-    ['dq', 'dk', 'dv'],
-  );
-}
-
-interface Check {
+interface Run {
   readonly device?: Gpu;
-  readonly rung: AttentionRung;
-  readonly made: Made;
-  readonly what: string;
+  readonly tile?: Tile;
+  /** Gradients asked for; all if left out. */
+  readonly wanted?: readonly Gradient[];
 }
 
-async function checkForward({ device = gpu, rung, made, what }: Check) {
-  const { out, lse } = await forwardOf(device, rung, made);
-  expectClose(out, made.forward.o, made.outBudget, `${what} out`);
-  expectClose(lse, made.forward.lse, made.lseBudget, `${what} lse`);
+/** One of the two ladders' rungs, checked in the same ways. */
+interface Pass {
+  readonly name: string;
+  readonly tiles: (made: Made) => readonly Tile[];
+  readonly fits: boolean;
+  readonly run: (made: Made, run?: Run) => Promise<Record<string, Float32Array<ArrayBuffer>>>;
+  readonly check: (made: Made, what: string, run?: Run) => Promise<void>;
 }
 
-async function checkBackward({ device = gpu, rung, made, what }: Check) {
-  const got = await backwardOf(device, rung, made);
-  const { ref, of } = backwardBudgets(made);
-  for (const name of ['dq', 'dk', 'dv'] as const) {
-    expectClose(got[name], ref[name], of(name), `${what} ${name}`);
-  }
-}
-
-for (const rung of attentionLadder) {
-  const testOrSkip = test.skipIf(!rung.kernels.every((kernel) => canRun(gpu, kernel)));
-
-  for (const layout of layouts) {
-    const name = `${rung.name} ${layout}`;
-    testOrSkip(`${name} matches the float64 loops forward`, async () => {
-      for (const shape of shapes) {
-        await checkForward({ rung, made: setUp(shape, layout), what: shape.join('×') });
-      }
-    });
-
-    testOrSkip(`${name} matches the float64 loops backward`, async () => {
-      for (const shape of shapes) {
-        await checkBackward({ rung, made: setUp(shape, layout), what: shape.join('×') });
-      }
-    });
-
-    testOrSkip(`${name} takes widths past one pass`, async () => {
-      for (const shape of wideShapes) {
-        const check = { rung, made: setUp(shape, layout), what: shape.join('×') };
-        await checkForward(check);
-        await checkBackward(check);
-      }
-    });
-
-    testOrSkip(`${name} gives the same bits twenty times`, async () => {
-      const made = setUp([2, 37, 67, 8, 9], layout);
-      await expectSameBits(async () => ({
-        ...(await forwardOf(gpu, rung, made)),
-        ...(await backwardOf(gpu, rung, made)),
-      }));
-    });
-
-    // The first rung's products are matmul's, and its rows are never folded.
-    if (rung === attentionLadder[0]) continue;
-    testOrSkip(`${name}: workgroups folded into a row find their tiles`, async () => {
-      for (const shape of [
-        [3, 37, 20, 36, 68],
-        [5, 20, 35, 38, 67],
-        [3, 36, 68, 8, 12],
-      ] satisfies Sizes[]) {
-        const check = { device: narrow, rung, made: setUp(shape, layout), what: shape.join('×') };
-        await checkForward(check);
-        await checkBackward(check);
-      }
-    });
-  }
-
-  testOrSkip(`${rung.name} takes scores in the thousands`, async () => {
-    const made = setUp([1, 12, 40, 8, 4], 'channel', 60);
-    const { dims, q, k, v } = made;
-    const { out, lse } = await execute(
-      gpu,
-      { q, k, v, out: 48, lse: 12 },
+function forwardPass(rung: ForwardRung): Pass {
+  const run: Pass['run'] = ({ dims, q, k, v }, { device = gpu, tile } = {}) =>
+    execute(
+      device,
+      { q, k, v, out: dims.B * dims.Nq * dims.DV, lse: dims.B * dims.Nq },
       (s) => {
-        rung.forward(gpu, { ...s, ...dims });
+        rung.run(device, { ...s, ...dims }, tile);
       },
       ['out', 'lse'],
     );
-    expect(maxAbs(made.forward.lse)).toBeGreaterThan(1000);
-    expectClose(out, made.forward.o, made.outBudget, 'out');
-    expectClose(lse, made.forward.lse, made.lseBudget, 'lse');
-  });
-
-  testOrSkip(`${rung.name} leaves out the gradients that nobody needs`, async () => {
-    const made = setUp([2, 20, 12, 8, 16], 'channel');
-    const { ref, of } = backwardBudgets(made);
-    const { dims, q, k, v, dOut, forward } = made;
-    const contents = { q, k, v, out: forward.o, lse: forward.lse, dOut };
-    for (const wanted of ['dq', 'dk', 'dv'] as const) {
-      const got = await execute(
-        gpu,
-        { ...contents, gradient: made[wanted === 'dq' ? 'q' : wanted === 'dk' ? 'k' : 'v'].length },
-        ({ gradient, ...s }) => {
-          rung.backward(gpu, { ...s, ...dims, [wanted]: gradient });
-        },
-        ['gradient'],
-      );
-      expectClose(got.gradient, ref[wanted], of(wanted), `${rung.name} ${wanted} alone`);
-    }
-  });
+  return {
+    name: `${rung.name} forward`,
+    fits: rung.fits(gpu, setUp([1, 4, 4, 4, 4], 'channel').dims),
+    tiles: ({ dims }) => rung.tiles(gpu, dims),
+    run,
+    check: async (made, what, options) => {
+      const { out, lse } = await run(made, options);
+      expectClose(out!, made.forward.o, made.outBudget, `${what} out`);
+      expectClose(lse!, made.forward.lse, made.lseBudget, `${what} lse`);
+    },
+  };
 }
 
-for (const rung of attentionLadder) {
-  test(`${rung.name} has a grid for 70,000 batches`, () => {
-    const [B, Nq, Nk, DK, DV] = [70_000, 2, 2, 2, 2];
-    const grids = gridsOf(gpu, () => {
-      const of = (n: number) => gpu.alloc(4 * B * n, 'attention');
-      const io = { q: of(4), k: of(4), v: of(4), out: of(4), lse: of(2), dOut: of(4) };
-      const sizes = { B, Nq, Nk, DK, DV, scale: 1, layout: 'channel' } as const;
-      rung.forward(gpu, { ...io, ...sizes });
-      rung.backward(gpu, { ...io, ...sizes, dq: of(4), dk: of(4), dv: of(4) });
+function backwardPass(rung: BackwardRung): Pass {
+  const run: Pass['run'] = (made, { device = gpu, tile, wanted = gradients } = {}) => {
+    const { dims, q, k, v, dOut, forward } = made;
+    const lengths = { dq: q.length, dk: k.length, dv: v.length };
+    return execute(
+      device,
+      { q, k, v, out: forward.o, lse: forward.lse, dOut, ...lengths },
+      ({ dq, dk, dv, ...s }) => {
+        const all = { dq, dk, dv };
+        const asked = Object.fromEntries(wanted.map((name) => [name, all[name]]));
+        rung.run(device, { ...s, ...dims, ...asked }, tile);
+      },
+      wanted,
+    );
+  };
+  return {
+    name: `${rung.name} backward`,
+    fits: rung.fits(gpu, setUp([1, 4, 4, 4, 4], 'channel').dims),
+    tiles: ({ dims }) => rung.tiles(gpu, dims),
+    run,
+    check: async (made, what, options) => {
+      const got = await run(made, options);
+      const { ref, of } = backwardBudgets(made);
+      for (const name of options?.wanted ?? gradients) {
+        expectClose(got[name]!, ref[name], of(name), `${what} ${name}`);
+      }
+    },
+  };
+}
+
+const passes = [
+  ...attentionForwardLadder.rungs.map(forwardPass),
+  ...attentionBackwardLadder.rungs.map(backwardPass),
+];
+
+describe.each(passes)('$name', (pass) => {
+  const testOrSkip = test.skipIf(!pass.fits);
+
+  describe.each(layouts)('%s', (layout) => {
+    testOrSkip('matches the float64 loops', async () => {
+      for (const shape of shapes) await pass.check(setUp(shape, layout), shape.join('×'));
     });
-    expect(grids.length).toBeGreaterThanOrEqual(4);
+
+    testOrSkip('takes widths past one pass', async () => {
+      for (const shape of wideShapes) await pass.check(setUp(shape, layout), shape.join('×'));
+    });
+
+    testOrSkip('is right in every tile', async () => {
+      const made = setUp([2, 24, 40, 12, 72], layout);
+      for (const tile of pass.tiles(made)) {
+        await pass.check(made, JSON.stringify(tile), { tile });
+      }
+    });
+  });
+
+  testOrSkip('gives the same bits twenty times', async () => {
+    const made = setUp([2, 37, 67, 8, 9], 'channel');
+    await expectSameBits(() => pass.run(made));
+  });
+
+  // The first rung's products are matmul's, and its rows are never folded.
+  test.skipIf(!pass.fits || pass.name.includes('materialised'))(
+    'finds its tiles in workgroups folded into a row',
+    async () => {
+      for (const [i, shape] of foldedShapes.entries()) {
+        const made = setUp(shape, layouts[i % 2]!);
+        await pass.check(made, shape.join('×'), { device: narrow });
+      }
+    },
+  );
+
+  testOrSkip('takes scores in the thousands', async () => {
+    const made = setUp([1, 12, 40, 8, 4], 'channel', 60);
+    expect(maxAbs(made.forward.lse)).toBeGreaterThan(1000);
+    await pass.check(made, 'scores in the thousands');
+  });
+});
+
+describe.each(attentionBackwardLadder.rungs.map((rung) => ({ name: rung.name, rung })))(
+  '$name',
+  ({ rung }) => {
+    const pass = backwardPass(rung);
+    test.skipIf(!pass.fits)('leaves out the gradients that nobody needs', async () => {
+      for (const shape of [
+        [2, 20, 12, 8, 16],
+        [1, 12, 9, 5, 70],
+      ] satisfies Sizes[]) {
+        const made = setUp(shape, 'channel');
+        for (const name of gradients) {
+          await pass.check(made, `${name} alone`, { wanted: [name] });
+        }
+      }
+    });
+  },
+);
+
+describe('70,000 batches', () => {
+  const [B, Nq, Nk, DK, DV] = [70_000, 2, 2, 2, 2];
+  const dims = { B, Nq, Nk, DK, DV, scale: 1, layout: 'channel' } as const;
+  const rungs = [attentionForwardLadder, attentionBackwardLadder].flatMap((ladder) =>
+    ladder.rungs.map((rung) => ({ name: `${ladder.name} ${rung.name}`, ladder, rung })),
+  );
+  test.each(rungs)('$name has a grid for them', ({ ladder, rung }) => {
+    const grids = gridsOf(gpu, () => {
+      const storages = Object.fromEntries(
+        Object.entries(ladder.operands(dims)).map(([name, n]) => [name, gpu.alloc(4 * n, name)]),
+      );
+      (rung.run as (g: Gpu, args: unknown) => void)(gpu, { ...dims, ...storages });
+    });
+    expect(grids.length).toBeGreaterThanOrEqual(1);
     for (const { name, grid } of grids) {
       expect(Math.max(...grid), name).toBeLessThanOrEqual(65_535);
     }
   });
-}
 
-/** 70,000 batches of 2 × 2, on the rungs that take no minutes for them on a software driver. */
-for (const rung of attentionLadder.slice(0, 2)) {
-  test(`${rung.name} takes 70,000 batches of 2 × 2`, async () => {
-    const check = { rung, made: setUp([70_000, 2, 2, 2, 2], 'channel'), what: '70,000 batches' };
-    await checkForward(check);
-    await checkBackward(check);
+  /** On the rungs without barriers, which take no minutes for them on a software driver. */
+  const quick = passes.filter(({ name }) => /materialised|threads|lanes/.test(name));
+  test.each(quick)('$name takes them', async (pass) => {
+    if (pass.fits) await pass.check(setUp([B, Nq, Nk, DK, DV], 'channel'), '70,000 batches');
   });
-}
+});
 
 test('the attention that the adapter gets is right forward and backward', async () => {
   const made = setUp([2, 32, 24, 4, 12], 'channel');
@@ -279,7 +217,16 @@ test('the attention that the adapter gets is right forward and backward', async 
   );
   expectClose(got.out, made.forward.o, made.outBudget, 'out');
   const { ref, of } = backwardBudgets(made);
-  for (const name of ['dq', 'dk', 'dv'] as const) expectClose(got[name], ref[name], of(name), name);
+  for (const name of gradients) expectClose(got[name], ref[name], of(name), name);
+});
+
+test('a ladder counts its work and its operands', () => {
+  const dims = { B: 2, Nq: 3, Nk: 5, DK: 4, DV: 7, scale: 1, layout: 'sequence' } as const;
+  expect(attentionForwardLadder.flops(dims)).toBe(2 * 2 * 15 * 11);
+  expect(attentionBackwardLadder.flops(dims)).toBe(2 * 2 * 15 * (3 * 4 + 2 * 7));
+  const forward = 2 * (3 * 4 + 5 * 4 + 5 * 7 + 3 * 7 + 3);
+  expect(attentionForwardLadder.bytes(dims)).toBe(4 * forward);
+  expect(attentionBackwardLadder.bytes(dims)).toBe(4 * (forward + 2 * (21 + 12 + 20 + 35)));
 });
 
 test('attentionMap holds the softmax of the scores', async () => {

@@ -27,6 +27,9 @@ const ready = {
   residentBytes: 0,
   parametersG: 0,
   parametersD: 0,
+  operations: 0,
+  tuned: 0,
+  otherKernels: false,
 };
 
 test('a log tells the steps where no line of metrics comes', () => {

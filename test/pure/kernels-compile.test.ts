@@ -15,7 +15,7 @@ import type { Dispatch, Storage } from '../../src/gpu/storage.ts';
 import { sourceOf } from '../../src/kernels/kernel.ts';
 import type * as KernelModule from '../../src/kernels/kernel.ts';
 import { attentionBackwardMatrix, attentionMatrix } from '../../src/kernels/attention-matrix.ts';
-import { attentionLadder } from '../../src/kernels/attention.ts';
+import { attentionBackwardLadder, attentionForwardLadder } from '../../src/kernels/attention.ts';
 import {
   convDataGradLadder,
   convForwardLadder,
@@ -386,19 +386,23 @@ describe.each(Object.entries(machines))('variants for %s', (_name, machine) => {
     ] as const) {
       for (const layout of ['channel', 'sequence'] as const) {
         await compileAll(gpu, () => {
-          for (const rung of attentionLadder) {
-            const of = (n: number) => gpu.alloc(8 * n, 'attention');
-            const io = {
-              q: of(Nq * DK),
-              k: of(Nk * DK),
-              v: of(Nk * DV),
-              out: of(Nq * DV),
-              lse: of(Nq),
-            };
-            const args = { ...io, B: 2, Nq, Nk, DK, DV, scale: 1, layout };
-            rung.forward(gpu, args);
-            const gradients = { dq: of(Nq * DK), dk: of(Nk * DK), dv: of(Nk * DV) };
-            rung.backward(gpu, { ...args, dOut: of(Nq * DV), ...gradients });
+          const dims = { B: 2, Nq, Nk, DK, DV, scale: 1, layout };
+          const storages = Object.fromEntries(
+            Object.entries(attentionBackwardLadder.operands(dims)).map(([name, n]) => [
+              name,
+              gpu.alloc(4 * n, name),
+            ]),
+          ) as Parameters<typeof attentionBackwardLadder.argsOf>[1];
+          const args = attentionBackwardLadder.argsOf(dims, storages);
+          for (const rung of attentionForwardLadder.rungs.filter((r) => r.fits(gpu, dims))) {
+            for (const tile of rung.tiles(gpu, dims)) rung.run(gpu, args, tile);
+          }
+          for (const rung of attentionBackwardLadder.rungs.filter((r) => r.fits(gpu, dims))) {
+            for (const tile of rung.tiles(gpu, dims)) {
+              rung.run(gpu, args, tile);
+              rung.run(gpu, { ...args, dv: undefined }, tile);
+              rung.run(gpu, { ...args, dk: undefined }, tile);
+            }
           }
         });
       }

@@ -22,9 +22,12 @@ const table: Readonly<Record<string, readonly string[]>> = {
   optim: ['util', 'autograd', 'ops', 'kernels'],
   models: ['util', 'autograd', 'ops', 'nn'],
   train: ['util', 'io', 'data', 'gpu', 'kernels', 'autograd', 'ops', 'nn', 'optim', 'models'],
-  // Opens the Gpu and the data set, hands both to train, prints.
-  cli: ['util', 'io', 'data', 'gpu', 'train'],
+  // Opens the Gpu and the data set, hands both to train or to the bench, prints.
+  cli: ['util', 'io', 'data', 'gpu', 'train', 'bench'],
 };
+
+/** What bench/ may import besides itself: whatever it measures, and the loops that it holds it to. */
+const ofBench = [...Object.keys(table).filter((folder) => folder !== 'cli'), 'reference'];
 
 /** `autograd` launches one kernel family: the sum in which gradients meet, and the ones they start from. */
 const autogradKernels = ['src/kernels/pointwise.ts'];
@@ -82,12 +85,28 @@ function identifiers(tree: ts.SourceFile): Set<string> {
 }
 
 const folderOf = (path: string) => path.split('/')[1] ?? '';
+
+/** The folder of src that a path lies in; `bench`, or `reference` for test/reference; nothing for anywhere else. */
+function areaOf(path: string): string {
+  if (path.startsWith('src/') || path.startsWith('test/reference/')) return folderOf(path);
+  return path.startsWith('bench/') ? 'bench' : '';
+}
+
+/** A file's own modules, from the repository's root. */
+const ownImports = ({ path, tree }: Source) =>
+  importsOf(tree)
+    .filter((name) => name.startsWith('.'))
+    .map((name) =>
+      normalize(join(dirname(path), name))
+        .split(sep)
+        .join('/'),
+    );
 const isNode = (name: string) => name.startsWith('node:') || builtinModules.includes(name);
 
 const src = sourcesOf('src');
 const tests = sourcesOf('test');
-// bench/ comes with a later issue.
-const bench = readdirSync(root).includes('bench') ? sourcesOf('bench') : [];
+// The peers are a package of their own.
+const bench = sourcesOf('bench').filter(({ path }) => !path.startsWith('bench/peers/'));
 
 describe('layering', () => {
   test('the walk sees every kind of import', () => {
@@ -111,22 +130,42 @@ describe('layering', () => {
 
   test('a file of src imports only what its folder may', () => {
     const wrong: string[] = [];
-    for (const { path, tree } of src) {
+    for (const source of src) {
+      const { path } = source;
       const folder = folderOf(path);
       const allowed = [folder, ...(table[folder] ?? [])];
-      for (const name of importsOf(tree).filter((n) => n.startsWith('.'))) {
-        const target = normalize(join(dirname(path), name))
-          .split(sep)
-          .join('/');
-        const inside = target.startsWith('src/') && allowed.includes(folderOf(target));
+      for (const target of ownImports(source)) {
+        const inside = allowed.includes(areaOf(target));
         const stray =
           folder === 'autograd' &&
           folderOf(target) === 'kernels' &&
           !autogradKernels.includes(target);
         if (!inside || stray) wrong.push(`${path} imports ${target}`);
-        if (!target.endsWith('.ts')) wrong.push(`${path} imports ${name} without .ts`);
+        if (!target.endsWith('.ts')) wrong.push(`${path} imports ${target} without .ts`);
       }
     }
+    expect(wrong).toEqual([]);
+  });
+
+  test('bench imports the engine, the trainer and the reference, and never the command line', () => {
+    const allowed = ['bench', ...ofBench];
+    const wrong = bench.flatMap((source) =>
+      ownImports(source)
+        .filter((target) => !allowed.includes(areaOf(target)) || !target.endsWith('.ts'))
+        .map((target) => `${source.path} imports ${target}`),
+    );
+    expect(wrong).toEqual([]);
+    expect(bench.flatMap(ownImports).map(areaOf)).toContain('reference');
+  });
+
+  test('the reference imports nothing but itself, so that it can be installed with the bench', () => {
+    const reference = tests.filter(({ path }) => path.startsWith('test/reference/'));
+    const wrong = reference.flatMap((source) =>
+      importsOf(source.tree)
+        .filter((name) => !/^\.\/[\w-]+\.ts$/.test(name))
+        .map((name) => `${source.path} imports ${name}`),
+    );
+    expect(reference.length).toBeGreaterThan(5);
     expect(wrong).toEqual([]);
   });
 

@@ -1,9 +1,9 @@
-// attention/2_registers — a thread owns four queries and lets every key and value pass by once; no N×N map.
+// attention/8_threads — a thread owns four queries and lets every key and value pass by once; no N×N map.
 //
 //   Q [B, Nq, DK] · K [B, Nk, DK] · V [B, Nk, DV]  →  out [B, Nq, DV], lse [B, Nq]     (CHANNEL: [B, dims, positions])
 //   s = scale·QKᵀ,  out = softmax(s)·V,  lse = log Σ exp(s), kept for the backward pass
 //
-// since 1    the scores of PB keys live in registers: softmax runs online, m is the maximum so far, l the sum of
+// since 5    for CPU drivers, whose barriers are dear: the scores of PB keys live in registers: softmax runs online, m is the maximum so far, l the sum of
 //            exp(s - m), and acc is put right when m grows. Keys and values have the same address for every thread of a
 //            workgroup, so a CPU driver loads them once for all lanes. No barrier, no workgroup memory.
 // cost       2·B·Nq·Nk·(DK + DV) flops; reads Nq / (4·WG)·Nk·(DK + DV) floats a batch from the cache.
@@ -32,8 +32,8 @@ const TV = 64u;
 const PB4 = PB / 4u;
 const TD4 = TD / 4u;
 const TV4 = TV / 4u;
-// Lowest start of a maximum; its product with log2(e) is still finite.
-const LOWEST = -1e38;
+// The lowest f32: start of a maximum.
+const LOWEST = -3.4028234e38f;
 
 @group(0) @binding(0) var<storage, read> q: array<vec4f>;
 @group(0) @binding(1) var<storage, read> k: array<vec4f>;
@@ -140,12 +140,17 @@ fn total(x: vec4f) -> f32 {
   return (x.x + x.y) + (x.z + x.w);
 }
 
-// Keys past the end get no weight.
-fn masked(s: vec4f, j: u32) -> vec4f {
+// `other` for keys past the end.
+fn masked(s: vec4f, j: u32, other: f32) -> vec4f {
   if (!MASKED) {
     return s;
   }
-  return select(vec4f(LOWEST), s, vec4u(j, j + 1u, j + 2u, j + 3u) < vec4u(p.Nk));
+  return select(vec4f(other), s, vec4u(j, j + 1u, j + 2u, j + 3u) < vec4u(p.Nk));
+}
+
+// exp(d), and NaN of NaN: a driver that bounds the argument of exp would make a number of it.
+fn exponential(d: vec4f) -> vec4f {
+  return select(exp(d), d, (bitcast<vec4u>(d) & vec4u(0x7fffffffu)) > vec4u(0x7f800000u));
 }
 
 @compute @workgroup_size(WG)
@@ -184,7 +189,7 @@ fn forward(
     var top = m;
     for (var c = 0u; c < PB4; c++) {
       for (var t = 0u; t < 4u; t++) {
-        s[c][t] = masked(p.scale * s[c][t], j + 4u * c);
+        s[c][t] = masked(p.scale * s[c][t], j + 4u * c, LOWEST);
         top[t] = max(top[t], largest(s[c][t]));
       }
     }
@@ -193,7 +198,7 @@ fn forward(
     l *= shrink;
     for (var c = 0u; c < PB4; c++) {
       for (var t = 0u; t < 4u; t++) {
-        s[c][t] = exp(s[c][t] - top[t]);
+        s[c][t] = masked(exponential(s[c][t] - top[t]), j + 4u * c, 0.0);
         l[t] += total(s[c][t]);
       }
     }

@@ -1,4 +1,4 @@
-// attention/2_registers_backward — the map is made again from lse, a block at a time; nothing is added by two threads.
+// attention/8_threads_backward — the map is made again from lse, a block at a time; nothing is added by two threads.
 //
 //   delta [B, Nq] = Σ dOut·out = Σ P·dP comes from delta.wgsl             (CHANNEL: [B, dims, positions])
 //   queries Q, K, V, dOut, lse, delta  →  dq:   a thread owns four queries, keys pass by
@@ -25,8 +25,8 @@ const ALIGNED = false;
 const DEEP = false;
 const WIDE = false;
 const FOLDED = false;
-const WRITE_DK = true;
-const WRITE_DV = true;
+const WRITE_DK = 1u;
+const WRITE_DV = 1u;
 const WG = 4u;
 const TD = 8u;
 const TV = 64u;
@@ -155,12 +155,12 @@ fn plus(acc: mat4x4f, m: mat4x4f, x: mat4x4f) -> mat4x4f {
   return sum;
 }
 
-// 1 for positions before the end, 0 past it.
-fn inside(n: u32, N: u32) -> vec4f {
+// x for positions before the end, 0 past it.
+fn inside(x: vec4f, n: u32, N: u32) -> vec4f {
   if (ALIGNED && CHANNEL) {
-    return vec4f(1.0);
+    return x;
   }
-  return select(vec4f(), vec4f(1.0), vec4u(n, n + 1u, n + 2u, n + 3u) < vec4u(N));
+  return select(vec4f(), x, vec4u(n, n + 1u, n + 2u, n + 3u) < vec4u(N));
 }
 
 // lse or delta of four queries from i.
@@ -184,6 +184,11 @@ fn four_of_delta(batch: u32, i: u32) -> vec4f {
     delta[at + min(i + 2u, last)],
     delta[at + min(i + 3u, last)],
   );
+}
+
+// exp(d), and NaN of NaN: a driver that bounds the argument of exp would make a number of it.
+fn exponential(d: vec4f) -> vec4f {
+  return select(exp(d), d, (bitcast<vec4u>(d) & vec4u(0x7fffffffu)) > vec4u(0x7f800000u));
 }
 
 @compute @workgroup_size(WG)
@@ -222,8 +227,8 @@ fn queries(
     }
     var ds = mat4x4f();
     for (var t = 0u; t < 4u; t++) {
-      let weight = exp(p.scale * s[t] - ls[t]);
-      ds[t] = p.scale * weight * (dp[t] - deltas[t]) * inside(j, p.Nk);
+      let weight = exponential(p.scale * s[t] - ls[t]);
+      ds[t] = inside(p.scale * weight * (dp[t] - deltas[t]), j, p.Nk);
     }
     for (var d = 0u; d < TD4; d++) {
       acc[d] = plus(acc[d], transpose(k_block(batch, j, d0 + 4u * d)), ds);
@@ -245,7 +250,7 @@ fn keys(
   @builtin(num_workgroups) groups: vec3u,
   @builtin(local_invocation_index) lane: u32,
 ) {
-  let tile = tile_of(group, groups, max((p.DK + TD - 1u) / TD, (p.DV + TV - 1u) / TV));
+  let tile = tile_of(group, groups, max(WRITE_DK * ((p.DK + TD - 1u) / TD), WRITE_DV * ((p.DV + TV - 1u) / TV)));
   let batch = tile.y;
   let j0 = 4u * (tile.x * WG + lane);
   let d0 = tile.z * TD;
@@ -276,7 +281,7 @@ fn keys(
     let ls = four_of_lse(batch, i);
     var weight = mat4x4f();
     for (var t = 0u; t < 4u; t++) {
-      weight[t] = exp(p.scale * s[t] - ls) * inside(i, p.Nq);
+      weight[t] = inside(exponential(p.scale * s[t] - ls), i, p.Nq);
     }
     var dp = mat4x4f();
     for (var e = 0u; e < TV4; e++) {
@@ -297,7 +302,7 @@ fn keys(
     let deltas = four_of_delta(batch, i);
     var ds = mat4x4f();
     for (var t = 0u; t < 4u; t++) {
-      ds[t] = p.scale * weight[t] * (dp[t] - deltas);
+      ds[t] = inside(p.scale * weight[t] * (dp[t] - deltas), i, p.Nq);
     }
     for (var d = 0u; d < TD4; d++) {
       acc_k[d] = plus(acc_k[d], transpose(q_block(batch, i, d0 + 4u * d)), ds);
@@ -306,12 +311,12 @@ fn keys(
 
   for (var t = 0u; t < 4u; t++) {
     for (var d = 0u; d < TD; d++) {
-      if (WRITE_DK && j0 + t < p.Nk && d0 + d < p.DK) {
+      if (WRITE_DK == 1u && j0 + t < p.Nk && d0 + d < p.DK) {
         dk[place(batch, j0 + t, d0 + d, p.Nk, p.DK)] = acc_k[d / 4u][t][d % 4u];
       }
     }
     for (var e = 0u; e < TV; e++) {
-      if (WRITE_DV && j0 + t < p.Nk && e0 + e < p.DV) {
+      if (WRITE_DV == 1u && j0 + t < p.Nk && e0 + e < p.DV) {
         dv[place(batch, j0 + t, e0 + e, p.Nk, p.DV)] = acc_v[e / 4u][t][e % 4u];
       }
     }

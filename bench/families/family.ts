@@ -1,0 +1,42 @@
+import type { AnyLadder } from '../../src/kernels/ladders.ts';
+
+/** A size or a choice of a case: `m` 256, `layout` channel. */
+export type Size = number | string;
+export type CaseSizes = Readonly<Record<string, Size>>;
+
+/** One thing that a case says of itself; a flag of the same name gives it a list of values. */
+export interface Axis {
+  readonly name: string;
+  readonly help: string;
+  /** The words that it may be; a whole number if left out. */
+  readonly words?: readonly string[];
+  /** The least number; 1 if left out. */
+  readonly least?: number;
+  /** What it is where a case does not say it, from what was said before it; a case must say it if left out. */
+  readonly usual?: (sizes: CaseSizes) => Size;
+}
+
+/** One of the operations that a case is measured in: forward, a gradient. */
+export interface Pass {
+  readonly name: string;
+  ladder(): AnyLadder;
+  dims(sizes: CaseSizes): object;
+}
+
+/** What `wgsagan bench NAME` measures. */
+export interface Family {
+  readonly name: string;
+  readonly help: string;
+  readonly axes: readonly Axis[];
+  readonly passes: readonly Pass[];
+  /** The cases of a call that names none; those of a software adapter take less than two minutes. */
+  usualCases(software: boolean): readonly Readonly<Record<string, Size>>[];
+  label(sizes: CaseSizes): string;
+}
+
+/** A number among the sizes; every axis has its value when a family sees it. */
+export function num(sizes: CaseSizes, name: string): number {
+  const value = sizes[name];
+  if (typeof value !== 'number') throw new Error(`the case says no number ${name}`);
+  return value;
+}

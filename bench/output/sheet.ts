@@ -1,0 +1,109 @@
+import { environmentLines } from '../environment.ts';
+import { showTile } from '../harness.ts';
+import type { BenchResult, LadderResult, RungResult, StepResult } from '../results.ts';
+
+export type Cell = string | number | undefined;
+
+/** A table before it is text: numbers whole, and what stands above them. */
+export interface Sheet {
+  readonly title: string;
+  readonly notes: readonly string[];
+  readonly head: readonly string[];
+  readonly rows: readonly (readonly Cell[])[];
+  /** Columns of text; the others are numbers. */
+  readonly texts: number;
+}
+
+export function sheetOf(result: BenchResult): Sheet {
+  return result.kind === 'ladder' ? ladderSheet(result) : stepSheet(result);
+}
+
+/** Only what ships, a row a case, and how far above the simplest rung it stands: for a README. */
+export function summaryOf(result: BenchResult): Sheet {
+  if (result.kind === 'step') return stepSheet(result);
+  return {
+    title: `bench ${result.bench}`,
+    notes: ladderNotes(result),
+    head: ['case', 'pass', 'ships', 'ms', 'p10', 'p90', 'GFLOP/s', '% of peak', '× simplest'],
+    rows: result.cases.flatMap(({ label, pass, rungs }) =>
+      rungs
+        .filter((one) => one.shipped && one.ms !== undefined)
+        .map(({ rung, ms, gflops, percentOfPeak }): Cell[] => {
+          const simplest = rungs.find((one) => one.ms !== undefined)?.ms?.median ?? NaN;
+          const times = [ms?.median, ms?.p10, ms?.p90];
+          return [label, pass, rung, ...times, gflops, percentOfPeak, simplest / (ms?.median ?? 1)];
+        }),
+    ),
+    texts: 3,
+  };
+}
+
+function ladderNotes({ environment, peaks, settings }: LadderResult): string[] {
+  const flushed = settings.flush ? 'caches flushed' : 'caches warm';
+  return [
+    ...environmentLines(environment),
+    `measured peaks: ${shown(peaks.fmaGflops)} GFLOP/s of f32 multiply-adds, ${shown(peaks.copyGBs)} GB/s of copies`,
+    `each verified against float64, then the median of up to ${settings.rounds} rounds in turn, ${flushed}`,
+  ];
+}
+
+function ladderSheet(result: LadderResult): Sheet {
+  const { cases } = result;
+  return {
+    title: `bench ${result.bench}`,
+    notes: [...ladderNotes(result), '✓ is what ships'],
+    head: [
+      ...['case', 'pass', 'rung', 'ms', 'p10', 'p90', 'GFLOP/s', 'GB/s', '% of peak'],
+      ...['MiB', 'roof'],
+    ],
+    rows: cases.flatMap(({ label, pass, rungs }) =>
+      rungs.map((one): Cell[] => {
+        const name = `${nameAmong(rungs, one)}${one.shipped ? ' ✓' : ''}`;
+        const { ms, gflops, gbs, percentOfPeak, memoryBytes } = one;
+        const mib = memoryBytes === undefined ? undefined : memoryBytes / 2 ** 20;
+        const times = [ms?.median, ms?.p10, ms?.p90];
+        const last = one.roof ?? one.left;
+        return [label, pass, name, ...times, gflops, gbs, percentOfPeak, mib, last];
+      }),
+    ),
+    texts: 3,
+  };
+}
+
+/** A rung's name, with its tile where it is there in several. */
+export function nameAmong(rungs: readonly RungResult[], { rung, tile }: RungResult): string {
+  const several = rungs.filter((other) => other.rung === rung).length > 1;
+  return several ? `${rung}${showTile(tile)}` : rung;
+}
+
+function stepSheet({ environment, settings, cases }: StepResult): Sheet {
+  return {
+    title: 'bench step',
+    notes: [
+      ...environmentLines(environment),
+      `one step of D and G on the host's clock, replayed and waited for; the median of ${settings.rounds}`,
+    ],
+    head: [
+      ...['preset', 'batch', 'ms', 'p10', 'p90', 'GFLOP', 'GFLOP/s', 'images/s', 'launches'],
+      ...['µs to encode one', 'MiB planned', 'unplanned', 'resident'],
+    ],
+    rows: cases.map((one) => [
+      ...[one.preset, one.batch, one.ms.median, one.ms.p10, one.ms.p90, one.gflop, one.gflops],
+      ...[one.imagesPerSecond, one.launches, one.encodeUsPerLaunch],
+      ...[one.plannedBytes, one.unplannedBytes, one.residentBytes].map((n) => n / 2 ** 20),
+    ]),
+    texts: 1,
+  };
+}
+
+/** A number with three digits that count, and all that stand before the point. */
+export function shown(value: number): string {
+  if (Number.isInteger(value)) return String(value);
+  if (Math.abs(value) >= 100) return value.toFixed(0);
+  return value.toPrecision(3);
+}
+
+export function cellText(cell: Cell): string {
+  if (cell === undefined) return '–';
+  return typeof cell === 'number' ? shown(cell) : cell;
+}

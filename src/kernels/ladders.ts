@@ -1,0 +1,25 @@
+import { attentionBackwardLadder, attentionForwardLadder } from './attention.ts';
+import { convDataGradLadder, convForwardLadder, convWeightGradLadder } from './conv.ts';
+import { matmulLadder } from './matmul.ts';
+import type { Ladder, Rung } from './rung.ts';
+
+/** A ladder whose sizes and arguments are its own business; who has its name has the sizes that go with it. */
+export type AnyLadder = Ladder<object, unknown>;
+export type AnyRung = Rung<object, unknown>;
+
+/** Every operation that has more than one kernel: what a bench compares and a tuner tries. */
+export const ladders: readonly AnyLadder[] = [
+  matmulLadder,
+  convForwardLadder,
+  convDataGradLadder,
+  convWeightGradLadder,
+  attentionForwardLadder,
+  attentionBackwardLadder,
+];
+
+/** The ladder of that name. Throws if there is none. */
+export function ladderNamed(name: string): AnyLadder {
+  const found = ladders.find((ladder) => ladder.name === name);
+  if (found === undefined) throw new Error(`there is no ladder ${name}`);
+  return found;
+}

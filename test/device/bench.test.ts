@@ -1,0 +1,193 @@
+// The harness and the tuner on a device: right rungs are timed, wrong ones refused, and what was tuned is what runs.
+import { describe, expect, inject, test } from 'vitest';
+import { matmulFamily } from '../../bench/families/matmul.ts';
+import { spectralFamily } from '../../bench/families/spectral.ts';
+import { measure } from '../../bench/harness.ts';
+import type { Task } from '../../bench/harness.ts';
+import { resultSchema } from '../../bench/results.ts';
+import { runFamily } from '../../bench/run.ts';
+import { resolveCases } from '../../bench/cases.ts';
+import { tune } from '../../bench/tune.ts';
+import type { Choice } from '../../src/gpu/choices.ts';
+import { openGpu } from '../../src/gpu/device.ts';
+import { ladderNamed } from '../../src/kernels/ladders.ts';
+import type { AnyLadder } from '../../src/kernels/ladders.ts';
+import { matmulLadder } from '../../src/kernels/matmul.ts';
+import type { MatmulArgs, MatmulDims, MatmulRung } from '../../src/kernels/matmul.ts';
+import { choose, choiceKey } from '../../src/kernels/rung.ts';
+import { openTestGpu } from '../support/device.ts';
+
+const gpu = await openTestGpu({ guard: false });
+
+const dims: MatmulDims = {
+  ...{ M: 20, N: 36, K: 12, batch: 1, strideA: 0, strideB: 0 },
+  ...{ transA: false, transB: false },
+};
+const quick = { rounds: 3, seconds: 1 };
+const task: Task = { ladder: ladderNamed('matmul'), dims, label: 'a small product' };
+
+/** A rung of matmul with something wrong about its arguments. */
+const spoilt = (name: string, spoil: (args: MatmulArgs) => MatmulArgs): MatmulRung => {
+  const [naive] = matmulLadder.rungs;
+  return { ...naive!, name, run: (device, args) => naive!.run(device, spoil(args)) };
+};
+const wrong = spoilt('matmul/0_wrong', (args) => ({ ...args, alpha: 1.0001 }));
+/** Leaves the last row as it was. */
+const short = spoilt('matmul/0_short', (args) => ({ ...args, M: args.M - 1 }));
+
+const withRung = (rung: MatmulRung): AnyLadder => ({
+  ...matmulLadder,
+  rungs: [...matmulLadder.rungs, rung],
+});
+
+describe('the harness', () => {
+  test('verifies and times every rung that fits, and marks what ships', async () => {
+    const measured = await measure(gpu, task, quick);
+    const fitting = matmulLadder.rungs.filter((rung) => rung.fits(gpu, dims));
+    expect(measured.map(({ rung }) => rung)).toEqual(fitting.map(({ name }) => name));
+    for (const one of measured) {
+      expect(one.ms?.median).toBeGreaterThan(0);
+      expect(one.ms?.samples).toBe(3);
+      expect(one.verified).toBe(512);
+      expect(one.memoryBytes).toBe(4 * (20 * 12 + 12 * 36 + 20 * 36));
+    }
+    const shipped = measured.filter((one) => one.shipped).map(({ rung }) => rung);
+    expect(shipped).toEqual([choose(gpu, matmulLadder, dims).rung.name]);
+  });
+
+  test('takes every legal tile when asked to', async () => {
+    const measured = await measure(gpu, task, { ...quick, everyTile: true });
+    const legal = matmulLadder.rungs.filter((rung) => rung.fits(gpu, dims));
+    const tiles = legal.reduce((sum, rung) => sum + rung.tiles(gpu, dims).length, 0);
+    expect(tiles).toBeGreaterThan(legal.length);
+    expect(measured).toHaveLength(tiles);
+    expect(measured.filter((one) => one.shipped)).toHaveLength(1);
+  });
+
+  test('refuses a kernel that is wrong by a ten-thousandth, naming rung, case and worst element', async () => {
+    const ladder = withRung(wrong);
+    await expect(measure(gpu, { ...task, ladder }, quick)).rejects.toThrow(
+      /^matmul\/0_wrong is wrong at a small product: out\[\d+\] is \S+, expected \S+ \(error .*, allowed /,
+    );
+  });
+
+  test('refuses a kernel that leaves elements out', async () => {
+    const ladder = withRung(short);
+    await expect(measure(gpu, { ...task, ladder }, quick)).rejects.toThrow(
+      'matmul/0_short is wrong at a small product: out[684] is NaN or was never written',
+    );
+  });
+
+  test('leaves out, with the reason, what passes a limit of the device', async () => {
+    const greedy: MatmulRung = {
+      ...matmulLadder.rungs[0]!,
+      name: 'matmul/0_greedy',
+      run: (device) => device.alloc(2 ** 40, 'a map of everything'),
+    };
+    const measured = await measure(gpu, { ...task, ladder: withRung(greedy) }, quick);
+    const last = measured.at(-1);
+    expect(last?.left).toMatch(/^a map of everything needs 1099511627776 bytes/);
+    expect(last?.ms).toBeUndefined();
+    expect(measured.filter((one) => one.ms !== undefined).length).toBeGreaterThan(1);
+  });
+
+  test('gives its memory back', async () => {
+    const before = gpu.pool.stats().liveBytes;
+    await measure(gpu, task, quick);
+    await measure(gpu, { ...task, ladder: withRung(wrong) }, quick).catch(() => undefined);
+    expect(gpu.pool.stats().liveBytes).toBe(before);
+  });
+
+  test('makes whole results of a family, with rates under measured roofs', async () => {
+    const cases = resolveCases(matmulFamily, { sizes: '48,16x16x16x3' }, true);
+    const places: number[] = [];
+    const result = await runFamily(gpu, matmulFamily, cases, {
+      ...quick,
+      onCase: (_one, { done }) => places.push(done),
+    });
+    expect(resultSchema.parse(result)).toEqual(result);
+    expect(places).toEqual([1, 2]);
+    const [first] = result.cases;
+    expect(first).toMatchObject({ label: '48×48×48', flops: 2 * 48 ** 3, bytes: 12 * 48 ** 2 });
+    for (const { ms, gflops, gbs, percentOfPeak } of first!.rungs) {
+      expect(gflops).toBeCloseTo((2 * 48 ** 3) / ms!.median / 1e6, 6);
+      expect(gbs).toBeCloseTo((12 * 48 ** 2) / ms!.median / 1e6, 6);
+      const roofs = [gflops! / result.peaks.fmaGflops, gbs! / result.peaks.copyGBs];
+      expect(percentOfPeak).toBeCloseTo(100 * Math.max(...roofs), 6);
+    }
+    expect(result.environment).toMatchObject({ adapter: gpu.adapter.name, robustness: 'on' });
+  });
+
+  test('measures what changes its operands, as a power iteration does', async () => {
+    const cases = resolveCases(spectralFamily, { sizes: '12x20' }, true);
+    const result = await runFamily(gpu, spectralFamily, cases, quick);
+    expect(result.cases[0]?.rungs).toHaveLength(2);
+  });
+});
+
+describe('tuning', () => {
+  const key = choiceKey(matmulLadder, dims);
+  const asked = () => {
+    gpu.choices.forget();
+    choose(gpu, matmulLadder, dims);
+    return new Map(gpu.choices.asked);
+  };
+
+  test('finds a rung and a legal tile, no slower than the usual one', async () => {
+    const [found] = await tune(gpu, asked(), { limit: 60, rounds: 3 });
+    expect(found).toMatchObject({ key, ladder: 'matmul' });
+    expect(found!.ms).toBeLessThanOrEqual(found!.usualMs);
+    expect(found!.tried).toBeGreaterThan(1);
+    const rung = matmulLadder.rungs.find(({ name }) => name === found!.best.rung);
+    expect(rung?.tiles(gpu, dims)).toContainEqual(found!.best.tile);
+  });
+
+  test('what was tuned is what runs, and is said to be tuned', async () => {
+    const usual = choose(gpu, matmulLadder, dims);
+    const other = matmulLadder.rungs.find((rung) => rung !== usual.rung && rung.fits(gpu, dims))!;
+    const tile = other.tiles(gpu, dims).at(-1)!;
+    // As it comes back from a file.
+    const kept = JSON.parse(JSON.stringify({ rung: other.name, tile })) as Choice;
+    const names: string[] = [];
+    const tuned = await openGpu({
+      driver: inject('driver'),
+      tuned: ({ name }) => {
+        names.push(name);
+        return new Map([[key, kept]]);
+      },
+    });
+    try {
+      expect(names).toEqual([gpu.adapter.name]);
+      expect(choose(tuned, matmulLadder, dims)).toEqual({ rung: other, tile });
+      expect(tuned.choices.asked.get(key)?.tuned).toBe(true);
+      const other2 = { ...dims, M: 21 };
+      choose(tuned, matmulLadder, other2);
+      expect(tuned.choices.asked.get(choiceKey(matmulLadder, other2))?.tuned).toBe(false);
+      const measured = await measure(tuned, task, quick);
+      expect(measured.find((one) => one.shipped)).toMatchObject({ rung: other.name, tile });
+    } finally {
+      tuned.close();
+    }
+  });
+
+  test('tells of a wrong rung and never chooses it', async () => {
+    const told: string[] = [];
+    // Wrong, and the fastest: it does next to nothing.
+    const fast = spoilt('matmul/0_fast', (args) => ({ ...args, M: 1 }));
+    const ladder = withRung(fast);
+    const measured = await measure(
+      gpu,
+      { ...task, ladder },
+      { ...quick, everyTile: true, onWrong: (error) => told.push(error.message) },
+    );
+    expect(told).toEqual([expect.stringMatching(/^matmul\/0_fast is wrong at a small product: /)]);
+    const left = measured.find(({ rung }) => rung === 'matmul/0_fast');
+    expect(left).toMatchObject({ left: 'computes something else' });
+    expect(left?.ms).toBeUndefined();
+  });
+
+  test('ends at its limit, with what it has', async () => {
+    expect(await tune(gpu, asked(), { limit: 0 })).toEqual([]);
+    expect(await tune(gpu, asked(), { limit: 60, stop: () => true })).toEqual([]);
+  });
+});

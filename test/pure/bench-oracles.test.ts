@@ -1,0 +1,178 @@
+// The oracles of the bench say, a unit at a time, what the loops of test/reference say of a whole: to the last bit, in
+// float64 and in float32.
+import { describe, expect, test } from 'vitest';
+import { attentionBackwardOracle, attentionForwardOracle } from '../../bench/oracles/attention.ts';
+import { randomFloats } from '../../bench/oracles/oracle.ts';
+import type { Inputs, Oracle } from '../../bench/oracles/oracle.ts';
+import {
+  convDataGradOracle,
+  convForwardOracle,
+  convWeightGradOracle,
+  matmulOracle,
+} from '../../bench/oracles/products.ts';
+import { softmaxBackwardOracle, softmaxOracle, spectralOracle } from '../../bench/oracles/rows.ts';
+import { complaintAbout, expectedOf } from '../../bench/verify.ts';
+import type { ConvDims } from '../../src/kernels/conv.ts';
+import { attention, attentionBackward } from '../reference/attention.ts';
+import { conv2d, conv2dBackward } from '../reference/conv.ts';
+import { matmul } from '../reference/matmul.ts';
+import { f32, f64 } from '../reference/naive.ts';
+import type { Data } from '../reference/naive.ts';
+import { permute } from '../reference/shape.ts';
+import { softmax, softmaxBackward } from '../reference/softmax.ts';
+import { spectralNorm } from '../reference/spectral.ts';
+import { expectClose } from '../support/close.ts';
+
+/** Every unit's entries put in their places; every place must be filled once. */
+function wholeOf<D extends object>(oracle: Oracle<D>, dims: D, inputs: Inputs, r = f64) {
+  const outputs: Record<string, number[]> = {};
+  for (let u = 0; u < oracle.units(dims); u++) {
+    for (const { output, at, value } of oracle.unit(dims, inputs, u, r)) {
+      const data = (outputs[output] ??= []);
+      expect(data[at], `${output}[${at}] comes twice`).toBeUndefined();
+      data[at] = value;
+    }
+  }
+  return outputs;
+}
+
+const equal = (found: number[] | undefined, expected: Data) => {
+  expect(found).toEqual(Array.from(expected));
+};
+
+test.each([
+  [false, false],
+  [false, true],
+  [true, false],
+  [true, true],
+])('matmul, transposes %s %s', (transA, transB) => {
+  const [M, N, K, batch] = [3, 5, 4, 2];
+  const [a, b] = [randomFloats(batch * M * K, 1), randomFloats(K * N, 2)];
+  const dims = { M, N, K, batch, strideA: M * K, strideB: 0, transA, transB };
+  for (const r of [f64, f32]) {
+    const sizes = { a, b, batchA: [batch], batchB: [1], M, N, K, transA, transB };
+    equal(wholeOf(matmulOracle, dims, { a, b }, r)['out'], matmul(sizes, r));
+  }
+});
+
+describe.each([
+  { H: 5, W: 6, R: 3, S: 3, strideH: 1, strideW: 1, padH: 1, padW: 1 },
+  { H: 8, W: 6, R: 4, S: 4, strideH: 2, strideW: 2, padH: 1, padW: 1 },
+  { H: 7, W: 9, R: 2, S: 3, strideH: 3, strideW: 2, padH: 0, padW: 2 },
+])('convolution $H×$W, window $R×$S', (sizes) => {
+  const [N, C, K] = [2, 3, 4];
+  const { H, W, R, S } = sizes;
+  const OH = Math.floor((H + 2 * sizes.padH - R) / sizes.strideH) + 1;
+  const OW = Math.floor((W + 2 * sizes.padW - S) / sizes.strideW) + 1;
+  const dims: ConvDims = { N, C, K, OH, OW, ...sizes };
+  const x = randomFloats(N * C * H * W, 1);
+  const w = randomFloats(K * C * R * S, 2);
+  const dy = randomFloats(N * K * OH * OW, 3);
+  const stride = [sizes.strideH, sizes.strideW] as const;
+  const given = { x, w, N, C, H, W, K, R, S, stride, pad: [sizes.padH, sizes.padW] as const };
+
+  test('forward', () => {
+    equal(wholeOf(convForwardOracle, dims, { x, w })['out'], conv2d(given, f64));
+    equal(wholeOf(convForwardOracle, dims, { x, w }, f32)['out'], conv2d(given, f32));
+  });
+
+  test('gradients', () => {
+    const { dx, dw } = conv2dBackward(given, dy, f64);
+    const [foundX, foundW] = [
+      wholeOf(convDataGradOracle, dims, { dy, w })['out'] ?? [],
+      wholeOf(convWeightGradOracle, dims, { x, dy })['out'] ?? [],
+    ];
+    // The reference walks over dy, so that the terms of dx come in another order.
+    expectClose(foundX, dx, { abs: 1e-13 }, 'dx');
+    equal(foundW, dw);
+  });
+});
+
+describe.each(['channel', 'sequence'] as const)('attention, %s-major', (layout) => {
+  const dims = { B: 2, Nq: 5, Nk: 7, DK: 3, DV: 4, scale: 0.7, layout };
+  const { B, Nq, Nk, DK, DV } = dims;
+  const [q, k] = [randomFloats(B * Nq * DK, 1), randomFloats(B * Nk * DK, 2)];
+  const [v, dOut] = [randomFloats(B * Nk * DV, 3), randomFloats(B * Nq * DV, 4)];
+  const given = { q, k, v, ...dims, channelMajor: layout === 'channel' };
+
+  test('forward', () => {
+    for (const r of [f64, f32]) {
+      const found = wholeOf(attentionForwardOracle, dims, { q, k, v }, r);
+      const { o, lse } = attention(given, r);
+      equal(found['out'], o);
+      equal(found['lse'], lse);
+    }
+  });
+
+  test('backward, from the lse and the output that are given', () => {
+    const forward = attention(given, f64);
+    // The oracle is given floats; these hold the reference's doubles.
+    const doubles = { out: forward.o, lse: forward.lse } as unknown as Inputs;
+    const found = wholeOf(attentionBackwardOracle, dims, { q, k, v, dOut, ...doubles });
+    const expected = attentionBackward(given, dOut, f64);
+    for (const name of ['dq', 'dk', 'dv'] as const) {
+      expectClose(found[name] ?? [], expected[name], { abs: 1e-13 }, name);
+    }
+  });
+});
+
+test('softmax and its gradient', () => {
+  const [rows, cols] = [4, 9];
+  const dims = { rows, cols };
+  const [x, dy] = [randomFloats(rows * cols, 1, [-8, 8]), randomFloats(rows * cols, 2)];
+  const y = softmax({ x, ...dims }, f64);
+  equal(wholeOf(softmaxOracle, dims, { x })['out'], y);
+  const found = wholeOf(softmaxBackwardOracle, dims, { y, dy } as unknown as Inputs);
+  expectClose(found['dx'] ?? [], softmaxBackward({ x, ...dims }, dy, f64).dx, { abs: 1e-15 }, 'dx');
+});
+
+test('a power iteration of a weight in blocks', () => {
+  const dims = { outer: 3, rows: 4, inner: 5 };
+  const w = randomFloats(60, 1);
+  const [u, v] = [randomFloats(4, 2), randomFloats(15, 3)];
+  const matrix = permute({ x: w, shape: [3, 4, 5], order: [1, 0, 2] }, f64);
+  const expected = spectralNorm({ w: matrix, rows: 4, cols: 15, u, v, training: true }, f64);
+  const found = wholeOf(spectralOracle, dims, { w, u, v });
+  equal(found['sigma'], [expected.sigma]);
+  equal(found['uOut'], expected.u);
+  equal(found['vOut'], expected.v);
+});
+
+describe('verification', () => {
+  const dims = { M: 4, N: 4, K: 8, batch: 1, strideA: 0, strideB: 0, transA: false, transB: false };
+  const inputs = { a: randomFloats(32, 1), b: randomFloats(32, 2) };
+  const expected = expectedOf(matmulOracle, dims, inputs);
+  const right = Float32Array.from(matmul({ ...inputs, M: 4, N: 4, K: 8 }, f64));
+
+  test('takes what is right', () => {
+    expect(complaintAbout(new Map([['out', right]]), expected)).toBeUndefined();
+  });
+
+  test('names the worst element of what is wrong', () => {
+    const wrong = right.slice();
+    wrong[3]! += 1e-3;
+    wrong[9]! += 0.5;
+    const complaint = complaintAbout(new Map([['out', wrong]]), expected);
+    expect(complaint).toMatch(/^out\[9\] is \S+, expected \S+ \(error 0\.500, allowed \S+e-7\)$/);
+  });
+
+  test('names an element that was never written, though nobody knows what it should be', () => {
+    const holed = right.slice();
+    holed[7] = NaN;
+    const none = { ...expected, places: new Map(), values: new Map() };
+    expect(complaintAbout(new Map([['out', holed]]), none)).toBe(
+      'out[7] is NaN or was never written',
+    );
+  });
+
+  test('an error of twice the tolerance is found, and one of half of it is not', () => {
+    const abs = expected.budgets.get('out')!.abs;
+    const off = (by: number) => {
+      const data = Float64Array.from(matmul({ ...inputs, M: 4, N: 4, K: 8 }, f64));
+      data[5]! += by;
+      return complaintAbout(new Map([['out', data as unknown as Float32Array]]), expected);
+    };
+    expect(off(0.5 * abs)).toBeUndefined();
+    expect(off(2 * abs)).toContain('out[5]');
+  });
+});

@@ -52,6 +52,8 @@ export interface OpDef<A> {
 /** One executed op, kept while its outputs are. */
 export interface TapeNode {
   readonly name: string;
+  /** The module that executed it: what its gradient launches is marked with it too. */
+  readonly layer: string;
   readonly inputs: readonly Tensor[];
   /** Gradient thunks of this execution; `createGraph` chooses the composition of a fused op. */
   gradients(
@@ -77,7 +79,7 @@ export function defineOp<A = undefined>(def: OpDef<A>): Op<A> {
     const differentiable = def.backward !== undefined || def.composition !== undefined;
     const record = tape.recording && differentiable && inputs.some((t) => t.requiresGrad);
     const node: TapeNode | undefined = record
-      ? { name: def.name, inputs, outputs: [], gradients: () => [] }
+      ? { name: def.name, layer: tape.gpu.where.layer, inputs, outputs: [], gradients: () => [] }
       : undefined;
     const outputs = specs.map(({ shape, dtype = 'f32' }) => {
       const storage =

@@ -98,18 +98,24 @@ export function grad(
           `grad: gradOutputs[${i}] is ${showShape(given.shape)} but the output is ${showShape(output.shape)}`,
         );
       }
-      return given ?? filled(output, 1);
+      return given ?? backwardOf(output, () => filled(output, 1));
     });
     const found = differentiate({ outputs, inputs, grads: seeds, createGraph, partial: false });
     return found.map((gradient, i) => {
       if (gradient !== undefined) return gradient;
       const input = at(inputs, i);
-      if (options.allowUnused === true) return filled(input, 0);
+      if (options.allowUnused === true) return backwardOf(input, () => filled(input, 0));
       throw new Error(
         `grad: input ${i} (${input.label}) is not used by the outputs; pass allowUnused for zeros`,
       );
     });
   });
+}
+
+/** Marks what begins or replaces a gradient with the layer of the tensor that it is of. */
+function backwardOf<T>(of: Tensor, body: () => T): T {
+  const { gpu, node } = of;
+  return gpu.within({ phase: 'backward', layer: node?.layer ?? gpu.where.layer }, body);
 }
 
 function filled(like: Tensor, value: number): Tensor {
@@ -193,9 +199,9 @@ function differentiate({
     const seed = grads[i];
     if (seed !== undefined) give(output, seed);
   });
-  for (const node of order.reverse()) {
+  const visit = (node: TapeNode) => {
     const mine = node.outputs.map((o) => (stops.has(o) ? undefined : met(o)));
-    if (mine.every((g) => g === undefined)) continue;
+    if (mine.every((g) => g === undefined)) return;
     const needs = node.inputs.map(
       (input) =>
         input.requiresGrad &&
@@ -214,6 +220,12 @@ function differentiate({
       give(input, gradient);
     });
     for (const o of node.outputs) if (!wanted.has(o)) given.delete(o);
+  };
+  const { gpu } = at(outputs, 0);
+  for (const node of order.reverse()) {
+    gpu.within({ phase: 'backward', layer: node.layer }, () => {
+      visit(node);
+    });
   }
   return sumsOf(inputs.map((input) => given.get(input)));
 }

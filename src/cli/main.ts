@@ -4,6 +4,8 @@ import { UserError, messageOf } from '../util/errors.ts';
 import { didYouMean } from '../util/nearest.ts';
 import { demoCommand } from './demo.ts';
 import { doctorCommand } from './doctor.ts';
+import { explainCommand } from './explain.ts';
+import { profileCommand } from './profile.ts';
 import { sampleCommand } from './sample.ts';
 import { outliveReaders } from './signals.ts';
 import { trainCommand } from './train.ts';
@@ -17,7 +19,11 @@ export async function main(argv: readonly string[]): Promise<number> {
     .showSuggestionAfterError(true)
     .exitOverride();
   const state = { code: 0 };
-  for (const command of [trainCommand, sampleCommand, doctorCommand, demoCommand]) {
+  const commands = [
+    ...[trainCommand, sampleCommand, profileCommand, explainCommand],
+    ...[doctorCommand, demoCommand],
+  ];
+  for (const command of commands) {
     program.addCommand(command(state).exitOverride().configureOutput(quiet));
   }
   program.configureOutput(quiet);

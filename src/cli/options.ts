@@ -1,7 +1,7 @@
 import { InvalidArgumentError, Option } from 'commander';
 import type { Command } from 'commander';
-import { configSchema, optionName } from '../train/config.ts';
-import type { ConfigKey } from '../train/config.ts';
+import { configSchema, optionName, readConfigFile, resolveConfig } from '../train/config.ts';
+import type { ConfigKey, TrainConfig } from '../train/config.ts';
 
 /** Turns a flag's text into the value that the schema checks; the schema says what is wrong with it. */
 function parser(key: ConfigKey): (text: string) => unknown {
@@ -23,17 +23,20 @@ function toNumber(text: string): number {
   return value;
 }
 
-/** Every option of a run as a flag, with the help text of its schema. */
-export function addConfigOptions(command: Command): Command {
-  for (const [name, schema] of Object.entries(configSchema.shape)) {
-    const key = name as ConfigKey;
-    const flag = `--${optionName(name)}`;
+const configKeys = Object.keys(configSchema.shape) as ConfigKey[];
+
+/** Options of a run as flags, all of them if `keys` are left out, with the help text of their schema. */
+export function addConfigOptions(
+  command: Command,
+  keys: readonly ConfigKey[] = configKeys,
+): Command {
+  for (const key of keys) {
+    const schema = configSchema.shape[key];
+    const flag = `--${optionName(key)}`;
     const help = schema.description ?? '';
     if (switchKeys.has(key)) {
       command.addOption(new Option(flag, help));
-      command.addOption(
-        new Option(`--no-${optionName(name)}`, `not ${flag}, whatever a file says`),
-      );
+      command.addOption(new Option(`--no-${optionName(key)}`, `not ${flag}, whatever a file says`));
     } else {
       command.addOption(new Option(`${flag} <${valueName(key)}>`, help).argParser(parser(key)));
     }
@@ -48,9 +51,31 @@ function valueName(key: ConfigKey): string {
 }
 
 /** The flags among a command's options that belong to the config. */
-export function configFlags(options: Readonly<Record<string, unknown>>): Record<string, unknown> {
-  const keys = Object.keys(configSchema.shape);
+export function configFlags(
+  options: Readonly<Record<string, unknown>>,
+  keys: readonly string[] = configKeys,
+): Record<string, unknown> {
   return Object.fromEntries(Object.entries(options).filter(([key]) => keys.includes(key)));
+}
+
+/** What a run's data, length and reports decide has no part in one step of it. */
+const beyondAStep: readonly ConfigKey[] = [
+  ...(['data', 'steps', 'flip', 'strict', 'timeLimit'] as const),
+  ...(['sampleEvery', 'checkpointEvery', 'logEvery'] as const),
+];
+const stepKeys = configKeys.filter((key) => !beyondAStep.includes(key));
+
+/** The options that make a training step what it is, for a command that looks at one. */
+export function addStepOptions(command: Command): Command {
+  command.option('--config <file>', 'YAML file of options; flags override it', someText);
+  return addConfigOptions(command, stepKeys);
+}
+
+/** The config of a step that nobody trains by. Throws a `UserError` as `train` does. */
+export function stepConfig(options: Readonly<Record<string, unknown>>): TrainConfig {
+  const { config } = options;
+  const file = typeof config === 'string' ? readConfigFile(config) : {};
+  return resolveConfig({ data: 'none' }, file, configFlags(options, stepKeys));
 }
 
 /** Takes the text of a path; the empty one would mean the folder that the command was typed in. */

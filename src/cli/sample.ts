@@ -1,13 +1,12 @@
-import { accessSync, constants, existsSync } from 'node:fs';
-import { dirname } from 'node:path';
+import { existsSync } from 'node:fs';
 import { Command } from 'commander';
 import { openGpu } from '../gpu/device.ts';
 import { writeFileAtomic } from '../io/atomic.ts';
-import { fileError } from '../io/errno.ts';
 import { encodePng, imageGrid } from '../io/png.ts';
 import { readNewestCheckpoint } from '../train/checkpoint.ts';
 import { sampleCheckpoint } from '../train/sample.ts';
 import { UserError } from '../util/errors.ts';
+import { checkWritable } from './files.ts';
 import type { ExitState } from './main.ts';
 import { adapterOption, positiveInt, someText, wholeNumber } from './options.ts';
 
@@ -43,7 +42,7 @@ async function sample(flags: Flags): Promise<void> {
   if (weights !== 'ema' && weights !== 'last') {
     throw new UserError(`--weights ${weights} is unknown; there are ema and last`);
   }
-  checkWritable(out);
+  checkWritable('--out', out, 'the grid', 'png');
   const checkpoint = await readNewestCheckpoint(run);
   const { channels, imageSize } = checkpoint.config;
   const most = Math.floor(mostPixels / imageSize ** 2);
@@ -63,17 +62,5 @@ async function sample(flags: Flags): Promise<void> {
     );
   } finally {
     gpu.close();
-  }
-}
-
-/** Refuses, before anything is computed, a path that a PNG cannot or should not be written to. */
-function checkWritable(out: string): void {
-  if (!/\.png$/i.test(out)) {
-    throw new UserError(`--out ${out} does not end in .png: the grid is written as PNG`);
-  }
-  try {
-    accessSync(dirname(out), constants.W_OK);
-  } catch (error) {
-    throw fileError(error, 'write', out);
   }
 }

@@ -10,7 +10,7 @@ import { BufferPool, guardBytes, guardWord } from './pool.ts';
 import { Recorder } from './recorder.ts';
 import { cutRows, offsetsInBuffer, partOf, rowEnd, rowOffsets, spanOf } from './row.ts';
 import { Storage } from './storage.ts';
-import type { Dispatch } from './storage.ts';
+import type { Dispatch, Where } from './storage.ts';
 
 export interface GpuOptions extends AdapterChoice {
   /** Most bytes of GPU buffers. Default: what the device can be expected to hold. */
@@ -80,6 +80,7 @@ export class Gpu {
   #nextId = 1;
   #capture: Capture | undefined;
   #keepAlive = 0;
+  #where: Where = { scope: '', phase: 'forward', layer: '' };
   readonly #scopes: Set<Storage>[] = [];
 
   constructor(device: GPUDevice, adapter: AdapterSummary, options: GpuOptions) {
@@ -113,6 +114,22 @@ export class Gpu {
   /** True while a step is being captured: nothing runs, buffers are promises. */
   get capturing(): boolean {
     return this.#capture !== undefined;
+  }
+
+  /** What the launches of now belong to. */
+  get where(): Where {
+    return this.#where;
+  }
+
+  /** Marks the launches of `body`; a mark inside another wins. Profiles and `explain` group by it, nothing else reads it. */
+  within<T>(where: Partial<Where>, body: () => T): T {
+    const before = this.#where;
+    this.#where = { ...before, ...where };
+    try {
+      return body();
+    } finally {
+      this.#where = before;
+    }
   }
 
   /** A buffer for a tensor of `bytes`; virtual while capturing, released with the scope it was made in otherwise. */

@@ -7,6 +7,10 @@ export interface PipelineSpec {
   readonly name: string;
   readonly code: string;
   readonly entry: string;
+  /** The constants that were rewritten. */
+  readonly constants: Readonly<Record<string, number | string>>;
+  /** Names of the bindings. */
+  readonly tensors: readonly string[];
   readonly access: readonly ('read' | 'read_write')[];
   readonly immediates: readonly Immediate[];
 }

@@ -14,7 +14,7 @@ export type VectorWidth = 128 | 256 | 512;
 export interface PlatformOptions {
   /** `auto` (default): a GPU of the system, else a software driver that set-up cached, else what the system has. */
   readonly driver?: DriverChoice;
-  /** Bits of a lavapipe vector. The first instance of a process decides; 128 suits register-tiled kernels best. */
+  /** Bits of a lavapipe vector; 256 suits our kernels best. The first instance of a process decides. */
   readonly vectorWidth?: VectorWidth;
   /** Dawn toggles to enable besides the engine's own. */
   readonly toggles?: readonly string[];
@@ -77,7 +77,7 @@ export async function createInstance(options: PlatformOptions = {}): Promise<Pla
     enabled: [...new Set([...ENABLED, ...(options.toggles ?? [])])],
     disabled: [...new Set([...DISABLED, ...(options.disableToggles ?? [])])],
   };
-  const vectorWidth = options.vectorWidth ?? 128;
+  const vectorWidth = options.vectorWidth ?? 256;
   const open = (driver: DriverInUse) => openDawn(driver, toggles, options);
 
   if (options.backend === 'null') return open({ kind: 'null', version: null, vectorWidth });

@@ -2,17 +2,12 @@ import type { Gpu } from './device.ts';
 import type { MemoryPlan } from './plan.ts';
 import type { Block } from './pool.ts';
 import { encode } from './recorder.ts';
+import type { Encodable } from './recorder.ts';
 import type { ReadbackRing } from './readback.ts';
 import type { Dispatch } from './storage.ts';
+import { timePasses } from './timing.ts';
 
-/** One launch of a program, ready to encode. */
-export interface ProgramEntry {
-  readonly dispatch: Dispatch;
-  readonly pipeline: GPUComputePipeline;
-  readonly bindGroup: GPUBindGroup;
-}
-
-/** GPU time of one launch. */
+/** Time of one launch, alone in its pass. */
 export interface LaunchTime {
   readonly dispatch: Dispatch;
   readonly ms: number;
@@ -23,7 +18,7 @@ export interface LaunchTime {
  * nothing, creates nothing and waits for nothing.
  */
 export class Program {
-  readonly entries: readonly ProgramEntry[];
+  readonly entries: readonly Encodable[];
   readonly memory: MemoryPlan;
   readonly #gpu: Gpu;
   #blocks: readonly Block[];
@@ -31,7 +26,7 @@ export class Program {
 
   constructor(
     gpu: Gpu,
-    parts: { entries: readonly ProgramEntry[]; memory: MemoryPlan; blocks: readonly Block[] },
+    parts: { entries: readonly Encodable[]; memory: MemoryPlan; blocks: readonly Block[] },
   ) {
     this.#gpu = gpu;
     this.entries = parts.entries;
@@ -51,55 +46,30 @@ export class Program {
     gpu.flush();
     const encoder = gpu.device.createCommandEncoder();
     const pass = encoder.beginComputePass();
-    for (const entry of this.entries) encode(pass, entry);
+    encode(pass, this.entries);
     pass.end();
     ring?.record(encoder);
     gpu.device.queue.submit([encoder.finish()]);
     ring?.arm();
   }
 
-  /** Runs the step once with a pass a launch, and returns each launch's time on the GPU clock (ms). */
+  /** Runs the step once with a pass a launch, and returns each launch's time (ms) on the clock of `clockOf(gpu)`. */
   async profile(): Promise<LaunchTime[]> {
     this.#mustLive();
-    const gpu = this.#gpu;
-    const count = this.entries.length;
-    if (!gpu.features.has('timestamp-query')) throw new Error('the adapter has no timestamp-query');
-    const chunk = 2048;
-    const times: LaunchTime[] = [];
-    for (let start = 0; start < count; start += chunk) {
-      const part = this.entries.slice(start, start + chunk);
-      const querySet = gpu.device.createQuerySet({ type: 'timestamp', count: part.length * 2 });
-      const bytes = part.length * 16;
-      const { QUERY_RESOLVE, COPY_SRC, COPY_DST, MAP_READ } = GPUBufferUsage;
-      const resolve = gpu.device.createBuffer({ size: bytes, usage: QUERY_RESOLVE | COPY_SRC });
-      const host = gpu.device.createBuffer({ size: bytes, usage: COPY_DST | MAP_READ });
-      gpu.flush();
-      const encoder = gpu.device.createCommandEncoder();
-      part.forEach((entry, i) => {
-        const pass = encoder.beginComputePass({
-          timestampWrites: {
-            querySet,
-            beginningOfPassWriteIndex: 2 * i,
-            endOfPassWriteIndex: 2 * i + 1,
-          },
-        });
-        encode(pass, entry);
-        pass.end();
-      });
-      encoder.resolveQuerySet(querySet, 0, part.length * 2, resolve, 0);
-      encoder.copyBufferToBuffer(resolve, 0, host, 0, bytes);
-      gpu.device.queue.submit([encoder.finish()]);
-      await gpu.wait(host.mapAsync(GPUMapMode.READ));
-      const stamps = new BigUint64Array(host.getMappedRange().slice(0));
-      part.forEach((entry, i) => {
-        const ns = Number((stamps[2 * i + 1] ?? 0n) - (stamps[2 * i] ?? 0n));
-        times.push({ dispatch: entry.dispatch, ms: ns / 1e6 });
-      });
-      host.destroy();
-      resolve.destroy();
-      querySet.destroy();
-    }
-    return times;
+    const times = await timePasses(
+      this.#gpu,
+      this.entries.map((entry) => [entry]),
+    );
+    return this.entries.map(({ dispatch }, i) => ({ dispatch, ms: times[i] ?? NaN }));
+  }
+
+  /** Runs the whole step `repeat` times and returns the time of each (ms) on the clock of `clockOf(gpu)`. */
+  async times(repeat: number): Promise<number[]> {
+    this.#mustLive();
+    return timePasses(
+      this.#gpu,
+      Array.from({ length: repeat }, () => this.entries),
+    );
   }
 
   /** Gives the planned memory back to the pool; the program's outputs have no bytes from then on. */

@@ -29,7 +29,7 @@ export class Recorder {
     const bindGroup = this.#cachedBindGroup(dispatch, pipeline);
     this.#encoder ??= this.#device.createCommandEncoder();
     this.#pass ??= this.#encoder.beginComputePass();
-    encode(this.#pass, { pipeline: pipeline.pipeline, bindGroup, dispatch });
+    encode(this.#pass, [{ pipeline: pipeline.pipeline, bindGroup, dispatch }]);
     this.#pending += 1;
     if (this.#pending >= maxPending) this.flush();
   }
@@ -86,16 +86,22 @@ export class Recorder {
   }
 }
 
+/** A launch that is ready to encode. */
+export interface Encodable {
+  readonly dispatch: Dispatch;
+  readonly pipeline: GPUComputePipeline;
+  readonly bindGroup: GPUBindGroup;
+}
+
 /** The four calls that a launch costs, eager or replayed. */
-export function encode(
-  pass: GPUComputePassEncoder,
-  entry: { pipeline: GPUComputePipeline; bindGroup: GPUBindGroup; dispatch: Dispatch },
-): void {
-  const { immediates, grid } = entry.dispatch;
-  pass.setPipeline(entry.pipeline);
-  pass.setBindGroup(0, entry.bindGroup);
-  if (immediates.length > 0) pass.setImmediates(0, immediates);
-  pass.dispatchWorkgroups(grid[0], grid[1], grid[2]);
+export function encode(pass: GPUComputePassEncoder, entries: readonly Encodable[]): void {
+  for (const { dispatch, pipeline, bindGroup } of entries) {
+    const { immediates, grid } = dispatch;
+    pass.setPipeline(pipeline);
+    pass.setBindGroup(0, bindGroup);
+    if (immediates.length > 0) pass.setImmediates(0, immediates.buffer);
+    pass.dispatchWorkgroups(grid[0], grid[1], grid[2]);
+  }
 }
 
 function blockOf(storage: Storage) {

@@ -37,11 +37,26 @@ export class Storage {
   }
 }
 
+/** What a launch belongs to. */
+export interface Where {
+  /** The part of a step, as the trainer names it: `D`, `G`. */
+  readonly scope: string;
+  readonly phase: 'forward' | 'backward' | 'optimizer';
+  /** The module that computes, by its path; a word for what is in no module: `loss`, `noise`. */
+  readonly layer: string;
+}
+
+/** Scope and phase in one: `D backward`. */
+export function passOf({ scope, phase }: Where): string {
+  return scope === '' ? phase : `${scope} ${phase}`;
+}
+
 /** What one kernel launch needs; the unit of eager execution, of programs, of the profiler and of `explain`. */
 export interface Dispatch {
   readonly spec: PipelineSpec;
   /** One storage a binding, in binding order. */
   readonly storages: readonly Storage[];
+  /** The whole of a buffer of its own: a launch is encoded from the buffer, which costs less than from a view. */
   readonly immediates: Uint32Array;
   readonly grid: readonly [number, number, number];
   /** Floating-point operations of this launch, as its kernel counts them. */
@@ -50,4 +65,5 @@ export interface Dispatch {
   readonly traffic: number;
   /** The dims by name, for reports. */
   readonly dims: Readonly<Record<string, number>>;
+  readonly where: Where;
 }

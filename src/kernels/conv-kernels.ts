@@ -81,6 +81,29 @@ export const gather = kernel({
   bytes: ({ M, P, reads }) => 4 * (reads + M * P),
 });
 
+export const window = kernel({
+  file: 'conv/4_window.wgsl',
+  tensors: ['u', 'x', 'phase', 'bias', 'out'],
+  dims: ['M', 'blocks', 'phases', 'parts', 'chunk', 'stride', 'work', 'reads'],
+  grid: ({ M, blocks, phases, parts }, tile): Grid => [
+    ceilDiv(M, tile('TM')),
+    blocks,
+    phases * parts,
+  ],
+  flops: ({ work }) => 2 * work,
+  bytes: ({ reads }) => 4 * reads,
+  needs: { features: ['subgroups'] },
+});
+
+export const pack = kernel({
+  file: 'conv/pack.wgsl',
+  tensors: ['w', 'source', 'out'],
+  dims: ['M', 'T', 'rowStride'],
+  grid: ({ M, T }, tile) => linearGrid(M * T, tile('WG')),
+  flops: () => 0,
+  bytes: ({ M, T }) => 48 * M * T,
+});
+
 export const frame = kernel({
   file: 'conv/frame.wgsl',
   tensors: ['x', 'out'],

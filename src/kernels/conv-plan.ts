@@ -43,8 +43,8 @@ export interface GatherPlan {
   readonly spans: Uint32Array;
 }
 
-/** Threads of a workgroup: the lanes of a 128-bit vector. */
-export const gatherThreads = 4;
+/** Threads of a workgroup: the lanes of a 256-bit vector. */
+export const gatherThreads = 8;
 const unused = 0xffff_ffff;
 
 /** Columns that add up the same taps. Both lists are flat pairs. */
@@ -80,7 +80,10 @@ export function tapsByPhase(axis: Pick<Axis, 'size' | 'window' | 'stride' | 'pad
 }
 
 /** The pixels first, first + stride, … that the taps a, a + stride, … meet. */
-function phasePixels(a: number, { size, stride, pad }: Pick<Axis, 'size' | 'stride' | 'pad'>) {
+export function phasePixels(
+  a: number,
+  { size, stride, pad }: Pick<Axis, 'size' | 'stride' | 'pad'>,
+) {
   const first = (((a - pad) % stride) + stride) % stride;
   return { first, count: Math.max(0, ceilDiv(size - first, stride)) };
 }
@@ -115,6 +118,20 @@ function frameOf(planes: number, size: [number, number], y: FramedAxis, x: Frame
   const [H, W] = size;
   if (y.before === 0 && x.before === 0 && y.length === H && x.length === W) return undefined;
   return { planes, H, W, FH: y.length, FW: x.length, top: y.before, left: x.before };
+}
+
+/**
+ * The operand inside a frame of at least FH × FW whose rows are whole vec4s, and the frame itself, or none where the
+ * operand has that shape as it lies: no border, long enough, rows of whole vec4s.
+ */
+export function frameIfNeeded(
+  { planes, H, W, top, left }: Pick<Frame, 'planes' | 'H' | 'W' | 'top' | 'left'>,
+  least: { FH: number; FW: number },
+): { FH: number; FW: number; frame: Frame | undefined } {
+  const lies = top === 0 && left === 0 && W % 4 === 0 && W >= least.FW && H >= least.FH;
+  if (lies) return { FH: H, FW: W, frame: undefined };
+  const FW = roundUp(least.FW, 4);
+  return { FH: least.FH, FW, frame: { planes, H, W, FH: least.FH, FW, top, left } };
 }
 
 /** Outputs and window positions of a forward axis of which at least one pair meets data; the rest are zeros. */

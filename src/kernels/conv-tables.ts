@@ -1,26 +1,28 @@
 import type { Gpu } from '../gpu/device.ts';
 import type { Storage } from '../gpu/storage.ts';
 import type { ConvDims } from './conv-kernels.ts';
-import { planGather } from './conv-plan.ts';
-import type { ConvKind, GatherPlan } from './conv-plan.ts';
 
-/** The tables of a plan on a device. */
-export interface DevicePlan extends GatherPlan {
-  readonly tables: { readonly taps: Storage; readonly columns: Storage; readonly spans: Storage };
+/** A plan whose tables are on a device. */
+export interface DevicePlan<P> {
+  readonly plan: P;
+  /** One storage a table, by name. */
+  readonly tables: Readonly<Record<string, Storage>>;
 }
+
+export type Tables = Readonly<Record<string, Uint32Array>>;
 
 /** Tables kept for convolutions that may come again: at most so many plans, and so many bytes besides the newest one. */
 export const mostPlans = 64;
 const mostBytes = 2 ** 24;
 
 interface Kept {
-  readonly plan: DevicePlan;
+  readonly plan: DevicePlan<unknown>;
   readonly bytes: number;
   /** A capture has met it, so that a program may read its tables for as long as the program lives. */
   captured: boolean;
 }
 
-const storagesOf = ({ tables }: DevicePlan) => [tables.taps, tables.columns, tables.spans];
+const storagesOf = ({ tables }: DevicePlan<unknown>) => Object.values(tables);
 
 /**
  * The tables of the convolutions that a device ran last; a Map in order of use, oldest first. What is dropped goes back
@@ -39,31 +41,26 @@ class PlanCache {
     this.#gpu = gpu;
   }
 
-  plan(kind: ConvKind, dims: ConvDims): DevicePlan {
-    const { N, C, H, W, K, R, S, OH, OW, strideH, strideW, padH, padW } = dims;
-    const key = [kind, N, C, H, W, K, R, S, OH, OW, strideH, strideW, padH, padW].join();
-    const kept = this.#kept.get(key) ?? this.#make(kind, dims);
+  get<P>(key: string, make: () => { plan: P; tables: Tables }): DevicePlan<P> {
+    const kept = this.#kept.get(key) ?? this.#upload(key, make());
     kept.captured ||= this.#gpu.capturing;
     this.#kept.delete(key);
     this.#kept.set(key, kept);
     this.#dropOld();
-    return kept.plan;
+    return kept.plan as DevicePlan<P>;
   }
 
-  #make(kind: ConvKind, dims: ConvDims): Kept {
+  #upload(key: string, { plan, tables }: { plan: unknown; tables: Tables }): Kept {
     const gpu = this.#gpu;
-    const plan = planGather(kind, dims);
-    const upload = (name: string, data: Uint32Array) => {
-      const storage = gpu.alloc(Math.max(8, data.byteLength), `${name} of a ${kind} convolution`);
+    const storages: Record<string, Storage> = {};
+    for (const [name, data] of Object.entries(tables)) {
+      const storage = gpu.persistent(() =>
+        gpu.alloc(Math.max(8, data.byteLength), `${name} of ${key}`),
+      );
       gpu.write(storage, data);
-      return storage;
-    };
-    const tables = gpu.persistent(() => ({
-      taps: upload('taps', plan.taps),
-      columns: upload('columns', plan.columns),
-      spans: upload('spans', plan.spans),
-    }));
-    const made = { ...plan, tables };
+      storages[name] = storage;
+    }
+    const made = { plan, tables: storages };
     const bytes = storagesOf(made).reduce((sum, storage) => sum + storage.bytes, 0);
     this.#bytes += bytes;
     return { plan: made, bytes, captured: false };
@@ -94,9 +91,17 @@ class PlanCache {
 
 const caches = new WeakMap<Gpu, PlanCache>();
 
-/** The plan of a convolution with its tables on the device, for a launch right now: a later plan may drop them. */
-export function devicePlan(gpu: Gpu, kind: ConvKind, dims: ConvDims): DevicePlan {
+/**
+ * The plan of a convolution with its tables on the device, for a launch right now: a later plan may drop them. `what`
+ * names the kind of plan; it is made if the device does not hold it.
+ */
+export function devicePlan<P>(
+  gpu: Gpu,
+  what: string,
+  dims: ConvDims,
+  make: () => { plan: P; tables: Tables },
+): DevicePlan<P> {
   const cache = caches.get(gpu) ?? new PlanCache(gpu);
   caches.set(gpu, cache);
-  return cache.plan(kind, dims);
+  return cache.get(`${what} ${Object.values(dims).join()}`, make);
 }

@@ -113,6 +113,7 @@ export function kernel<const T extends string, const D extends string>(
       flops: spec.flops(dims),
       traffic: spec.bytes(dims),
       dims,
+      where: gpu.where,
     });
   }
 
@@ -144,7 +145,8 @@ function specialiseKernel<T extends string, D extends string>(
   if (found.join() !== listed) {
     throw new Error(`${spec.file}: immediates are ${found.join()}, the record lists ${listed}`);
   }
-  return { key: `${name}[${key}]`, name, code, entry, access, immediates };
+  const { tensors } = spec;
+  return { key: `${name}[${key}]`, name, code, entry, constants, tensors, access, immediates };
 }
 
 function packImmediates(shader: PipelineSpec, dims: Dims): Uint32Array {
@@ -188,6 +190,18 @@ export function foldGrid(grid: Grid, most: number): Grid {
   const z = ceilDiv(groups, most * most);
   const y = ceilDiv(groups, z * most);
   return [ceilDiv(groups, y * z), y, z];
+}
+
+/** Lanes of a subgroup, where every subgroup of the device has the same number of them. */
+export function subgroupSize({ adapter }: Gpu): number | undefined {
+  const [least, most] = adapter.subgroupSizes;
+  return least === most ? least : undefined;
+}
+
+/** Lanes of a subgroup for kernels that write their lanes out, which are made for these three numbers. */
+export function broadcastLanes(gpu: Gpu): 4 | 8 | 16 | undefined {
+  const size = subgroupSize(gpu);
+  return size === 4 || size === 8 || size === 16 ? size : undefined;
 }
 
 /** True if the device has what the kernel needs. */

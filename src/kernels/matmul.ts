@@ -1,7 +1,7 @@
 import type { Gpu } from '../gpu/device.ts';
 import type { Storage } from '../gpu/storage.ts';
 import { ceilDiv } from '../util/shape.ts';
-import { canRun, kernel } from './kernel.ts';
+import { broadcastLanes, canRun, kernel } from './kernel.ts';
 import type { Dims, Grid, Tile } from './kernel.ts';
 import { climb } from './rung.ts';
 import type { Ladder, Rung } from './rung.ts';
@@ -102,6 +102,20 @@ const vec4Spec = {
 const vec4 = kernel({ ...vec4Spec, tensors: ['a', 'b', 'out'] });
 const vec4Vec4 = kernel({ ...vec4Spec, entry: 'vec4', tensors: ['a', 'b', 'out4'] });
 
+const lanesSpec = {
+  file: 'matmul/5_lanes.wgsl',
+  dims,
+  grid: ({ M, N, batch }: Dims<ParamName>, tile: (name: string) => number): Grid => [
+    ceilDiv(N, 4 * tile('TN4') * tile('LANES')),
+    ceilDiv(M, tile('TM')),
+    batch,
+  ],
+  ...cost,
+  needs: { features: ['subgroups'] },
+};
+const lanes = kernel({ ...lanesSpec, tensors: ['a', 'b', 'out'] });
+const lanesVec4 = kernel({ ...lanesSpec, entry: 'vec4', tensors: ['a', 'b', 'out4'] });
+
 function registerFlags(args: MatmulDims): Tile {
   const vec = vectors(args);
   const shared = { ...transposes(args), KQ: vec.K ? 4 : 1 };
@@ -114,6 +128,22 @@ function registerTiles(gpu: Gpu): readonly [Tile, ...Tile[]] {
   const shape = lanes > 4 ? { WX: 4, WY: Math.min(8, lanes / 4) } : { WX: 2, WY: 2 };
   const block = (TM: number, TN: number) => ({ ...shape, TM, TN });
   return [block(8, 8), block(4, 8), block(8, 4), block(4, 4)];
+}
+
+function lanesFlags(args: MatmulDims): Tile {
+  const vec = vectors(args);
+  const shared = { ...transposes(args), VEC_K: flag(vec.K) };
+  return { ...shared, VEC_M: flag(vec.M), VEC_N: flag(vec.N) };
+}
+
+/** Rows that the lanes hold between them: more of them share a load of B, as long as their sums fit the registers. */
+function lanesTiles(gpu: Gpu, { M }: MatmulDims): readonly [Tile, ...Tile[]] {
+  const LANES = broadcastLanes(gpu) ?? 8;
+  const heights = [24, 16, 8].filter((TM) => TM % LANES === 0);
+  const fewest = Math.min(...heights);
+  const all = heights.map((TM) => ({ LANES, TM, TN4: 1 }));
+  const [first = { LANES, TM: LANES, TN4: 1 }, ...others] = all.filter(({ TM }) => TM < M + fewest);
+  return [first, ...others];
 }
 
 function vec4Flags(args: MatmulDims): Tile {
@@ -171,15 +201,21 @@ const registersRung = vec4Rung(registers, registersVec4, {
   flags: registerFlags,
   tiles: registerTiles,
 });
+const lanesRung: MatmulRung = {
+  ...vec4Rung(lanes, lanesVec4, { flags: lanesFlags, tiles: lanesTiles }),
+  fits: (gpu) => canRun(gpu, lanes) && broadcastLanes(gpu) !== undefined,
+};
 const tilesRung = vec4Rung(vec4, vec4Vec4, { flags: vec4Flags, tiles: vec4Tiles });
 
 /** out[batch, M, N] = alpha · op(A) · op(B), simplest rung first. */
 export const matmulLadder: Ladder<MatmulDims, MatmulArgs, 'a' | 'b' | 'out'> = {
   name: 'matmul',
-  rungs: [plainRung(naive), plainRung(tiled), registersRung, tilesRung],
-  // Registers alone for a CPU driver, workgroup tiles for a GPU.
+  rungs: [plainRung(naive), plainRung(tiled), registersRung, tilesRung, lanesRung],
+  // Lanes that share their loads, or registers alone, for a CPU driver; workgroup tiles for a GPU.
   preferred: (gpu) =>
-    gpu.adapter.kind === 'software' ? [registersRung.name] : [tilesRung.name, registersRung.name],
+    gpu.adapter.kind === 'software'
+      ? [lanesRung.name, registersRung.name]
+      : [tilesRung.name, registersRung.name],
   dimsOf: ({ M, N, K, batch, strideA, strideB, transA, transB }) => ({
     ...{ M, N, K, batch, strideA, strideB, transA, transB },
   }),

@@ -12,9 +12,16 @@ export abstract class Module {
   readonly #parameters = new Map<string, Tensor>();
   readonly #buffers = new Map<string, Tensor>();
   readonly #children = new Map<string, Module>();
+  #place: { readonly parent: Module; readonly name: string } | undefined;
 
   constructor(tape: Tape) {
     this.tape = tape;
+  }
+
+  /** The names from the root of the tree to here; the root's is its class: `discriminator.main.3.query_conv`. */
+  get path(): string {
+    if (this.#place !== undefined) return `${this.#place.parent.path}.${this.#place.name}`;
+    return this.constructor.name.replace(/^[A-Z]/, (c) => c.toLowerCase());
   }
 
   /** True in training mode: batch statistics and power iterations move only then. */
@@ -79,8 +86,13 @@ export abstract class Module {
 
   protected child<M extends Module>(name: string, value: M): M {
     this.#children.set(name, value);
+    value.#standIn(this, name);
     value.train(this.#training);
     return value;
+  }
+
+  #standIn(parent: Module, name: string): void {
+    this.#place = { parent, name };
   }
 
   /** Gives a parameter another key (spectral norm: `weight` becomes `weight_orig`), keeping its place. */
@@ -98,7 +110,24 @@ export abstract class Layer extends Module {
   /** True if `forward` applies an activation that it is given. */
   readonly takesActivation: boolean = false;
 
-  abstract forward(x: Tensor, activation?: Activation): Tensor;
+  constructor(tape: Tape) {
+    super(tape);
+    // Here once, and in no layer: what a forward pass launches is marked with the path of the layer.
+    const forward = this.forward.bind(this);
+    this.forward = (...args) => tape.gpu.within({ layer: this.path }, () => forward(...args));
+  }
+
+  abstract forward(x: Tensor): Tensor;
+}
+
+/** A layer whose forward pass applies an activation that it is given. */
+interface Activated extends Layer {
+  readonly takesActivation: true;
+  forward(x: Tensor, activation?: Activation): Tensor;
+}
+
+function takesActivation(layer: Layer): layer is Activated {
+  return layer.takesActivation;
 }
 
 /** Layers one after the other; children are numbered, as in torch.nn.Sequential. */
@@ -116,7 +145,7 @@ export class Sequential extends Layer {
     return this.layers.reduce((h, layer, i) => {
       const [before, after] = [this.layers[i - 1], this.layers[i + 1]];
       if (layer.activation !== undefined && before?.takesActivation === true) return h;
-      return layer.takesActivation ? layer.forward(h, after?.activation) : layer.forward(h);
+      return takesActivation(layer) ? layer.forward(h, after?.activation) : layer.forward(h);
     }, x);
   }
 }

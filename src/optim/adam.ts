@@ -1,7 +1,7 @@
 import type { Tape } from '../autograd/tape.ts';
 import type { Tensor } from '../autograd/tensor.ts';
 import { adam, adamAdvance } from '../kernels/optim.ts';
-import { ParameterGroup, checkAverages, checkGradients, stateOf } from './optimizer.ts';
+import { ParameterGroup, checkAverages, checkGradients, stateOf, updating } from './optimizer.ts';
 import type { NamedParameters } from './optimizer.ts';
 
 export interface AdamOptions {
@@ -53,6 +53,12 @@ export class Adam {
   /** One update in place; launches only, so it can be captured. */
   step(gradients: readonly Tensor[]): void {
     checkGradients('Adam', this.groups, gradients);
+    updating('Adam', this.groups, () => {
+      this.#update(gradients);
+    });
+  }
+
+  #update(gradients: readonly Tensor[]): void {
     let i = 0;
     for (const group of this.groups) {
       const { gpu, storage: hyper } = group.hyper;

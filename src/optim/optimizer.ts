@@ -197,6 +197,15 @@ export function stateOf(state: Run['state'], key: string): Storage {
   return storage;
 }
 
+/** Marks what an update launches. */
+export function updating(
+  optimizer: string,
+  groups: readonly ParameterGroup[],
+  update: () => void,
+): void {
+  groups[0]?.hyper.gpu.within({ phase: 'optimizer', layer: optimizer }, update);
+}
+
 function entriesOf(values: HyperValues): [string, number][] {
   return Object.entries<number | undefined>(values) as [string, number][];
 }

@@ -1,7 +1,7 @@
 import type { Tape } from '../autograd/tape.ts';
 import type { Tensor } from '../autograd/tensor.ts';
 import { sgd, sgdAdvance } from '../kernels/optim.ts';
-import { ParameterGroup, checkAverages, checkGradients, stateOf } from './optimizer.ts';
+import { ParameterGroup, checkAverages, checkGradients, stateOf, updating } from './optimizer.ts';
 import type { NamedParameters } from './optimizer.ts';
 
 export interface SgdOptions {
@@ -55,6 +55,12 @@ export class SGD {
   /** One update in place; gradients in the order of `parameters()`. */
   step(gradients: readonly Tensor[]): void {
     checkGradients('SGD', this.groups, gradients);
+    updating('SGD', this.groups, () => {
+      this.#update(gradients);
+    });
+  }
+
+  #update(gradients: readonly Tensor[]): void {
     let i = 0;
     this.groups.forEach((group, k) => {
       const { gpu, storage: hyper } = group.hyper;

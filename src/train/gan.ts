@@ -83,27 +83,45 @@ export type StepValues = Readonly<Record<(typeof stepValues)[number], Tensor>>;
  * Launches only, so it can be captured.
  */
 export function ganStep(gan: Gan, bytes: readonly Tensor[], batch = gan.config.batch): StepValues {
-  const { tape, config, generator, discriminator, optimizerD, optimizerG, rng } = gan;
-  const loss = losses[config.loss];
-  rng.begin();
-  const noise = () => rng.normal([batch, config.latentSize]);
-  const image = [batch, config.channels, config.imageSize, config.imageSize];
-
-  let report: Pick<StepValues, 'lossD' | 'dReal' | 'dFake'> | undefined;
+  const { gpu } = gan.tape;
+  gan.rng.begin();
+  let report: Omit<StepValues, 'lossG'> | undefined;
   for (const images of bytes) {
-    const real = discriminator.forward(imagesToFloat(images, image));
-    const made = tape.noGrad(() => generator.forward(noise()));
-    const fake = discriminator.forward(made);
-    const lossD = loss.discriminator(real, fake);
-    optimizerD.step(grad([lossD], optimizerD.parameters()));
-    report = tape.noGrad(() => ({ lossD, dReal: mean(real), dFake: mean(fake) }));
+    const update = () => discriminatorStep(gan, images, batch);
+    report = gpu.within({ scope: 'D', layer: 'loss' }, update);
   }
   if (report === undefined) throw new Error('a step needs at least one batch of images');
-
-  const lossG = loss.generator(discriminator.forward(generator.forward(noise())));
-  optimizerG.step(grad([lossG], optimizerG.parameters()));
-  rng.advance();
+  const lossG = gpu.within({ scope: 'G', layer: 'loss' }, () => generatorStep(gan, batch));
   return { ...report, lossG };
+}
+
+function discriminatorStep(gan: Gan, bytes: Tensor, batch: number): Omit<StepValues, 'lossG'> {
+  const { tape, config, generator, discriminator, optimizerD } = gan;
+  const { channels, imageSize } = config;
+  const images = tape.gpu.within({ layer: 'images' }, () =>
+    imagesToFloat(bytes, [batch, channels, imageSize, imageSize]),
+  );
+  const real = discriminator.forward(images);
+  const made = tape.noGrad(() => generator.forward(noise(gan, batch)));
+  const fake = discriminator.forward(made);
+  const lossD = losses[config.loss].discriminator(real, fake);
+  optimizerD.step(grad([lossD], optimizerD.parameters()));
+  return tape.noGrad(() => ({ lossD, dReal: mean(real), dFake: mean(fake) }));
+}
+
+function generatorStep(gan: Gan, batch: number): Tensor {
+  const { tape, config, generator, discriminator, optimizerG, rng } = gan;
+  const score = discriminator.forward(generator.forward(noise(gan, batch)));
+  const lossG = losses[config.loss].generator(score);
+  optimizerG.step(grad([lossG], optimizerG.parameters()));
+  tape.gpu.within({ layer: 'noise' }, () => {
+    rng.advance();
+  });
+  return lossG;
+}
+
+function noise({ tape, config, rng }: Gan, batch: number): Tensor {
+  return tape.gpu.within({ layer: 'noise' }, () => rng.normal([batch, config.latentSize]));
 }
 
 /** Decay of the averaged weights for the step about to run: 0 (a copy) until averaging begins. */

@@ -556,8 +556,8 @@ describe('readback ring', () => {
 
 describe('failure', () => {
   const spec = (code: string): PipelineSpec => ({
-    ...{ key: 'broken[]', name: 'broken', entry: 'main', access: ['read_write'], immediates: [] },
-    code,
+    ...{ key: 'broken[]', name: 'broken', entry: 'main', constants: {}, tensors: ['x'] },
+    ...{ access: ['read_write'], immediates: [], code },
   });
   const head = '@group(0) @binding(0) var<storage, read_write> x: array<f32>;\n';
   const good = `${head}@compute @workgroup_size(1) fn main() { x[0] = 5.0; }`;
@@ -585,6 +585,7 @@ describe('failure', () => {
       flops: 0,
       traffic: 0,
       dims: {},
+      where: own.where,
     });
     await expect(own.sync()).rejects.toThrow(/^GPU GPUValidationError: .*nonsense/s);
     await expect(own.sync()).rejects.toThrow(/^GPU GPUValidationError: /);

@@ -91,7 +91,7 @@ describe.runIf(process.platform === 'linux')('what lavapipe reads of the environ
   test('its vector width, with a folder of shaders for each, because its cache does not tell them apart', async () => {
     const widths = [undefined, 128, 256, 512] as const;
     for (const width of widths) {
-      const bits = width ?? 128;
+      const bits = width ?? 256;
       const folder = join(empty, 'wgsagan', 'shaders', `lavapipe-${bits}`);
       const { environment, driver: used } = await environmentAfter(empty, width);
       expect(environment).toEqual([String(bits), folder, undefined]);
@@ -104,7 +104,7 @@ describe.runIf(process.platform === 'linux')('what lavapipe reads of the environ
     const file = join(empty, 'file');
     writeFileSync(file, '');
     const { environment } = await environmentAfter(file);
-    expect([environment[0], environment[2]]).toEqual(['128', 'true']);
+    expect([environment[0], environment[2]]).toEqual(['256', 'true']);
     // Once there is a folder again, it is used.
     expect((await environmentAfter(empty)).environment[2]).toBeUndefined();
   });

@@ -91,7 +91,7 @@ test('train --help lists every option of the config, with its text', async () =>
 
 test('--help lists the commands, --version the version of the package', async () => {
   const { stdout } = await runWell(['--help']);
-  for (const command of ['train', 'sample', 'doctor', 'demo']) {
+  for (const command of ['train', 'sample', 'profile', 'explain', 'doctor', 'demo']) {
     expect(stdout).toMatch(new RegExp(`^  ${command} `, 'm'));
   }
   const manifest = readFileSync(new URL('../../package.json', import.meta.url), 'utf8');

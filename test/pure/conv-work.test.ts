@@ -4,13 +4,19 @@ import { afterAll, describe, expect, test } from 'vitest';
 import { listAdapterSummaries } from '../../src/gpu/adapter.ts';
 import { Gpu } from '../../src/gpu/device.ts';
 import { convDataGradLadder } from '../../src/kernels/conv.ts';
+import { phaseWords, planWindow } from '../../src/kernels/conv-window.ts';
+import { rungNamed } from '../../src/kernels/rung.ts';
 import type { ConvDims } from '../../src/kernels/conv.ts';
 import { gatherThreads, phaseStrides, planGather } from '../../src/kernels/conv-plan.ts';
 import type { GatherPlan } from '../../src/kernels/conv-plan.ts';
 
 const { adapters } = await listAdapterSummaries({ backend: 'null' });
 const { adapter, summary } = adapters[0]!;
-const gpu = new Gpu(await adapter.requestDevice(), summary, {});
+const gpu = new Gpu(
+  await adapter.requestDevice({ requiredFeatures: ['subgroups'] }),
+  { ...summary, subgroupSizes: [8, 8] },
+  {},
+);
 afterAll(() => {
   gpu.close();
 });
@@ -59,10 +65,11 @@ function columnsTimesTaps({ TP, blocks, columns, spans }: GatherPlan): number {
   return work;
 }
 
-function launchOf(rung: number, dims: ConvDims) {
+/** What a rung's kernel launches for a data gradient: its last dispatch, and the flops of all of that kernel's. */
+function launchesOf(name: string, dims: ConvDims) {
   const { dispatches } = gpu.capture(() => {
     const of = (n: number) => gpu.alloc(4 * n, 'operand');
-    convDataGradLadder[rung]!.run(gpu, {
+    rungNamed(convDataGradLadder, name).run(gpu, {
       dy: of(dims.N * dims.K * dims.OH * dims.OW),
       w: of(dims.K * dims.C * dims.R * dims.S),
       out: of(dims.N * dims.C * dims.H * dims.W),
@@ -70,10 +77,13 @@ function launchOf(rung: number, dims: ConvDims) {
     });
     return [];
   });
-  return dispatches.at(-1)!;
+  const own = dispatches.filter(({ spec }) => spec.name === name);
+  return { grid: own[0]!.grid, flops: own.reduce((sum, { flops }) => sum + flops, 0) };
 }
 
-const [register, tiled] = [1, 2];
+const register = 'conv/2_gather';
+const tiled = 'conv/data_grad_3_tiled';
+const window = 'conv/4_window';
 
 const halving = transposed({ out: [4, 6], window: [4, 4], stride: [2, 2], pad: [1, 1] });
 
@@ -81,8 +91,8 @@ test('k4 s2 p1: an output pixel sees 2 × 2 taps of each channel, not 16', () =>
   const pixels = halving.N * halving.H * halving.W;
   expect(columnsTimesTaps(planGather('dataGrad', halving))).toBe(pixels * halving.K * 2 * 2);
   const once = 2 * halving.C * pixels * halving.K * 2 * 2;
-  expect(launchOf(register, halving).flops).toBe(once);
-  expect(launchOf(tiled, halving).flops).toBe(once);
+  expect(launchesOf(register, halving).flops).toBe(once);
+  expect(launchesOf(tiled, halving).flops).toBe(once);
   // The convolution that it is the gradient of does the same work.
   const { N, K, OH, OW, C, R, S } = halving;
   expect(once).toBe(2 * N * K * OH * OW * C * R * S);
@@ -120,11 +130,26 @@ describe.each([
   test('in the plan of the register rung and in its launch', () => {
     const plan = planGather('dataGrad', dims);
     expect(2 * dims.C * columnsTimesTaps(plan)).toBe(flops);
-    expect(launchOf(register, dims).flops).toBeCloseTo(flops, 3);
+    expect(launchesOf(register, dims).flops).toBeCloseTo(flops, 3);
+  });
+
+  test('in the phases of the window rung and in its launches', () => {
+    let work = 0;
+    for (const { shape, phases, phaseCount } of planWindow('dataGrad', dims).launches) {
+      for (let i = 0; i < phaseCount; i++) {
+        const word = (name: (typeof phaseWords)[number]) =>
+          phases[i * phaseWords.length + phaseWords.indexOf(name)] ?? Number.NaN;
+        // Lines of columns, values a line, steps, taps a step.
+        const values = (word('columns') / word('n3')) * word('width');
+        work += values * word('s1') * word('s2') * word('s3') * shape.INNER;
+      }
+    }
+    expect(2 * dims.C * work).toBe(flops);
+    expect(launchesOf(window, dims).flops).toBe(flops);
   });
 
   test('in the phases of the tiled rung and in its launch', () => {
-    const { grid, flops: reported } = launchOf(tiled, dims);
+    const { grid, flops: reported } = launchesOf(tiled, dims);
     const [strideH, strideW] = phaseStrides(dims);
     expect(grid[2]).toBe(strideH * strideW);
     const { N, C, H, W, K, R, S, padH, padW } = dims;

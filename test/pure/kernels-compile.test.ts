@@ -11,7 +11,7 @@ import { Gpu } from '../../src/gpu/device.ts';
 import { listAdapterSummaries } from '../../src/gpu/adapter.ts';
 import type { AdapterSummary } from '../../src/gpu/adapter.ts';
 import { bindingsOf, entriesOf, immediatesOf } from '../../src/gpu/wgsl.ts';
-import type { Dispatch } from '../../src/gpu/storage.ts';
+import type { Dispatch, Storage } from '../../src/gpu/storage.ts';
 import { sourceOf } from '../../src/kernels/kernel.ts';
 import type * as KernelModule from '../../src/kernels/kernel.ts';
 import { attentionLadder } from '../../src/kernels/attention.ts';
@@ -20,7 +20,10 @@ import {
   convForwardLadder,
   convWeightGradLadder,
 } from '../../src/kernels/conv.ts';
+import type { ConvDims } from '../../src/kernels/conv.ts';
 import { matmulLadder } from '../../src/kernels/matmul.ts';
+import type { MatmulRung } from '../../src/kernels/matmul.ts';
+import type { Ladder } from '../../src/kernels/rung.ts';
 import { softmaxLadder } from '../../src/kernels/softmax.ts';
 import { saganPresets } from '../../src/models/sagan.ts';
 import type { SaganPreset } from '../../src/models/sagan.ts';
@@ -60,7 +63,10 @@ for (const file of readdirSync(join(root, 'src', 'kernels'))) {
 
 const { adapters } = await listAdapterSummaries({ backend: 'null' });
 const { adapter, summary } = adapters[0]!;
-const device = await adapter.requestDevice({ requiredFeatures: ['shader-f16', 'subgroups'] });
+const requiredFeatures = ['shader-f16', 'subgroups', 'chromium-experimental-subgroup-matrix'];
+const device = await adapter.requestDevice({
+  requiredFeatures: requiredFeatures as GPUFeatureName[],
+});
 afterAll(() => {
   device.destroy();
 });
@@ -174,6 +180,7 @@ describe('kernel records', () => {
 /** Adapters that differ in what the wrappers choose by. */
 const machines: Readonly<Record<string, Partial<AdapterSummary>>> = {
   'a software driver of 4 lanes': { kind: 'software', subgroupSizes: [4, 4] },
+  'a software driver of 8 lanes': { kind: 'software', subgroupSizes: [8, 8] },
   'a software driver of 16 lanes': { kind: 'software', subgroupSizes: [16, 16] },
   'an integrated GPU': { kind: 'integrated', subgroupSizes: [8, 32] },
   'a discrete GPU': { kind: 'discrete', subgroupSizes: [32, 32] },
@@ -215,7 +222,13 @@ describe.each(Object.entries(machines))('variants for %s', (_name, machine) => {
 
   test('every rung of matmul, every transpose, sizes with and without vec4', async () => {
     const gpu = open();
-    for (const rung of matmulLadder.rungs) {
+    const fits = (rung: MatmulRung) =>
+      rung.fits(gpu, {
+        ...{ M: 1, N: 1, K: 1, batch: 1, strideA: 0, strideB: 0 },
+        transA: false,
+        transB: false,
+      });
+    for (const rung of matmulLadder.rungs.filter(fits)) {
       for (const transA of [false, true]) {
         for (const transB of [false, true]) {
           for (const [M, N, K] of [
@@ -266,26 +279,22 @@ describe.each(Object.entries(machines))('variants for %s', (_name, machine) => {
       const out = Math.floor((size + 2 * pad - window) / stride) + 1;
       const image = { N, C, H: size, W: size, K, R: window, S: window, OH: out, OW: out };
       const dims = { ...image, strideH: stride, strideW: stride, padH: pad, padW: pad };
-      const buffers = () => ({
-        x: gpu.alloc(4 * N * C * size * size, 'x'),
-        y: gpu.alloc(4 * N * K * out * out, 'y'),
-        w: gpu.alloc(4 * K * C * window * window, 'w'),
-      });
+      const runAll = <Args, O extends string>(ladder: Ladder<ConvDims, Args, O>) => {
+        for (const rung of ladder.rungs.filter((r) => r.fits(gpu, dims))) {
+          for (const tile of rung.tiles(gpu, dims)) {
+            const storages = Object.entries<number>(ladder.operands(dims)).map(
+              ([operand, n]) => [operand, gpu.alloc(4 * n, operand)] as const,
+            );
+            const args = ladder.argsOf(dims, Object.fromEntries(storages) as Record<O, Storage>);
+            rung.run(gpu, args, tile);
+            rung.run(gpu, { ...args, bias: gpu.alloc(4 * Math.max(K, C), 'bias') }, tile);
+          }
+        }
+      };
       await compileAll(gpu, () => {
-        for (const rung of convForwardLadder.filter((r) => r.fits(dims))) {
-          const { x, y, w } = buffers();
-          rung.run(gpu, { x, w, out: y, dims });
-          rung.run(gpu, { x, w, out: y, dims, bias: gpu.alloc(4 * K, 'bias') });
-        }
-        for (const rung of convDataGradLadder.filter((r) => r.fits(dims))) {
-          const { x, y, w } = buffers();
-          rung.run(gpu, { dy: y, w, out: x, dims });
-          rung.run(gpu, { dy: y, w, out: x, dims, bias: gpu.alloc(4 * C, 'bias') });
-        }
-        for (const rung of convWeightGradLadder.filter((r) => r.fits(dims))) {
-          const { x, y, w } = buffers();
-          rung.run(gpu, { x, dy: y, out: w, dims });
-        }
+        runAll(convForwardLadder);
+        runAll(convDataGradLadder);
+        runAll(convWeightGradLadder);
       });
     }
   });

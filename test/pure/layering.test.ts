@@ -21,7 +21,7 @@ const table: Readonly<Record<string, readonly string[]>> = {
   nn: ['util', 'autograd', 'ops'],
   optim: ['util', 'autograd', 'ops', 'kernels'],
   models: ['util', 'autograd', 'ops', 'nn'],
-  train: ['util', 'io', 'data', 'gpu', 'autograd', 'ops', 'nn', 'optim', 'models'],
+  train: ['util', 'io', 'data', 'gpu', 'kernels', 'autograd', 'ops', 'nn', 'optim', 'models'],
   // Opens the Gpu and the data set, hands both to train, prints.
   cli: ['util', 'io', 'data', 'gpu', 'train'],
 };

@@ -7,11 +7,15 @@ import { Storage } from '../../src/gpu/storage.ts';
 import type { Dispatch } from '../../src/gpu/storage.ts';
 import { cutRows, rowEnd, rowOffsets } from '../../src/gpu/row.ts';
 
-const spec = { key: 'k', name: 'k', code: '', entry: 'main', access: [], immediates: [] };
+const spec = {
+  ...{ key: 'k', name: 'k', code: '', entry: 'main', constants: {}, tensors: [] },
+  ...{ access: [], immediates: [] },
+};
+const where = { scope: '', phase: 'forward', layer: '' } as const;
 
 function launch(...storages: Storage[]): Dispatch {
   const immediates = new Uint32Array();
-  return { spec, storages, immediates, grid: [1, 1, 1], flops: 0, traffic: 0, dims: {} };
+  return { spec, storages, immediates, grid: [1, 1, 1], flops: 0, traffic: 0, dims: {}, where };
 }
 
 function storage(id: number, bytes: number): Storage {

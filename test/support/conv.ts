@@ -1,0 +1,145 @@
+// Convolutions for the tests: their sizes, and every rung of the three ladders beside the float64 loops.
+import type { Gpu } from '../../src/gpu/device.ts';
+import type { Storage } from '../../src/gpu/storage.ts';
+import {
+  convDataGradLadder,
+  convForwardLadder,
+  convWeightGradLadder,
+} from '../../src/kernels/conv.ts';
+import type { ConvDims } from '../../src/kernels/conv.ts';
+import type { Tile } from '../../src/kernels/kernel.ts';
+import type { Ladder, Rung } from '../../src/kernels/rung.ts';
+import { conv2d, conv2dBackward } from '../reference/conv.ts';
+import { budget, f32, f64 } from '../reference/naive.ts';
+import { expectClose } from './close.ts';
+import { execute } from './execute.ts';
+import type { Content } from './execute.ts';
+import { randomFloats } from './random.ts';
+
+export type Pair = readonly [number, number];
+type Round = (value: number) => number;
+
+/** Sizes of a forward convolution; a lone number serves both axes. */
+export function convDims(o: {
+  N: number;
+  C: number;
+  K: number;
+  size: number | Pair;
+  window: number | Pair;
+  stride?: number | Pair;
+  pad?: number | Pair;
+}): ConvDims {
+  const pair = (v: number | Pair): Pair => (typeof v === 'number' ? [v, v] : v);
+  const [size, window] = [pair(o.size), pair(o.window)];
+  const [stride, pad] = [pair(o.stride ?? 1), pair(o.pad ?? 0)];
+  const out = (i: 0 | 1) => Math.floor((size[i] + 2 * pad[i] - window[i]) / stride[i]) + 1;
+  return {
+    ...{ N: o.N, C: o.C, H: size[0], W: size[1], K: o.K, R: window[0], S: window[1] },
+    ...{ OH: out(0), OW: out(1), strideH: stride[0], strideW: stride[1] },
+    ...{ padH: pad[0], padW: pad[1] },
+  };
+}
+
+export const convTitle = (d: ConvDims) =>
+  `N${d.N} ${d.C}→${d.K} ${d.H}×${d.W}→${d.OH}×${d.OW} window ${d.R}×${d.S}` +
+  ` stride ${d.strideH},${d.strideW} pad ${d.padH},${d.padW}`;
+
+export const convLengths = (d: ConvDims) => ({
+  x: d.N * d.C * d.H * d.W,
+  w: d.K * d.C * d.R * d.S,
+  dy: d.N * d.K * d.OH * d.OW,
+});
+
+/** One rung of one of the three convolutions, for given sizes. */
+export interface ConvCheck {
+  readonly kind: 'forward' | 'data gradient' | 'weight gradient';
+  /** The rung's name. */
+  readonly name: string;
+  readonly tiles: readonly Tile[];
+  /** Runs it on poisoned storages, compares the result with the loops, and returns it. An empty result has nothing to compare. */
+  readonly check: (device: Gpu, tile?: Tile) => Promise<Float32Array<ArrayBuffer>>;
+}
+
+/** Every rung that fits these sizes on this device. */
+export function convChecks(
+  gpu: Gpu,
+  dims: ConvDims,
+  { bias = false }: { bias?: boolean } = {},
+): ConvCheck[] {
+  const size = convLengths(dims);
+  const inputs = {
+    x: randomFloats(size.x, 1),
+    w: randomFloats(size.w, 2),
+    dy: randomFloats(size.dy, 3),
+  };
+  const biasOf = { K: randomFloats(dims.K, 4), C: randomFloats(dims.C, 5) };
+  const { N, C, H, W, K, R, S, OH, OW, strideH, strideW, padH, padW } = dims;
+  const reference = {
+    ...{ x: Float64Array.from(inputs.x), w: Float64Array.from(inputs.w), N, C, H, W, K, R, S },
+    ...{ stride: [strideH, strideW] as const, pad: [padH, padW] as const },
+  };
+  const dy = Float64Array.from(inputs.dy);
+  const backward = {
+    f64: once(() => conv2dBackward(reference, dy, f64)),
+    f32: once(() => conv2dBackward(reference, dy, f32)),
+  };
+  const plus = (y: Float64Array, b: Float32Array, area: number, round: Round) =>
+    bias ? y.map((v, i) => round(v + b[Math.floor(i / area) % b.length]!)) : y;
+  const back = (round: Round) => (round === f64 ? backward.f64() : backward.f32());
+
+  const checksOf = <Args extends { readonly dims: ConvDims }, O extends string>(
+    kind: ConvCheck['kind'],
+    ladder: Ladder<ConvDims, Args, O>,
+    loops: (round: Round) => Float64Array,
+    b?: Float32Array,
+  ): ConvCheck[] => {
+    const wanted = once(() => {
+      const expected = loops(f64);
+      return { expected, allowed: budget(expected, loops(f32)) };
+    });
+    const one = (rung: Rung<ConvDims, Args>): ConvCheck => ({
+      kind,
+      name: rung.name,
+      tiles: rung.tiles(gpu, dims),
+      check: async (device, tile) => {
+        const { expected, allowed } = wanted();
+        const contents: Record<string, Content> = { ...inputs, out: expected.length };
+        if (bias && b !== undefined) contents['bias'] = b;
+        const { out } = await execute(
+          device,
+          contents,
+          (s) => {
+            // argsOf hands on whatever it is given: a bias too.
+            rung.run(device, ladder.argsOf(dims, s as Record<O, Storage>), tile);
+          },
+          ['out'],
+        );
+        const what = `${kind} on ${rung.name} ${JSON.stringify(tile ?? {})} of ${convTitle(dims)}`;
+        if (expected.length > 0) expectClose(out, expected, allowed, what);
+        return out;
+      },
+    });
+    return ladder.rungs.filter((rung) => rung.fits(gpu, dims)).map(one);
+  };
+
+  return [
+    ...checksOf(
+      'forward',
+      convForwardLadder,
+      (round) => plus(conv2d(reference, round), biasOf.K, OH * OW, round),
+      biasOf.K,
+    ),
+    ...checksOf(
+      'data gradient',
+      convDataGradLadder,
+      (round) => plus(back(round).dx, biasOf.C, H * W, round),
+      biasOf.C,
+    ),
+    ...checksOf('weight gradient', convWeightGradLadder, (round) => back(round).dw),
+  ];
+}
+
+function once<T>(make: () => T): () => T {
+  let made: { value: T } | undefined;
+  return () => (made ??= { value: make() }).value;
+}

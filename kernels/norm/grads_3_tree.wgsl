@@ -5,6 +5,7 @@
 //
 // since 2_parts  neighbouring threads read neighbouring values; W of them (a power of two) go along L, WG/W along
 //                N; their sums meet in workgroup memory.
+// measured   lavapipe on two busy cores, x 16×64×256: 5.5 ms: a barrier there costs a switch of every thread.
 // cost       4·n flops;  reads 2·n floats.
 // needs      WG·8 bytes of workgroup memory.
 // The activation that comes after: none, max(y, 0), or y > 0 ? y : slope·y.

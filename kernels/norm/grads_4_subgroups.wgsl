@@ -3,8 +3,9 @@
 //   x, dy [N, C, L] · mean, invStd, gamma, beta [C]  →  sums [parts, C, 2]:  Σ g  and  Σ g·(x − mean)·invStd,
 //   g = dy past the activation
 //
-// since 3_tree   a subgroup adds its sums in registers, and one pair of each meets in workgroup memory: one barrier where
-//                the tree has eight.
+// since 3_tree  a subgroup adds its sums in registers, and one pair of each meets in workgroup memory: one barrier
+//               where the tree has eight.
+// measured   lavapipe on two busy cores, x 16×64×256: 2.5 ms, 3_tree 5.5. No GPU yet.
 // cost       4·n flops;  reads 2·n floats.
 // needs      the feature subgroups, of any size from 4 up;  2·WG bytes of workgroup memory.
 enable subgroups;

@@ -3,8 +3,8 @@
 //   x [N, C, L]  →  partMean, partM2 [1, C]      (M2 = Σ (x − mean)²)
 //
 // grid       C threads: most of a machine idles where there are few channels.
-// exact      deviations are taken from the mean itself: the sum of squares less the squared sum would lose every digit at
-//            a mean of 100.
+// exact      deviations are taken from the mean itself: the sum of squares less the squared sum would lose every digit
+//            at a mean of 100.
 // cost       4·n flops;  reads n floats twice.
 const WG = 16u;
 

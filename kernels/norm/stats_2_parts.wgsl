@@ -7,6 +7,7 @@
 // entries    `scalar`: any L.  `quads`: L and C1 multiples of 4.
 // exact      deviations are taken from the part's own mean, so a mean of 100 costs no digits; the second look finds the
 //            part in the cache.
+// measured   lavapipe on two busy cores, x 16×64×256: 351 µs with the join, 1_naive 816; 16×16×4096: 1,016 and 3,067.
 // cost       4·n flops;  reads n floats from memory.
 // after      Chan, Golub, LeVeque 1979 (parts that are joined in norm/stats_join).
 const WG = 16u;

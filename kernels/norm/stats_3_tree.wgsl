@@ -4,6 +4,7 @@
 //
 // since 2_parts  neighbouring threads read neighbouring values; W of them (a power of two) go along L, WG/W along
 //                N; their sums meet in workgroup memory.
+// measured   lavapipe on two busy cores, x 16×64×256: 13.6 ms: a barrier there costs a switch of every thread.
 // cost       4·n flops;  reads n floats from memory, and once more from the cache.
 // needs      WG·4 bytes of workgroup memory.
 const WG = 256u;

@@ -2,8 +2,9 @@
 //
 //   x [N, C, L]  →  partMean, partM2 [parts, C]      (M2 = Σ (x − the part's own mean)²)
 //
-// since 3_tree   a subgroup adds its sums in registers, and one number of each meets in workgroup memory: two barriers where
-//                the tree has eight.
+// since 3_tree  a subgroup adds its sums in registers, and one number of each meets in workgroup memory: two barriers
+//               where the tree has eight.
+// measured   lavapipe on two busy cores, x 16×64×256: 13.1 ms, 3_tree 13.6. No GPU yet.
 // cost       4·n flops;  reads n floats from memory, and once more from the cache.
 // needs      the feature subgroups, of any size from 4 up;  WG bytes of workgroup memory.
 enable subgroups;

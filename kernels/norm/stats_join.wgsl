@@ -9,8 +9,8 @@
 //
 // entries    `plain`, and `moving`, which also moves the averages that evaluation uses, in place.
 // cost       8·parts·C flops.
-// after      Chan, Golub, LeVeque 1979; torch.nn.BatchNorm2d: the batch is normalised by the biased variance, the average
-//            takes the unbiased one.
+// after      Chan, Golub, LeVeque 1979; torch.nn.BatchNorm2d: the batch is normalised by the biased variance, the
+//            average takes the unbiased one.
 const WG = 64u;
 
 struct Params {

@@ -3,8 +3,8 @@
 //   `forward`:   o, x [n] · gamma [1]   →  out [n] = gamma·o + x
 //   `backward`:  dy, o [n] · gamma [1]  →  dO [n] = gamma·dy,  part [parts] = Σ dy·o of a part of the vec4s
 //
-// grid       `forward`: a vec4 a thread.  `backward`: a part a thread, its `each` vec4s `parts` apart, so that neighbouring
-//            threads read neighbouring values; padding past n is left out of the sums.
+// grid       `forward`: a vec4 a thread.  `backward`: a part a thread, its `each` vec4s `parts` apart, so that
+//            neighbouring threads read neighbouring values; padding past n is left out of the sums.
 // cost       2·n and 3·n flops;  reads 2·n, writes n floats.
 // after      Zhang et al. 2019, equation 3.
 const WG = 64u;

@@ -2,8 +2,8 @@
 //
 //   w [outer, rows, inner] · u [rows]  →  part [P, outer·inner]:  Σ over a part of the rows of w[a, row, b]·u[row]
 //
-// layers     TABLE: a workgroup finds its matrix in `layers`, by the number of its first workgroup; else the matrix is in
-//            the immediates, and the caller binds any tensor as `layers`.
+// layers     TABLE: a workgroup finds its matrix in `layers`, by the number of its first workgroup; else the matrix is
+//            in the immediates, and the caller binds any tensor of a row's length as `layers`.
 // grid       P·⌈cols/4⌉ threads a matrix; neighbouring threads read neighbouring weights; C0 rows are a part.
 // cost       2·rows·cols flops;  reads rows·cols floats.
 const TABLE = false;

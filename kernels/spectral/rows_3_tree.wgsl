@@ -5,6 +5,7 @@
 // since 2_parts  neighbouring threads read neighbouring weights; C1 of them (a power of two) go along inner, WG/C1
 //                along outer; their sums meet in workgroup memory.
 // layers     as in spectral/columns.
+// measured   lavapipe on two busy cores, 256×2048, the whole iteration: 9.7 ms: barriers.
 // cost       2·rows·cols flops;  reads rows·cols floats.
 // needs      WG·4 bytes of workgroup memory.
 const TABLE = false;

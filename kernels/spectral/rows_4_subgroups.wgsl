@@ -1,10 +1,11 @@
-// spectral/rows_4_subgroups — Wv: a workgroup owns a row and joins its threads' sums by subgroups; all layers in one launch.
+// spectral/rows_4_subgroups — Wv: a workgroup owns a row and joins its threads' sums by subgroups; all layers at once.
 //
 //   w [outer, rows, inner] · v [outer·inner]  →  part [1, rows]
 //
-// since 3_tree   a subgroup adds its sums in registers, and one number of each meets in workgroup memory: one barrier where
-//                the tree has eight.
+// since 3_tree  a subgroup adds its sums in registers, and one number of each meets in workgroup memory: one barrier
+//               where the tree has eight.
 // layers     as in spectral/columns.
+// measured   lavapipe on two busy cores, 256×2048, the whole iteration: 3.3 ms, 3_tree 9.7. No GPU yet.
 // cost       2·rows·cols flops;  reads rows·cols floats.
 // needs      the feature subgroups, of any size from 4 up;  WG bytes of workgroup memory.
 enable subgroups;

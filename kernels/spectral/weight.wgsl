@@ -7,8 +7,8 @@
 //
 // σ = uᵀWv moves with W along u·vᵀ while u and v are held still.
 // layers     as in spectral/columns; sigma and product hold one number a matrix, this one's at `index` without a table.
-// grid       `scale`: a vec4 a thread.  `dotParts`: a part a thread, its C0 vec4s `parts` apart.  `grad`: C0 neighbours of
-//            a line of `inner` a thread, so that a long stretch costs one division.
+// grid       `scale`: a vec4 a thread.  `dotParts`: a part a thread, its C0 vec4s `parts` apart.  `grad`: C0 neighbours
+//            of a line of `inner` a thread, so that a long stretch costs one division.
 // entries    `gradQuads` is `grad` in vec4s, for an inner that is a multiple of 4.
 // cost       n, 2·n and 4·n flops;  reads n or 2·n, writes n floats.
 const TABLE = false;

@@ -117,7 +117,17 @@ export abstract class Layer extends Module {
     this.forward = (...args) => tape.gpu.within({ layer: this.path }, () => forward(...args));
   }
 
-  abstract forward(x: Tensor, activation?: Activation): Tensor;
+  abstract forward(x: Tensor): Tensor;
+}
+
+/** A layer whose forward pass applies an activation that it is given. */
+interface Activated extends Layer {
+  readonly takesActivation: true;
+  forward(x: Tensor, activation?: Activation): Tensor;
+}
+
+function takesActivation(layer: Layer): layer is Activated {
+  return layer.takesActivation;
 }
 
 /** Layers one after the other; children are numbered, as in torch.nn.Sequential. */
@@ -135,7 +145,7 @@ export class Sequential extends Layer {
     return this.layers.reduce((h, layer, i) => {
       const [before, after] = [this.layers[i - 1], this.layers[i + 1]];
       if (layer.activation !== undefined && before?.takesActivation === true) return h;
-      return layer.takesActivation ? layer.forward(h, after?.activation) : layer.forward(h);
+      return takesActivation(layer) ? layer.forward(h, after?.activation) : layer.forward(h);
     }, x);
   }
 }

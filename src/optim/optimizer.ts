@@ -146,15 +146,6 @@ export function checkGradients(
   });
 }
 
-/** Marks what an update launches. */
-export function updating(
-  optimizer: string,
-  groups: readonly ParameterGroup[],
-  update: () => void,
-): void {
-  groups[0]?.hyper.gpu.within({ phase: 'optimizer', layer: optimizer }, update);
-}
-
 /** The slots cut into the longest rows whose parameters lie side by side, and whose averages do, if they have any. */
 function rowsOf(slots: readonly Slot[]): Slot[][] {
   const rows: Slot[][] = [];
@@ -204,6 +195,15 @@ export function stateOf(state: Run['state'], key: string): Storage {
   const storage = state[key];
   if (storage === undefined) throw new Error(`the optimiser keeps no ${key}`);
   return storage;
+}
+
+/** Marks what an update launches. */
+export function updating(
+  optimizer: string,
+  groups: readonly ParameterGroup[],
+  update: () => void,
+): void {
+  groups[0]?.hyper.gpu.within({ phase: 'optimizer', layer: optimizer }, update);
 }
 
 function entriesOf(values: HyperValues): [string, number][] {

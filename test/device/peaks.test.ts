@@ -1,10 +1,9 @@
 // The measured roofs, and the clock that they are measured on.
 import { afterEach, describe, expect, test, vi } from 'vitest';
 import { Gpu } from '../../src/gpu/device.ts';
-import type { Storage } from '../../src/gpu/storage.ts';
 import { clockOf, timePasses } from '../../src/gpu/timing.ts';
 import { measurePeaks } from '../../src/kernels/peaks.ts';
-import { binary } from '../../src/kernels/pointwise.ts';
+import { total } from '../../src/kernels/pointwise.ts';
 import { openTestGpu } from '../support/device.ts';
 
 const gpu = await openTestGpu({ guard: false });
@@ -12,17 +11,12 @@ afterEach(() => vi.restoreAllMocks());
 
 const n = 2 ** 18;
 
-function addBoth(a: Storage, b: Storage, out: Storage): void {
-  const [aShape, bShape, shape] = [[n], [n], [n]];
-  binary(gpu, 'add', { a, b, out, aShape, bShape, shape });
-}
-
 async function smallProgram() {
   const [a, b, out] = ['a', 'b', 'out'].map((label) => gpu.alloc(4 * n, label));
   gpu.write(a!, new Float32Array(n).fill(1));
   gpu.write(b!, new Float32Array(n).fill(2));
   const capture = gpu.capture(() => {
-    for (let i = 0; i < 5; i++) addBoth(a!, b!, out!);
+    for (let i = 0; i < 5; i++) total(gpu, { terms: [a!, b!], out: out!, n });
     return [];
   });
   return { program: await capture.build(), out: out! };

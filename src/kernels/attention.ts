@@ -12,6 +12,12 @@ import { mapWithLse, materialisedBackward, materialisedForward } from './attenti
 import {
   lanesBackward,
   lanesForward,
+  registersBackward,
+  registersForward,
+  rowsBackward,
+  rowsForward,
+  subgroupsBackward,
+  subgroupsForward,
   threadsBackward,
   threadsForward,
   tilesBackward,
@@ -37,9 +43,21 @@ const dimsOf = ({ B, Nq, Nk, DK, DV, scale, layout }: AttentionDims): AttentionD
 /** out = softmax(scale·QKᵀ)·V and its log-sum-exp, simplest rung first. */
 export const attentionForwardLadder: Ladder<AttentionDims, AttentionArgs, Input> = {
   name: 'attention-forward',
-  rungs: [materialisedForward, tilesForward, threadsForward, lanesForward],
+  rungs: [
+    materialisedForward,
+    rowsForward,
+    tilesForward,
+    registersForward,
+    subgroupsForward,
+    threadsForward,
+    lanesForward,
+  ],
   preferred: (gpu) =>
-    namesOf(gpu.adapter.kind === 'software' ? [lanesForward, threadsForward] : [tilesForward]),
+    namesOf(
+      gpu.adapter.kind === 'software'
+        ? [lanesForward, threadsForward]
+        : [subgroupsForward, registersForward],
+    ),
   dimsOf,
   operands: inputsOf,
   outputs: ['out', 'lse'],
@@ -55,9 +73,21 @@ export const attentionBackwardLadder: Ladder<
   Input | 'dOut' | 'dq' | 'dk' | 'dv'
 > = {
   name: 'attention-backward',
-  rungs: [materialisedBackward, tilesBackward, threadsBackward, lanesBackward],
+  rungs: [
+    materialisedBackward,
+    rowsBackward,
+    tilesBackward,
+    registersBackward,
+    subgroupsBackward,
+    threadsBackward,
+    lanesBackward,
+  ],
   preferred: (gpu) =>
-    namesOf(gpu.adapter.kind === 'software' ? [lanesBackward, threadsBackward] : [tilesBackward]),
+    namesOf(
+      gpu.adapter.kind === 'software'
+        ? [lanesBackward, threadsBackward]
+        : [subgroupsBackward, registersBackward],
+    ),
   dimsOf,
   operands: (dims) => {
     const { q, k, v, out, lse } = inputsOf(dims);

@@ -151,16 +151,54 @@ function kernelsOf(
 const noFlags = () => ({});
 const only = (tile: Tile) => () => [tile] as const;
 
-// ---- 3: tiles in workgroup memory -----------------------------------------------------------------------------------
+// ---- 2 to 5: workgroups of a GPU ------------------------------------------------------------------------------------
 
-const tiles = kernelsOf('attention/3_tiles', {
+const rows = kernelsOf('attention/2_rows', {
+  rows: () => 1,
+  narrow: 'TV',
+  needs: { invocations: 256, workgroupBytes: 2048 },
+});
+const rowTile = (WG: number) => ({ WG, TV: WG });
+const rowsChoosing = {
+  tiles: (): Tiles => [rowTile(64), rowTile(128), rowTile(256)],
+  flags: noFlags,
+};
+export const rowsForward = forwardRung(rows.forward, rowsChoosing);
+export const rowsBackward = backwardRung(rows, rowsChoosing);
+
+const tiled = (file: string) =>
+  kernelsOf(file, {
+    rows: (tile) => tile('ROWS'),
+    narrow: 'TV',
+    needs: { invocations: 256, workgroupBytes: 16384 },
+  });
+const tiledChoosing = { tiles: only({ TV: 64 }), flags: noFlags };
+
+const tiles = tiled('attention/3_tiles');
+export const tilesForward = forwardRung(tiles.forward, tiledChoosing);
+export const tilesBackward = backwardRung(tiles, tiledChoosing);
+
+const registers = tiled('attention/4_registers');
+export const registersForward = forwardRung(registers.forward, tiledChoosing);
+export const registersBackward = backwardRung(registers, tiledChoosing);
+
+const subgroups = kernelsOf('attention/5_subgroups', {
   rows: (tile) => tile('ROWS'),
   narrow: 'TV',
-  needs: { invocations: 256, workgroupBytes: 16384 },
+  needs: { features: ['subgroups'], invocations: 256, workgroupBytes: 22528 },
 });
-const tilesChoosing = { tiles: only({ TV: 64 }), flags: noFlags };
-export const tilesForward = forwardRung(tiles.forward, tilesChoosing);
-export const tilesBackward = backwardRung(tiles, tilesChoosing);
+const subgroupsChoosing = {
+  fits: (gpu: Gpu) => gpu.adapter.subgroupSizes[0] >= 4,
+  // Threads of a row, at most what the smallest subgroup holds.
+  tiles: (gpu: Gpu): Tiles => {
+    const [first, ...others] = [16, 8, 4].filter((X) => X <= gpu.adapter.subgroupSizes[0]);
+    const tile = (X: number) => ({ X, TV: 64 });
+    return [tile(first ?? 4), ...others.map(tile)];
+  },
+  flags: noFlags,
+};
+export const subgroupsForward = forwardRung(subgroups.forward, subgroupsChoosing);
+export const subgroupsBackward = backwardRung(subgroups, subgroupsChoosing);
 
 // ---- 8: a CPU driver's threads, each for itself ---------------------------------------------------------------------
 

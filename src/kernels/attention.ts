@@ -12,6 +12,13 @@ import { mapWithLse, materialisedBackward, materialisedForward } from './attenti
 import {
   lanesBackward,
   lanesForward,
+  readsVec4,
+  registersBackward,
+  registersForward,
+  rowsBackward,
+  rowsForward,
+  subgroupsBackward,
+  subgroupsForward,
   threadsBackward,
   threadsForward,
   tilesBackward,
@@ -34,12 +41,46 @@ const dimsOf = ({ B, Nq, Nk, DK, DV, scale, layout }: AttentionDims): AttentionD
   ...{ B, Nq, Nk, DK, DV, scale, layout },
 });
 
+const smallMapBytes = 2 ** 26;
+const widestQueries = 32;
+type Named = Pick<ForwardRung | BackwardRung, 'name'>;
+type Candidates = Readonly<Record<'map' | 'threads' | 'lanes' | 'registers' | 'subgroups', Named>>;
+
+/**
+ * Fused rungs, which keep no N×N map: lanes or threads alone for a CPU driver, workgroup tiles for a GPU. While the map is
+ * small, a CPU driver without subgroups goes through it where its threads are slow: wide queries, and positions that
+ * cannot be read four at a time (odd feature maps).
+ */
+function preferredOf({ map, threads, lanes, registers, subgroups }: Candidates) {
+  const names = (...rungs: Named[]) => rungs.map(({ name }) => name);
+  return (gpu: Gpu, dims: AttentionDims): readonly string[] => {
+    if (gpu.adapter.kind !== 'software') return names(subgroups, registers);
+    const { B, Nq, Nk, DK } = dims;
+    const suited = readsVec4(dims) && DK <= widestQueries;
+    if (suited || 4 * B * Nq * Nk > smallMapBytes) return names(lanes, threads);
+    return names(lanes, map, threads);
+  };
+}
+
 /** out = softmax(scale·QKᵀ)·V and its log-sum-exp, simplest rung first. */
 export const attentionForwardLadder: Ladder<AttentionDims, AttentionArgs, Input> = {
   name: 'attention-forward',
-  rungs: [materialisedForward, tilesForward, threadsForward, lanesForward],
-  preferred: (gpu) =>
-    namesOf(gpu.adapter.kind === 'software' ? [lanesForward, threadsForward] : [tilesForward]),
+  rungs: [
+    materialisedForward,
+    rowsForward,
+    tilesForward,
+    registersForward,
+    subgroupsForward,
+    threadsForward,
+    lanesForward,
+  ],
+  preferred: preferredOf({
+    map: materialisedForward,
+    threads: threadsForward,
+    lanes: lanesForward,
+    registers: registersForward,
+    subgroups: subgroupsForward,
+  }),
   dimsOf,
   operands: inputsOf,
   outputs: ['out', 'lse'],
@@ -55,9 +96,22 @@ export const attentionBackwardLadder: Ladder<
   Input | 'dOut' | 'dq' | 'dk' | 'dv'
 > = {
   name: 'attention-backward',
-  rungs: [materialisedBackward, tilesBackward, threadsBackward, lanesBackward],
-  preferred: (gpu) =>
-    namesOf(gpu.adapter.kind === 'software' ? [lanesBackward, threadsBackward] : [tilesBackward]),
+  rungs: [
+    materialisedBackward,
+    rowsBackward,
+    tilesBackward,
+    registersBackward,
+    subgroupsBackward,
+    threadsBackward,
+    lanesBackward,
+  ],
+  preferred: preferredOf({
+    map: materialisedBackward,
+    threads: threadsBackward,
+    lanes: lanesBackward,
+    registers: registersBackward,
+    subgroups: subgroupsBackward,
+  }),
   dimsOf,
   operands: (dims) => {
     const { q, k, v, out, lse } = inputsOf(dims);
@@ -69,10 +123,6 @@ export const attentionBackwardLadder: Ladder<
   flops: ({ B, Nq, Nk, DK, DV }) => 2 * B * Nq * Nk * (3 * DK + 2 * DV),
   bytes: (dims) => bytesOf(attentionBackwardLadder.operands(dims)),
 };
-
-function namesOf(rungs: readonly (ForwardRung | BackwardRung)[]): readonly string[] {
-  return rungs.map(({ name }) => name);
-}
 
 /**
  * out = softmax(scale·QKᵀ)·V and lse [B, Nq] = log Σ exp(scale·q·k).

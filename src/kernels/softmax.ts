@@ -1,7 +1,9 @@
 import type { Gpu } from '../gpu/device.ts';
 import type { Storage } from '../gpu/storage.ts';
-import { kernel, linearGrid } from './kernel.ts';
-import type { Dims, Kernel, Tile } from './kernel.ts';
+import { canRun, kernel, linearGrid } from './kernel.ts';
+import type { Dims, Kernel, Needs, Tile } from './kernel.ts';
+import { climb } from './rung.ts';
+import type { Ladder, Rung } from './rung.ts';
 
 export interface SoftmaxDims {
   readonly rows: number;
@@ -20,100 +22,147 @@ export interface SoftmaxBackwardArgs extends SoftmaxDims {
   readonly dx: Storage;
 }
 
-/** One step of the ladder. `serves` says which row lengths it takes. */
-export interface SoftmaxRung {
-  readonly forward: Kernel<'x' | 'out', 'rows' | 'cols'>;
-  readonly backward: Kernel<'y' | 'dy' | 'dx', 'rows' | 'cols'>;
-  readonly tile: Tile;
-  readonly serves: (dims: SoftmaxDims) => boolean;
-}
-
 type Dim = Dims<'rows' | 'cols'>;
 
-function rung(options: {
-  file: string;
-  /** Threads of a workgroup. */
-  WG: number;
-  /** Rows that a workgroup takes. */
-  each: number;
-  flops: number;
-  workgroupBytes: number;
-  serves: (dims: SoftmaxDims) => boolean;
-}): SoftmaxRung {
-  const { file, WG, each, flops, workgroupBytes, serves } = options;
-  const tile = { WG };
-  const shared = {
-    file,
-    dims: ['rows', 'cols'] as const,
-    tile,
-    grid: ({ rows }: Dim) => linearGrid(rows, each),
-    needs: { invocations: WG, workgroupBytes },
+interface Options {
+  /** Threads of a workgroup, the default first. */
+  readonly threads: readonly [number, ...number[]];
+  /** Rows that a workgroup takes: its threads' number, or one. */
+  readonly rowEach: 'thread' | 'workgroup';
+  readonly flops: number;
+  /** Bytes of workgroup memory a thread. */
+  readonly threadBytes: number;
+  readonly features?: readonly string[];
+  readonly fits?: (gpu: Gpu, dims: SoftmaxDims) => boolean;
+}
+
+interface Rungs {
+  readonly forward: Rung<SoftmaxDims, SoftmaxArgs>;
+  readonly backward: Rung<SoftmaxDims, SoftmaxBackwardArgs>;
+}
+
+/** Both directions of one file. */
+function rungs(name: string, o: Options): Rungs {
+  const most = Math.max(...o.threads);
+  const needs: Needs = {
+    invocations: most,
+    workgroupBytes: o.threadBytes * most,
+    ...(o.features && { features: o.features }),
   };
+  const shared = {
+    file: `${name}.wgsl`,
+    dims: ['rows', 'cols'] as const,
+    grid: ({ rows }: Dim, tile: (constant: string) => number) =>
+      linearGrid(rows, o.rowEach === 'thread' ? tile('WG') : 1),
+    needs,
+  };
+  const forward = kernel({
+    ...shared,
+    entry: 'forward',
+    tensors: ['x', 'out'],
+    flops: ({ rows, cols }) => o.flops * rows * cols,
+    bytes: ({ rows, cols }) => 8 * rows * cols,
+  });
+  const backward = kernel({
+    ...shared,
+    entry: 'backward',
+    tensors: ['y', 'dy', 'dx'],
+    flops: ({ rows, cols }) => 4 * rows * cols,
+    bytes: ({ rows, cols }) => 12 * rows * cols,
+  });
+  const [first, ...others] = o.threads.map((WG): Tile => ({ WG }));
+  const tiles = [first ?? {}, ...others] as const;
+  const of = (made: Kernel) => ({
+    name,
+    kernels: [made],
+    fits: (gpu: Gpu, dims: SoftmaxDims) => canRun(gpu, made) && (o.fits?.(gpu, dims) ?? true),
+    tiles: () => tiles,
+  });
   return {
-    forward: kernel({
-      ...shared,
-      entry: 'forward',
-      tensors: ['x', 'out'],
-      flops: ({ rows, cols }) => flops * rows * cols,
-      bytes: ({ rows, cols }) => 8 * rows * cols,
-    }),
-    backward: kernel({
-      ...shared,
-      entry: 'backward',
-      tensors: ['y', 'dy', 'dx'],
-      flops: ({ rows, cols }) => 4 * rows * cols,
-      bytes: ({ rows, cols }) => 12 * rows * cols,
-    }),
-    tile,
-    serves,
+    forward: {
+      ...of(forward),
+      run: (gpu, { x, out, rows, cols }, tile = tiles[0]) => {
+        forward.run(gpu, { tensors: { x, out }, dims: { rows, cols }, tile });
+      },
+    },
+    backward: {
+      ...of(backward),
+      run: (gpu, { y, dy, dx, rows, cols }, tile = tiles[0]) => {
+        backward.run(gpu, { tensors: { y, dy, dx }, dims: { rows, cols }, tile });
+      },
+    },
   };
 }
 
-const whole = () => true;
-const naive = rung({
-  file: 'softmax/1_naive.wgsl',
-  WG: 16,
-  each: 16,
+const naive = rungs('softmax/1_naive', {
+  threads: [16, 64],
+  rowEach: 'thread',
   flops: 5,
-  workgroupBytes: 0,
-  serves: whole,
+  threadBytes: 0,
 });
-const vec4 = rung({
-  file: 'softmax/2_vec4.wgsl',
-  WG: 8,
-  each: 8,
+const vec4 = rungs('softmax/2_vec4', {
+  threads: [8, 64],
+  rowEach: 'thread',
   flops: 5,
-  workgroupBytes: 0,
-  serves: ({ cols }) => cols % 4 === 0,
+  threadBytes: 0,
+  fits: (_gpu, { cols }) => cols % 4 === 0,
 });
-const online = rung({
-  file: 'softmax/3_online.wgsl',
-  WG: 128,
-  each: 1,
+const online = rungs('softmax/3_online', {
+  threads: [128, 64, 256],
+  rowEach: 'workgroup',
   flops: 8,
-  workgroupBytes: 1024,
-  serves: whole,
+  threadBytes: 8,
+});
+const subgroups = rungs('softmax/4_subgroups', {
+  threads: [128, 64, 256],
+  rowEach: 'workgroup',
+  flops: 8,
+  threadBytes: 2,
+  features: ['subgroups'],
+  // Whole subgroups, whatever their size is.
+  fits: ({ adapter }) => adapter.subgroupSizes[0] >= 4 && adapter.subgroupSizes[1] <= 64,
 });
 
-/** The rungs, simplest first. */
-export const softmaxLadder: readonly SoftmaxRung[] = [naive, vec4, online];
+const all = [naive, vec4, online, subgroups] as const;
+const flops = { forward: 5, backward: 4 };
 
 /** A thread a row for a CPU driver, a workgroup a row for a GPU. */
-export function chooseSoftmax(gpu: Gpu, dims: SoftmaxDims): SoftmaxRung {
-  if (gpu.adapter.kind !== 'software') return online;
-  return vec4.serves(dims) ? vec4 : naive;
-}
+const preferred = ({ adapter }: Gpu): readonly string[] =>
+  (adapter.kind === 'software' ? [vec4, naive] : [subgroups, online]).map((r) => r.forward.name);
+const dimsOf = ({ rows, cols }: SoftmaxDims): SoftmaxDims => ({ rows, cols });
+
+/** out[rows, cols] = softmax of every row of x, simplest rung first. */
+export const softmaxForwardLadder: Ladder<SoftmaxDims, SoftmaxArgs, 'x' | 'out'> = {
+  name: 'softmax-forward',
+  rungs: all.map((r) => r.forward),
+  preferred,
+  dimsOf,
+  operands: ({ rows, cols }) => ({ x: rows * cols, out: rows * cols }),
+  outputs: ['out'],
+  argsOf: (dims, storages) => ({ ...dims, ...storages }),
+  flops: ({ rows, cols }) => flops.forward * rows * cols,
+  bytes: ({ rows, cols }) => 8 * rows * cols,
+};
+
+/** dx[rows, cols] = y · (dy − Σ y·dy) over each row, simplest rung first. */
+export const softmaxBackwardLadder: Ladder<SoftmaxDims, SoftmaxBackwardArgs, 'y' | 'dy' | 'dx'> = {
+  name: 'softmax-backward',
+  rungs: all.map((r) => r.backward),
+  preferred,
+  dimsOf,
+  operands: ({ rows, cols }) => ({ y: rows * cols, dy: rows * cols, dx: rows * cols }),
+  outputs: ['dx'],
+  argsOf: (dims, storages) => ({ ...dims, ...storages }),
+  flops: ({ rows, cols }) => flops.backward * rows * cols,
+  bytes: ({ rows, cols }) => 12 * rows * cols,
+};
 
 /** out[rows, cols] = softmax of every row of x; rows of any length, finite logits of any size. */
 export function softmax(gpu: Gpu, args: SoftmaxArgs): void {
-  const { x, out, rows, cols } = args;
-  const { forward } = chooseSoftmax(gpu, { rows, cols });
-  forward.run(gpu, { tensors: { x, out }, dims: { rows, cols } });
+  climb(gpu, softmaxForwardLadder, args);
 }
 
 /** dx[rows, cols] = y · (dy − Σ y·dy) over each row, from the forward pass's y. */
 export function softmaxBackward(gpu: Gpu, args: SoftmaxBackwardArgs): void {
-  const { y, dy, dx, rows, cols } = args;
-  const { backward } = chooseSoftmax(gpu, { rows, cols });
-  backward.run(gpu, { tensors: { y, dy, dx }, dims: { rows, cols } });
+  climb(gpu, softmaxBackwardLadder, args);
 }

@@ -27,20 +27,12 @@ const shapes: readonly Sizes[] = [
   [1, 1, 1, 1, 1],
   [2, 37, 67, 3, 5],
   [3, 1, 29, 4, 8],
-  [2, 64, 36, 3, 7],
   [1, 20, 132, 8, 32],
 ];
-/** Widths past one pass of registers or tiles: each takes a second one, and reads what did not fit again. */
-const wideShapes: readonly Sizes[] = [
-  [1, 40, 20, 68, 68],
-  [2, 13, 35, 38, 67],
-];
+/** Past one pass of registers or tiles: it takes a second one, and reads again what did not fit. */
+const wideShape: Sizes = [1, 40, 20, 68, 68];
 /** More workgroups than a folded row's two places hold, in each direction. */
-const foldedShapes: readonly Sizes[] = [
-  [3, 37, 20, 36, 68],
-  [5, 20, 35, 38, 67],
-  [3, 36, 68, 8, 12],
-];
+const foldedShape: Sizes = [5, 20, 35, 38, 67];
 
 interface Run {
   readonly device?: Gpu;
@@ -124,12 +116,10 @@ describe.each(passes)('$name', (pass) => {
       for (const shape of shapes) await pass.check(setUp(shape, layout), shape.join('×'));
     });
 
-    testOrSkip('takes widths past one pass', async () => {
-      for (const shape of wideShapes) await pass.check(setUp(shape, layout), shape.join('×'));
-    });
-
-    testOrSkip('is right in every tile', async () => {
-      const made = setUp([2, 24, 40, 12, 72], layout);
+    // A software driver compiles the GPU's tiles for seconds a variant: one layout of them.
+    const spared = layout === 'sequence' && /tiles|registers|subgroups/.test(pass.name);
+    test.skipIf(!pass.fits || spared)('takes widths past one pass, in every tile', async () => {
+      const made = setUp(wideShape, layout);
       for (const tile of pass.tiles(made)) {
         await pass.check(made, JSON.stringify(tile), { tile });
       }
@@ -137,7 +127,7 @@ describe.each(passes)('$name', (pass) => {
   });
 
   testOrSkip('gives the same bits twenty times', async () => {
-    const made = setUp([2, 37, 67, 8, 9], 'channel');
+    const made = setUp([2, 37, 67, 3, 5], 'channel');
     await expectSameBits(() => pass.run(made));
   });
 
@@ -145,15 +135,12 @@ describe.each(passes)('$name', (pass) => {
   test.skipIf(!pass.fits || pass.name.includes('materialised'))(
     'finds its tiles in workgroups folded into a row',
     async () => {
-      for (const [i, shape] of foldedShapes.entries()) {
-        const made = setUp(shape, layouts[i % 2]!);
-        await pass.check(made, shape.join('×'), { device: narrow });
-      }
+      await pass.check(setUp(foldedShape, 'channel'), 'folded', { device: narrow });
     },
   );
 
   testOrSkip('takes scores in the thousands', async () => {
-    const made = setUp([1, 12, 40, 8, 4], 'channel', 60);
+    const made = setUp([1, 12, 40, 8, 32], 'channel', 60);
     expect(maxAbs(made.forward.lse)).toBeGreaterThan(1000);
     await pass.check(made, 'scores in the thousands');
   });
@@ -165,8 +152,8 @@ describe.each(attentionBackwardLadder.rungs.map((rung) => ({ name: rung.name, ru
     const pass = backwardPass(rung);
     test.skipIf(!pass.fits)('leaves out the gradients that nobody needs', async () => {
       for (const shape of [
-        [2, 20, 12, 8, 16],
-        [1, 12, 9, 5, 70],
+        [1, 20, 132, 8, 32],
+        [1, 40, 20, 68, 68],
       ] satisfies Sizes[]) {
         const made = setUp(shape, 'channel');
         for (const name of gradients) {

@@ -7,7 +7,8 @@ import { binary, unary } from '../../src/kernels/pointwise.ts';
 import type { UnaryOp } from '../../src/kernels/pointwise.ts';
 import { reduce } from '../../src/kernels/reduce.ts';
 import { maxPool2d as maxPoolKernel } from '../../src/kernels/resample.ts';
-import { softmaxLadder } from '../../src/kernels/softmax.ts';
+import { softmaxForwardLadder } from '../../src/kernels/softmax.ts';
+import { attentionBackwardLadder, attentionForwardLadder } from '../../src/kernels/attention.ts';
 import * as p from '../../src/ops/pointwise.ts';
 import { amax, sum } from '../../src/ops/reduce.ts';
 import { maxPool2d } from '../../src/ops/resample.ts';
@@ -236,15 +237,16 @@ describe('largest of many', () => {
 });
 
 describe('softmax', () => {
-  for (const { forward, serves } of softmaxLadder) {
+  const fitting = softmaxForwardLadder.rungs.filter((r) => r.fits(gpu, { rows: 1, cols: 4 }));
+  for (const forward of fitting) {
     const rows = async (x: readonly number[], cols: number) => {
       const dims = { rows: x.length / cols, cols };
-      expect(serves(dims)).toBe(true);
+      expect(forward.fits(gpu, dims)).toBe(true);
       const { out } = await execute(
         gpu,
         { x: Float32Array.from(x), out: x.length },
         (tensors) => {
-          forward.run(gpu, { tensors, dims });
+          forward.run(gpu, { ...tensors, ...dims });
         },
         ['out'],
       );
@@ -278,6 +280,65 @@ describe('softmax', () => {
     expect(await read(softmax(x))).toEqual([0.5, 0.5]);
     const [d] = grad([sum(p.square(softmax(x)))], [x], { createGraph: true });
     expect(await read(d!)).toEqual([0, 0]);
+  });
+});
+
+describe('attention', () => {
+  // One dim: a score is the key itself. Three rows of queries would be three equal rows: two, to see one stay whole.
+  const dims = { B: 1, Nq: 2, Nk: 5, DK: 1, DV: 1, scale: 1, layout: 'channel' } as const;
+  const v = Float32Array.of(1, 2, 4, 8, 16);
+  const low = -3.4028234e38;
+  const forwards = attentionForwardLadder.rungs.filter((r) => r.fits(gpu, dims));
+  const backwards = attentionBackwardLadder.rungs.filter((r) => r.fits(gpu, dims));
+  const attend = async (rung: (typeof forwards)[number], q: number[], k: number[]) => {
+    const { out, lse } = await execute(
+      gpu,
+      { q: Float32Array.from(q), k: Float32Array.from(k), v, out: 2, lse: 2 },
+      (s) => {
+        rung.run(gpu, { ...s, ...dims });
+      },
+      ['out', 'lse'],
+    );
+    return { out: [...out], lse: [...lse] };
+  };
+
+  test.each(forwards.map((rung) => [rung.name, rung] as const))('%s', async (_name, rung) => {
+    const no = -Infinity;
+    // Scores far below every start of a maximum that is not the lowest number.
+    expect((await attend(rung, [1, 1], [-2e38, low, -2e38, low, low])).out).toEqual([2.5, 2.5]);
+    // −∞ gives no weight, wherever it stands; where nothing else is, there is nothing to average.
+    const masked = await attend(rung, [1, 1], [no, 3, no, no, 3]);
+    expect(masked.out).toEqual([9, 9]);
+    expect((await attend(rung, [1, 1], [no, no, no, no, no])).out).toEqual([NaN, NaN]);
+    // NaN of a query stays with it; NaN of a key reaches every query.
+    const spoilt = await attend(rung, [NaN, 0], [1, 1, 1, 1, 1]);
+    expect(spoilt.out.map(Number.isNaN)).toEqual([true, false]);
+    expect(spoilt.lse.map(Number.isNaN)).toEqual([true, false]);
+    expect((await attend(rung, [1, 1], [1, 1, 1, 1, NaN])).out).toEqual([NaN, NaN]);
+  });
+
+  test.each(backwards.map((rung) => [rung.name, rung] as const))('%s', async (_name, rung) => {
+    // Weights ½ on the second and last key, none on those at −∞; delta = 9.
+    const { dq, dv } = await execute(
+      gpu,
+      {
+        q: Float32Array.of(1, NaN),
+        k: Float32Array.of(-Infinity, 3, -Infinity, -Infinity, 3),
+        v,
+        out: Float32Array.of(9, NaN),
+        lse: Float32Array.of(3 + Math.log(2), NaN),
+        dOut: Float32Array.of(1, 0),
+        dq: 2,
+        dv: 5,
+      },
+      (s) => {
+        rung.run(gpu, { ...s, ...dims });
+      },
+      ['dq', 'dv'],
+    );
+    // 0·−∞: the derivative of a masked score by its query is not a number; every key hears of the other query's NaN.
+    expect([...dq].map(Number.isNaN)).toEqual([true, true]);
+    expect([...dv].map(Number.isNaN)).toEqual([true, true, true, true, true]);
   });
 });
 

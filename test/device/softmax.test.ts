@@ -1,6 +1,12 @@
 // Every rung of softmax and its gradient against the float64 loops.
 import { expect, test } from 'vitest';
-import { softmax, softmaxBackward, softmaxLadder } from '../../src/kernels/softmax.ts';
+import type { Tile } from '../../src/kernels/kernel.ts';
+import {
+  softmax,
+  softmaxBackward,
+  softmaxBackwardLadder,
+  softmaxForwardLadder,
+} from '../../src/kernels/softmax.ts';
 import { budget, f32, f64, softmaxAllowance } from '../reference/naive.ts';
 import {
   softmax as reference,
@@ -33,74 +39,92 @@ function check(y: Float32Array, x: Float32Array, shape: readonly [number, number
   expectClose(y, ref, budget(ref, naive, { allowance }), what);
 }
 
-for (const { forward, backward, serves } of softmaxLadder) {
-  const run = async (x: Float32Array, rows: number, cols: number) => {
+for (const forward of softmaxForwardLadder.rungs) {
+  const testOrSkip = test.skipIf(!forward.fits(gpu, { rows: 4, cols: 4 }));
+  const run = async (x: Float32Array, [rows, cols]: readonly [number, number], tile?: Tile) => {
     const { out } = await execute(
       gpu,
       { x, out: rows * cols },
-      (tensors) => {
-        forward.run(gpu, { tensors, dims: { rows, cols } });
+      (s) => {
+        forward.run(gpu, { ...s, rows, cols }, tile);
       },
       ['out'],
     );
     return out;
   };
 
-  test(`${forward.name} matches the float64 loops on every shape`, async () => {
-    for (const shape of shapes) {
-      const [rows, cols] = shape;
-      if (!serves({ rows, cols })) continue;
-      const x = randomFloats(rows * cols, 3, -8, 8);
-      check(await run(x, rows, cols), x, shape, `${forward.name} ${shape.join('×')}`);
-    }
-  });
+  testOrSkip(
+    `${forward.name} matches the float64 loops on every shape, in every tile`,
+    async () => {
+      for (const shape of shapes) {
+        const [rows, cols] = shape;
+        if (!forward.fits(gpu, { rows, cols })) continue;
+        const x = randomFloats(rows * cols, 3, -8, 8);
+        for (const tile of forward.tiles(gpu, { rows, cols })) {
+          const what = `${forward.name} ${shape.join('×')} ${JSON.stringify(tile)}`;
+          check(await run(x, shape, tile), x, shape, what);
+        }
+      }
+    },
+  );
 
-  test(`${forward.name} takes logits of ±10,000, equal rows and one tall column`, async () => {
-    const [rows, cols] = [6, 64];
-    const x = randomFloats(rows * cols, 4, -1e4, 1e4);
-    x.fill(1e4, 0, cols);
-    x.fill(-1e4, cols, 2 * cols);
-    x[2 * cols + 5] = 1e4;
-    x[3 * cols] = -1e4;
-    check(await run(x, rows, cols), x, [rows, cols], forward.name);
-  });
+  testOrSkip(
+    `${forward.name} takes logits of ±10,000, equal rows and one tall column`,
+    async () => {
+      const [rows, cols] = [6, 64];
+      const x = randomFloats(rows * cols, 4, -1e4, 1e4);
+      x.fill(1e4, 0, cols);
+      x.fill(-1e4, cols, 2 * cols);
+      x[2 * cols + 5] = 1e4;
+      x[3 * cols] = -1e4;
+      check(await run(x, [rows, cols]), x, [rows, cols], forward.name);
+    },
+  );
 
-  test(`${backward.name} matches the float64 loops on every shape`, async () => {
-    for (const [rows, cols] of shapes) {
-      if (!serves({ rows, cols })) continue;
-      const x = randomFloats(rows * cols, 5, -3, 3);
-      const dy = randomFloats(rows * cols, 6);
-      const y = Float32Array.from(reference({ x, rows, cols }, f64));
-      const { dx } = await execute(
-        gpu,
-        { y, dy, dx: rows * cols },
-        (tensors) => {
-          backward.run(gpu, { tensors, dims: { rows, cols } });
-        },
-        ['dx'],
-      );
-      const ref = referenceBackward({ x, rows, cols }, dy, f64).dx;
-      const naive = referenceBackward({ x, rows, cols }, dy, f32).dx;
-      expectClose(dx, ref, budget(ref, naive, { scale: 1 }), `${backward.name} ${rows}×${cols}`);
-    }
-  });
-
-  test(`${forward.name} gives the same bits twenty times`, async () => {
+  testOrSkip(`${forward.name} gives the same bits twenty times`, async () => {
     const x = randomFloats(9 * 260, 7, -5, 5);
-    await expectSameBits(async () => ({ out: await run(x, 9, 260) }));
+    await expectSameBits(async () => ({ out: await run(x, [9, 260]) }));
   });
+}
+
+for (const backward of softmaxBackwardLadder.rungs) {
+  test.skipIf(!backward.fits(gpu, { rows: 4, cols: 4 }))(
+    `the gradient of ${backward.name} matches the float64 loops on every shape, in every tile`,
+    async () => {
+      for (const [rows, cols] of shapes) {
+        if (!backward.fits(gpu, { rows, cols })) continue;
+        const x = randomFloats(rows * cols, 5, -3, 3);
+        const dy = randomFloats(rows * cols, 6);
+        const y = Float32Array.from(reference({ x, rows, cols }, f64));
+        const ref = referenceBackward({ x, rows, cols }, dy, f64).dx;
+        const naive = referenceBackward({ x, rows, cols }, dy, f32).dx;
+        for (const tile of backward.tiles(gpu, { rows, cols })) {
+          const { dx } = await execute(
+            gpu,
+            { y, dy, dx: rows * cols },
+            (s) => {
+              backward.run(gpu, { ...s, rows, cols }, tile);
+            },
+            ['dx'],
+          );
+          const what = `${backward.name} ${rows}×${cols} ${JSON.stringify(tile)}`;
+          expectClose(dx, ref, budget(ref, naive, { scale: 1 }), what);
+        }
+      }
+    },
+  );
 }
 
 test('softmax takes more rows than a grid has places in one direction', async () => {
   const [rows, cols] = [70_000, 2];
   const x = randomFloats(rows * cols, 8);
-  for (const { forward, serves } of softmaxLadder) {
-    if (!serves({ rows, cols })) continue;
+  for (const forward of softmaxForwardLadder.rungs) {
+    if (!forward.fits(gpu, { rows, cols })) continue;
     const { out } = await execute(
       gpu,
       { x, out: rows * cols },
-      (tensors) => {
-        forward.run(gpu, { tensors, dims: { rows, cols } });
+      (s) => {
+        forward.run(gpu, { ...s, rows, cols });
       },
       ['out'],
     );

@@ -32,7 +32,7 @@ import { matmulLadder } from '../../src/kernels/matmul.ts';
 import type { MatmulRung } from '../../src/kernels/matmul.ts';
 import type { Precision } from '../../src/kernels/precision.ts';
 import type { Ladder } from '../../src/kernels/rung.ts';
-import { softmaxLadder } from '../../src/kernels/softmax.ts';
+import { softmaxBackwardLadder, softmaxForwardLadder } from '../../src/kernels/softmax.ts';
 import { saganPresets } from '../../src/models/sagan.ts';
 import type { SaganPreset } from '../../src/models/sagan.ts';
 import { add, mul, square } from '../../src/ops/pointwise.ts';
@@ -369,12 +369,17 @@ describe.each(Object.entries(machines))('variants for %s', (_name, machine) => {
       [3, 4096],
     ] as const) {
       await compileAll(gpu, () => {
-        for (const { forward, backward, tile, serves } of softmaxLadder) {
-          if (!serves({ rows, cols })) continue;
-          const [x, out, dx] = [0, 1, 2].map(() => gpu.alloc(4 * rows * cols, 'rows'));
-          forward.run(gpu, { tensors: { x: x!, out: out! }, dims: { rows, cols }, tile });
-          const tensors = { y: x!, dy: out!, dx: dx! };
-          backward.run(gpu, { tensors, dims: { rows, cols }, tile });
+        const dims = { rows, cols };
+        const [x, out, dx] = [0, 1, 2].map(() => gpu.alloc(4 * rows * cols, 'rows'));
+        for (const rung of softmaxForwardLadder.rungs.filter((r) => r.fits(gpu, dims))) {
+          for (const tile of rung.tiles(gpu, dims)) {
+            rung.run(gpu, { ...dims, x: x!, out: out! }, tile);
+          }
+        }
+        for (const rung of softmaxBackwardLadder.rungs.filter((r) => r.fits(gpu, dims))) {
+          for (const tile of rung.tiles(gpu, dims)) {
+            rung.run(gpu, { ...dims, y: x!, dy: out!, dx: dx! }, tile);
+          }
         }
       });
     }

@@ -117,7 +117,7 @@ function machineOf({ name, kind, driver, description }: AdapterSummary): PeersRe
 
 /** lavapipe's name holds the vector width, which is not the machine's but a setting's. */
 function adapterName(name: string): string {
-  return name.replace(/, \d+ bits/, '');
+  return name.replace(/\W+\d+.bits/, '').replace(/-$/, '');
 }
 
 async function writeResults(result: PeersResult, folder: string): Promise<void> {

@@ -12,6 +12,7 @@ import {
   readText,
   resetPollThrottle,
 } from '../../src/gpu/platform.ts';
+import type { VectorWidth } from '../../src/gpu/platform.ts';
 
 const driver = inject('driver');
 const platform = await createInstance({ driver, toggles: ['disable_robustness'] });

@@ -24,7 +24,7 @@ interface Golden {
 
 const file = pathOf('golden.json');
 
-function readGolden(): Record<string, Golden | undefined> {
+export function readGolden(): Record<string, Golden | undefined> {
   if (!existsSync(file)) return {};
   return JSON.parse(readFileSync(file, 'utf8')) as Record<string, Golden | undefined>;
 }

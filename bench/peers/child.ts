@@ -41,10 +41,10 @@ export class PeerProcess {
     });
     this.#child = child;
     const keep = (text: Buffer) => (this.#printed = (this.#printed + text.toString()).slice(-4000));
-    child.stdout?.on('data', keep);
-    child.stderr?.on('data', keep);
+    child.stdout.on('data', keep);
+    child.stderr.on('data', keep);
     // A child that has died takes nothing more: its end says why.
-    child.stdin?.on('error', () => undefined);
+    child.stdin.on('error', () => undefined);
     createInterface({ input: child.stdio[3] as Readable }).on('line', (line) => {
       this.#replies.push(JSON.parse(line) as Reply);
       this.#wake();

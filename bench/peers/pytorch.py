@@ -206,8 +206,9 @@ def serve(task):
     reply(dict(ready=True, version=torch.__version__, onceMs=once))
     for line in sys.stdin:
         request = json.loads(line)
+        start = time.process_time()
         ms = [timed(request['times']) / request['times'] for _ in range(request['samples'])]
-        reply(dict(ms=ms, peakMiB=peak_mib(setting)))
+        reply(dict(ms=ms, cpuMs=(time.process_time() - start) * 1000, peakMiB=peak_mib(setting)))
 
 
 def peak_mib(setting):

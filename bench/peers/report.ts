@@ -21,6 +21,8 @@ export interface Timed extends Label {
   readonly error: number;
   /** Most memory that the process held; of the GPU's, under CUDA. */
   readonly peakMiB: number;
+  /** Share of the machine that other programs had meanwhile: the median of the turns; 0 where it is not known. */
+  readonly others: number;
 }
 
 export interface Untimed extends Label {
@@ -135,6 +137,7 @@ export function markdown(result: PeersResult): string {
         .join(', ')}.`,
     `Median ms [10 %–90 %] over ${result.rounds} interleaved rounds, each peer in its best setting; GFLOP/s in round brackets.`,
     ...(result.quick ? ['**A quick run: noisy, not to be quoted.**'] : []),
+    ...loadNote(result.measurements),
   ];
   const cells = (key: 'best' | 'asItComes') =>
     comparison.map((c) => [
@@ -163,6 +166,20 @@ export function markdown(result: PeersResult): string {
     lacking(result),
   ];
   return `${parts.filter((part) => part !== '').join('\n\n')}\n`;
+}
+
+/** From this share on, other programs are seen in the times. */
+const noisyShare = 0.08;
+
+function loadNote(measurements: readonly Measurement[]): string[] {
+  const timed = measurements.filter((m) => m.state === 'timed');
+  const disturbed = timed.filter((m) => m.others > noisyShare);
+  if (disturbed.length === 0) return [];
+  const most = Math.max(...disturbed.map((m) => m.others));
+  return [
+    `**Disturbed: in ${disturbed.length} of ${timed.length} measurements other programs had more than ` +
+      `${100 * noisyShare} % of the machine, up to ${(100 * most).toFixed(0)} %.**`,
+  ];
 }
 
 function cell(

@@ -9,6 +9,7 @@ import type { PeerCase, Values } from './cases.ts';
 import { PeerFailure, PeerProcess } from './child.ts';
 import { goldenLosses } from './golden.ts';
 import type { Peer } from './peers.ts';
+import { machineTime, othersShare } from './load.ts';
 import { judge, reference, stored } from './reference.ts';
 import type { Measurement } from './report.ts';
 import type { Setting } from './worker.ts';
@@ -33,6 +34,8 @@ interface Entrant {
   readonly error: number;
   readonly times: number;
   readonly ms: number[];
+  /** Share of the machine that others had, turn by turn. */
+  readonly others: number[];
   peakMiB: number;
   failure: string | null;
 }
@@ -63,10 +66,12 @@ export async function runCase(sitting: Sitting, peers: readonly Peer[]): Promise
     for (const entrant of entrants) {
       if (entrant.failure !== null) continue;
       try {
+        const before = machineTime();
         const reply = await entrant.child.sample(
           { samples: pace.samples, times: entrant.times },
           limit,
         );
+        entrant.others.push(othersShare(before, machineTime(), reply.cpuMs) ?? 0);
         entrant.ms.push(...reply.ms);
         entrant.peakMiB = reply.peakMiB;
       } catch (error) {
@@ -90,6 +95,7 @@ export async function runCase(sitting: Sitting, peers: readonly Peer[]): Promise
         samples: ms.length,
         error: rest.error,
         peakMiB: Math.round(rest.peakMiB),
+        others: percentile(rest.others, 0.5),
       });
     }
   }
@@ -127,7 +133,7 @@ async function enter(
       `  ${peer.title}, ${setting.name}: right (${error.toExponential(1)}), about ${onceMs.toFixed(1)} ms`,
     );
     const times = Math.max(1, Math.min(200, Math.round(pace.targetMs / onceMs)));
-    return { peer, setting, child, error, times, ms: [], peakMiB: 0, failure: null };
+    return { peer, setting, child, error, times, ms: [], others: [], peakMiB: 0, failure: null };
   } catch (error) {
     if (!(error instanceof PeerFailure)) throw error;
     return refuse('failed', error.message);

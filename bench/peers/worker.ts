@@ -42,8 +42,8 @@ export interface Request {
 export type Reply =
   /** `onceMs` is a run after warm-up. */
   | { readonly ready: true; readonly version: string; readonly onceMs: number }
-  /** Milliseconds a run; and the most memory that the process has held. */
-  | { readonly ms: readonly number[]; readonly peakMiB: number }
+  /** Milliseconds a run; the CPU time that the samples took; the most memory that the process has held. */
+  | { readonly ms: readonly number[]; readonly cpuMs: number; readonly peakMiB: number }
   | { readonly error: string };
 
 /** A case made ready by a peer. */
@@ -99,8 +99,11 @@ export async function serve(open: (task: Task) => Promise<Adapter>): Promise<voi
     for await (const line of createInterface({ input: process.stdin })) {
       const { samples, times } = JSON.parse(line) as Request;
       const ms: number[] = [];
+      const start = process.cpuUsage();
       for (let i = 0; i < samples; i++) ms.push((await time(prepared, times)) / times);
-      reply({ ms, peakMiB: process.resourceUsage().maxRSS / 1024 });
+      const { user, system } = process.cpuUsage(start);
+      const cpuMs = (user + system) / 1000;
+      reply({ ms, cpuMs, peakMiB: process.resourceUsage().maxRSS / 1024 });
     }
     // Nothing is to be torn down that could keep the process.
     process.exit(0);

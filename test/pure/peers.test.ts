@@ -6,6 +6,7 @@ import { PeerFailure, PeerProcess } from '../../bench/peers/child.ts';
 import { readGolden } from '../../bench/peers/golden.ts';
 import { settingsFor } from '../../bench/peers/peers.ts';
 import type { Peer } from '../../bench/peers/peers.ts';
+import { othersShare, parseStat } from '../../bench/peers/load.ts';
 import { hashOf, judge } from '../../bench/peers/reference.ts';
 import { compare, markdown } from '../../bench/peers/report.ts';
 import type { Measurement, PeersResult } from '../../bench/peers/report.ts';
@@ -103,7 +104,7 @@ describe('compare', () => {
   ];
   const timed = (id: string, setting: string, ms: number): Measurement => ({
     ...{ case: 'matmul-4', peer: id, setting, state: 'timed', ms, p10: ms, p90: ms },
-    ...{ samples: 1, error: 0, peakMiB: 1 },
+    ...{ samples: 1, error: 0, peakMiB: 1, others: setting === 'cpu' ? 0.2 : 0.01 },
   });
   const wrong: Measurement = {
     ...{ case: 'matmul-4', peer: 'b', setting: 'throttled, 128' },
@@ -135,8 +136,18 @@ describe('compare', () => {
     expect(text).toContain('- b, matmul 4³: wrong: y[0] is 2, expected 1');
     expect(text).toContain('| matmul 4³ | 2.50× (a) | 4.00× (b) | 0.25× |');
     expect(text).toContain('not to be quoted');
+    expect(text).toContain(
+      'in 1 of 6 measurements other programs had more than 8 % of the machine, up to 20 %',
+    );
     expect(barChart(result)).toContain('2.5× · 10.0 ms');
   });
+});
+
+test('the share of the others is what is busy and not our own', () => {
+  const before = parseStat('cpu  100 0 100 800 0 0 0 0 0 0\ncpu0 1 2 3 4');
+  const after = parseStat('cpu  150 0 120 900 10 0 0 20 0 0\n');
+  expect(othersShare(before, after, 500)).toBeCloseTo((900 - 500) / 2000);
+  expect(othersShare(null, after, 500)).toBeNull();
 });
 
 describe('a child process', () => {
@@ -157,7 +168,7 @@ describe('a child process', () => {
       const say = (x) => fs.writeSync(3, JSON.stringify(x) + '\\n');
       say({ ready: true, version: '1', onceMs: 2 });
       require('readline').createInterface({ input: process.stdin }).on('line', (line) =>
-        say({ ms: Array(JSON.parse(line).samples).fill(3), peakMiB: 4 }));
+        say({ ms: Array(JSON.parse(line).samples).fill(3), cpuMs: 1, peakMiB: 4 }));
     `);
     expect(await child.ready(20)).toMatchObject({ version: '1', onceMs: 2 });
     expect(await child.sample({ samples: 2, times: 1 }, 20)).toMatchObject({

@@ -204,10 +204,16 @@ export function chooseCases(
     exact.has(name) ? c.name === name : c.name.startsWith(name);
   for (const name of names) {
     if (all.some((c) => fits(c, name))) continue;
-    const known = all.map((c) => c.name);
-    fail(`--cases ${name} is unknown${didYouMean(name, known)}; there are ${known.join(', ')}`);
+    failUnknown('--cases', name, [...exact]);
   }
   return all.filter((c) => names.some((name) => fits(c, name)));
+}
+
+/** Throws a `UserError` that names the one that was perhaps meant, and all that there are. */
+export function failUnknown(flag: string, name: string, known: readonly string[]): never {
+  const guess = didYouMean(name, known);
+  const there = guess === '' ? '; there are' : `${guess} There are`;
+  return fail(`${flag} ${name} is unknown${there} ${known.join(', ')}`);
 }
 
 /**

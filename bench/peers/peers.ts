@@ -5,9 +5,9 @@ import { delimiter, join } from 'node:path';
 import type { AdapterSummary } from '../../src/gpu/adapter.ts';
 import type { VectorWidth } from '../../src/gpu/platform.ts';
 import { fail } from '../../src/util/errors.ts';
-import { didYouMean } from '../../src/util/nearest.ts';
 import { nodeCommand, pathOf } from './child.ts';
 import type { Command } from './child.ts';
+import { failUnknown } from './cases.ts';
 import type { PeerCase } from './cases.ts';
 import type { Precision } from './reference.ts';
 import type { Setting } from './worker.ts';
@@ -79,9 +79,7 @@ export function gatherPeers(
   python: string | undefined,
 ): Field {
   for (const id of ids ?? []) {
-    if (!everyId.includes(id)) {
-      fail(`--peers ${id} is unknown${didYouMean(id, everyId)}; there are ${everyId.join(', ')}`);
-    }
+    if (!everyId.includes(id)) failUnknown('--peers', id, everyId);
   }
   const wanted = (id: string) => ids?.includes(id) ?? true;
   requirePackage();

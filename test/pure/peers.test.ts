@@ -74,7 +74,7 @@ describe('cases', () => {
       ...['conv3-fwd', 'conv3', 'conv4s2-fwd', 'conv4s2', 'convT4s2-fwd', 'convT4s2'],
     ]);
     expect(() => chooseCases(['sofmax'], [4])).toThrow(
-      '--cases sofmax is unknown; did you mean softmax?',
+      '--cases sofmax is unknown; did you mean softmax? There are',
     );
   });
 });

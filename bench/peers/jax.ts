@@ -218,6 +218,8 @@ function prepareGan(spec: GanSpec, values: Values): Prepared {
   let D = stateOf(spec.discriminator, values, 'd.');
   // Adam's powers of beta, on the device so that they are no constants of the jit.
   let power = np.array([1, 1]);
+  // jax-js fuses a constant cotangent wrongly into a convolution's gradient: the loss is weighted by an array of ones.
+  const one = np.array([1]);
   const split = (name: string, shape: number[]) => {
     const all = input(values, name);
     const size = all.length / lossSteps;
@@ -230,43 +232,47 @@ function prepareGan(spec: GanSpec, values: Values): Prepared {
 
   const generate = (p: Arrays, u: Arrays, z: JaxArray) => forward(spec.generator, p, u, z);
   const score = (p: Arrays, u: Arrays, x: JaxArray) => forward(spec.discriminator, p, u, x);
-  const step = jit(
-    (g: NetState, d: NetState, pw: JaxArray, images: JaxArray, z1: JaxArray, z2: JaxArray) => {
-      const powers = pw.mul(np.array([spec.adam.beta1, spec.adam.beta2]));
-      const [made, gu] = generate(g.p, g.u, z1);
-      const lossOfD = (p: Arrays): [JaxArray, Arrays] => {
-        const [onReal, u1] = score(p, d.u, images);
-        const [onMade, u2] = score(p, u1, lax.stopGradient(made.ref));
-        const hinge = (x: JaxArray) => np.mean(nn.relu(x.add(1)));
-        return [hinge(onReal.neg()).add(hinge(onMade)), u2];
-      };
-      const [[lossD, du], dGradients] = valueAndGrad(lossOfD, { hasAux: true })(tree.ref(d.p)) as [
-        [JaxArray, Arrays],
-        Arrays,
-      ];
-      const newD = { ...adam(spec, d, dGradients, powers, spec.adam.lrD), u: du };
-      const lossOfG = (p: Arrays): [JaxArray, [Arrays, Arrays]] => {
-        const [fake, u1] = generate(p, gu, z2);
-        const [scores, u2] = score(newD.p, newD.u, fake);
-        return [np.mean(scores).neg(), [u1, u2]];
-      };
-      const [[lossG, [gu2, du2]], gGradients] = valueAndGrad(lossOfG, { hasAux: true })(
-        tree.ref(g.p),
-      ) as [[JaxArray, [Arrays, Arrays]], Arrays];
-      const newG = { ...adam(spec, g, gGradients, powers, spec.adam.lrG), u: gu2 };
-      return { g: newG, d: { ...newD, u: du2 }, power: powers, lossD, lossG };
-    },
-  );
-  const once = (i: number) => {
-    const next = step(G, D, power, at(real, i).ref, at(zD, i).ref, at(zG, i).ref) as unknown as {
-      g: NetState;
-      d: NetState;
-      power: JaxArray;
-      lossD: JaxArray;
-      lossG: JaxArray;
+  type Forward = Pick<NetState, 'p' | 'u'>;
+  const advance = jit((pw: JaxArray) => pw.mul(np.array([spec.adam.beta1, spec.adam.beta2])));
+  const stepD = jit((g: Forward, d: NetState, pw: JaxArray, images: JaxArray, z: JaxArray) => {
+    const [made, gu] = generate(g.p, g.u, z);
+    const hinge = (x: JaxArray) => np.mean(nn.relu(x.add(1)));
+    const lossOf = (p: Arrays): [JaxArray, Arrays] => {
+      const [onReal, u1] = score(p, d.u, images);
+      const [onMade, u2] = score(p, u1, lax.stopGradient(made.ref));
+      return [hinge(onReal.neg()).add(hinge(onMade)), u2];
     };
-    [G, D, power] = [next.g, next.d, next.power];
-    return { lossD: next.lossD, lossG: next.lossG };
+    const [[loss, u], gradients] = valueAndGrad(lossOf, { hasAux: true })(tree.ref(d.p)) as [
+      [JaxArray, Arrays],
+      Arrays,
+    ];
+    return { d: { ...adam(spec, d, gradients, pw, spec.adam.lrD), u }, gu, loss };
+  });
+  const stepG = jit((g: NetState, d: Forward, pw: JaxArray, z: JaxArray, by: JaxArray) => {
+    const lossOf = (p: Arrays): [JaxArray, [Arrays, Arrays]] => {
+      const [fake, gu] = generate(p, g.u, z);
+      const [scores, du] = score(d.p, d.u, fake);
+      return [np.mean(scores.mul(by)).neg(), [gu, du]];
+    };
+    const [[loss, [u, du]], gradients] = valueAndGrad(lossOf, { hasAux: true })(tree.ref(g.p)) as [
+      [JaxArray, [Arrays, Arrays]],
+      Arrays,
+    ];
+    return { g: { ...adam(spec, g, gradients, pw, spec.adam.lrG), u }, du, loss };
+  });
+  const once = (i: number) => {
+    power = advance(power);
+    const first = stepD({ p: tree.ref(G.p), u: G.u }, D, power.ref, at(real, i).ref, at(zD, i).ref);
+    D = first.d;
+    const second = stepG(
+      { ...G, u: first.gu },
+      { p: tree.ref(D.p), u: D.u },
+      power.ref,
+      at(zG, i).ref,
+      one.ref,
+    );
+    [G, D] = [second.g, { ...D, u: second.du }];
+    return { lossD: first.loss, lossG: second.loss };
   };
   return {
     run: (times) => repeat(times, () => once(0)),

@@ -29,8 +29,11 @@ export type Precision = 'f32' | 'tf32' | 'f16';
  */
 const tolerance: Readonly<Record<Precision, number>> = { f32: 1e-4, tf32: 1e-2, f16: 3e-2 };
 
-/** The same for losses, which come out of four steps of training: Adam turns a small gradient's sign into a full step. */
-const lossTolerance: Readonly<Record<Precision, number>> = { f32: 1e-3, tf32: 5e-2, f16: 1e-1 };
+/**
+ * The same for losses, in units of 1, after four steps: PyTorch in f32 is 5e-6 off its float64. A gradient that jax-js gets
+ * wrong (a constant cotangent) moves them by 1e-2.
+ */
+const lossTolerance: Readonly<Record<Precision, number>> = { f32: 1e-4, tf32: 1e-2, f16: 5e-2 };
 
 /** The outputs of an operation by test/reference's float64 loops: slow (minutes in all), so kept on disk. */
 export async function reference(c: PeerCase, inputs: Values): Promise<Values> {

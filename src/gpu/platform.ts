@@ -9,12 +9,13 @@ import { fileURLToPath } from 'node:url';
 import { create, globals } from 'webgpu';
 
 export type DriverChoice = 'auto' | 'system' | 'lavapipe' | 'swiftshader';
-export type VectorWidth = 128 | 256 | 512;
+/** Bits of a lavapipe vector, or the driver's own choice. */
+export type VectorWidth = 128 | 256 | 512 | 'default';
 
 export interface PlatformOptions {
   /** `auto` (default): a GPU of the system, else a software driver that set-up cached, else what the system has. */
   readonly driver?: DriverChoice;
-  /** Bits of a lavapipe vector; 256 suits our kernels best. The first instance of a process decides. */
+  /** Default 256, which suits our kernels best. The first instance of a process decides. */
   readonly vectorWidth?: VectorWidth;
   /** Dawn toggles to enable besides the engine's own. */
   readonly toggles?: readonly string[];
@@ -183,7 +184,7 @@ const systemShaderCache = process.env['MESA_SHADER_CACHE_DISABLE'];
  */
 function prepareLavapipe(width: VectorWidth): void {
   if (process.platform !== 'linux') return;
-  process.env['LP_NATIVE_VECTOR_WIDTH'] = String(width);
+  setOrDelete('LP_NATIVE_VECTOR_WIDTH', width === 'default' ? undefined : String(width));
   const folder = join(cacheDir(), 'shaders', `lavapipe-${String(width)}`);
   try {
     mkdirSync(folder, { recursive: true });

@@ -12,6 +12,7 @@ import {
   readText,
   resetPollThrottle,
 } from '../../src/gpu/platform.ts';
+import type { VectorWidth } from '../../src/gpu/platform.ts';
 
 const driver = inject('driver');
 const platform = await createInstance({ driver, toggles: ['disable_robustness'] });
@@ -71,7 +72,7 @@ describe.runIf(process.platform === 'linux')('what lavapipe reads of the environ
   ] as const;
 
   /** The environment after a start with a cache folder of its own; a driver that is not there keeps Dawn out of it. */
-  async function environmentAfter(cache: string, vectorWidth?: 128 | 256 | 512) {
+  async function environmentAfter(cache: string, vectorWidth?: VectorWidth) {
     const before = names.map((name) => process.env[name]);
     try {
       const options = vectorWidth === undefined ? {} : { vectorWidth };
@@ -98,6 +99,9 @@ describe.runIf(process.platform === 'linux')('what lavapipe reads of the environ
       expect(existsSync(folder)).toBe(true);
       expect(used.vectorWidth).toBe(bits);
     }
+    const own = join(empty, 'wgsagan', 'shaders', 'lavapipe-default');
+    const { environment } = await environmentAfter(empty, 'default');
+    expect(environment).toEqual([undefined, own, undefined]);
   });
 
   test('no shader cache at all where its folder cannot be made, and the start goes on', async () => {

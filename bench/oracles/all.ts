@@ -26,3 +26,6 @@ export function oracleOf(ladder: string): Oracle {
   if (found === undefined) throw new Error(`no oracle tells what the ladder ${ladder} computes`);
   return found;
 }
+
+/** True if there is an oracle for the ladder of that name. */
+export const hasOracle = (ladder: string): boolean => oracles.some((one) => one.ladder === ladder);

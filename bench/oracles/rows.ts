@@ -7,7 +7,7 @@ import { dataOf } from './oracle.ts';
 import type { Oracle } from './oracle.ts';
 
 export const softmaxOracle: Oracle<SoftmaxDims> = {
-  ladder: 'softmax',
+  ladder: 'softmax-forward',
   units: ({ rows }) => rows,
   cost: ({ cols }) => 4 * cols,
   range: () => [-8, 8],
@@ -45,7 +45,7 @@ export interface SpectralDims {
 
 /** One iteration from the u that is given; everything hangs together, so that it is one unit. */
 export const spectralOracle: Oracle<SpectralDims> = {
-  ladder: 'spectral',
+  ladder: 'power-iteration',
   units: () => 1,
   cost: ({ outer, rows, inner }) => 3 * outer * rows * inner,
   changes: ['u', 'v'],

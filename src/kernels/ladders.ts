@@ -1,7 +1,10 @@
 import { attentionBackwardLadder, attentionForwardLadder } from './attention.ts';
 import { convDataGradLadder, convForwardLadder, convWeightGradLadder } from './conv.ts';
 import { matmulLadder } from './matmul.ts';
+import { normGradsLadder, normStatsLadder } from './norm-sums.ts';
 import type { Ladder, Rung } from './rung.ts';
+import { softmaxBackwardLadder, softmaxForwardLadder } from './softmax.ts';
+import { powerIterationLadder } from './spectral.ts';
 
 /** A ladder whose sizes and arguments are its own business; who has its name has the sizes that go with it. */
 export type AnyLadder = Ladder<object, unknown>;
@@ -15,6 +18,11 @@ export const ladders: readonly AnyLadder[] = [
   convWeightGradLadder,
   attentionForwardLadder,
   attentionBackwardLadder,
+  softmaxForwardLadder,
+  softmaxBackwardLadder,
+  normStatsLadder,
+  normGradsLadder,
+  powerIterationLadder,
 ];
 
 /** The ladder of that name. Throws if there is none. */

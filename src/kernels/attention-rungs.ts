@@ -185,7 +185,7 @@ export const registersBackward = backwardRung(registers, tiledChoosing);
 const subgroups = kernelsOf('attention/5_subgroups', {
   rows: (tile) => tile('ROWS'),
   narrow: 'TV',
-  needs: { features: ['subgroups'], invocations: 256, workgroupBytes: 22528 },
+  needs: { features: ['subgroups'], invocations: 256, workgroupBytes: 16384 },
 });
 const subgroupsChoosing = {
   fits: (gpu: Gpu) => gpu.adapter.subgroupSizes[0] >= 4,

@@ -302,7 +302,7 @@ describe('attention', () => {
     return { out: [...out], lse: [...lse] };
   };
 
-  test.each(forwards.map((rung) => [rung.name, rung] as const))('%s', async (_name, rung) => {
+  test.each(forwards.map((rung) => [rung.name, rung] as const))('%s forward', async (_name, rung) => {
     const no = -Infinity;
     // Scores far below every start of a maximum that is not the lowest number.
     expect((await attend(rung, [1, 1], [-2e38, low, -2e38, low, low])).out).toEqual([2.5, 2.5]);
@@ -317,7 +317,7 @@ describe('attention', () => {
     expect((await attend(rung, [1, 1], [1, 1, 1, 1, NaN])).out).toEqual([NaN, NaN]);
   });
 
-  test.each(backwards.map((rung) => [rung.name, rung] as const))('%s', async (_name, rung) => {
+  test.each(backwards.map((rung) => [rung.name, rung] as const))('%s for the gradients', async (_name, rung) => {
     // Weights ½ on the second and last key, none on those at −∞; delta = 9.
     const { dq, dv } = await execute(
       gpu,

@@ -99,7 +99,7 @@ export const pack = kernel({
   file: 'conv/pack.wgsl',
   tensors: ['w', 'source', 'out'],
   dims: ['M', 'T', 'rowStride'],
-  grid: ({ M, T }, tile) => linearGrid(M * T, tile('WG')),
+  grid: ({ M, T }, tile) => linearGrid(ceilDiv(M, tile('ROWS')) * T, tile('WG')),
   flops: () => 0,
   bytes: ({ M, T }) => 48 * M * T,
 });

@@ -245,7 +245,7 @@ const dimsOf = ({ dims }: { readonly dims: ConvDims }) => dims;
 const flops = (d: ConvDims) => forwardDirect.flops({ ...d });
 const bytes = (d: ConvDims) => forwardDirect.bytes({ ...d });
 
-/** out[N,K,OH,OW] = x * w, simplest rung first, those of 1×1 windows last. */
+/** out[N,K,OH,OW] = x * w, simplest rung first, those of matrix products last. */
 export const convForwardLadder: Ladder<ConvDims, ConvForwardArgs, 'x' | 'w' | 'out'> = {
   name: 'conv-forward',
   rungs: forwardRungs,

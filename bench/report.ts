@@ -1,5 +1,5 @@
 import { existsSync, readFileSync, readdirSync } from 'node:fs';
-import { basename, join } from 'node:path';
+import { join } from 'node:path';
 import { writeFileAtomic } from '../src/io/atomic.ts';
 import { fileError } from '../src/io/errno.ts';
 import { UserError, messageOf } from '../src/util/errors.ts';
@@ -26,9 +26,7 @@ export function readResults(folder: string): BenchResult[] {
 
 /** What `bench peers` left in a folder, as tables of ratios. */
 export function readPeers(folder: string): string[] {
-  return filesOf(folder).flatMap(({ path, data }) =>
-    /^peers-/.test(basename(path)) ? [summary(data as PeersResult)] : [],
-  );
+  return filesOf(folder).flatMap(({ data }) => (isPeers(data) ? [summary(data)] : []));
 }
 
 function filesOf(folder: string): { path: string; data: unknown }[] {
@@ -42,6 +40,10 @@ function filesOf(folder: string): { path: string; data: unknown }[] {
       throw new UserError(`${path} is not JSON: ${messageOf(error)}`);
     }
   });
+}
+
+function isPeers(data: unknown): data is PeersResult {
+  return typeof data === 'object' && data !== null && 'comparison' in data && 'machine' in data;
 }
 
 function isResult(data: unknown): boolean {

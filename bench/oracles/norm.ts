@@ -1,6 +1,7 @@
 // What batch norm needs to know of a channel: statistics and sums of gradients, as in test/reference/norm.ts.
 import type { NormSizes } from '../../src/kernels/norm-sums.ts';
-import { divideAllowance, sqrtAllowance } from '../../test/reference/naive.ts';
+import { divideAllowance, f64, sqrtAllowance } from '../../test/reference/naive.ts';
+import type { Round } from '../../test/reference/naive.ts';
 import { batchNorm } from '../../test/reference/norm.ts';
 import { dataOf } from './oracle.ts';
 import type { Entry, Oracle } from './oracle.ts';
@@ -13,14 +14,15 @@ export const normStatsOracle: Oracle<NormSizes> = {
   unit(dims, inputs, c, r) {
     const x = channel(dims, dataOf(inputs, 'x'), c);
     const made = batchNorm({ x, N: dims.N, C: 1, H: 1, W: dims.L, training: true }, r);
-    const entry = (output: 'mean' | 'invStd' | 'variance', allowance: typeof divideAllowance) => {
-      const [value = NaN] = made[output];
-      return { output, at: c, value, slack: allowance(value) };
-    };
+    const [mean = NaN] = made.mean;
+    const [variance = NaN] = made.variance;
+    const [invStd = NaN] = made.invStd;
+    const scale = sumOf(x, f64).scale / x.length;
+    const slack = sqrtAllowance(invStd) + divideAllowance(invStd);
     return [
-      entry('mean', divideAllowance),
-      entry('variance', divideAllowance),
-      entry('invStd', (value) => sqrtAllowance(value) + divideAllowance(value)),
+      { output: 'mean', at: c, value: mean, slack: divideAllowance(scale), scale },
+      { output: 'variance', at: c, value: variance, slack: divideAllowance(variance) },
+      { output: 'invStd', at: c, value: invStd, slack },
     ];
   },
 };
@@ -36,20 +38,33 @@ export const normGradsOracle: Oracle<NormSizes> = {
     const dy = channel(dims, dataOf(inputs, 'dy'), c);
     const mean = dataOf(inputs, 'mean')[c] ?? NaN;
     const invStd = dataOf(inputs, 'invStd')[c] ?? NaN;
-    let [dbeta, dgamma] = [0, 0];
-    dy.forEach((g, i) => {
-      const hat = r(r((x[i] ?? NaN) - mean) * invStd);
-      dbeta = r(dbeta + g);
-      dgamma = r(dgamma + r(g * hat));
+    const dgammas = dy.map((g, i) => r(g * r(r((x[i] ?? NaN) - mean) * invStd)));
+    const [dbeta, dgamma] = [sumOf(dy, r), sumOf(dgammas, r)];
+    const averaged = (sum: Sum) => ({
+      value: r(sum.value / dy.length),
+      scale: sum.scale / dy.length,
     });
     return [
-      { output: 'dbeta', at: c, value: dbeta },
-      { output: 'dgamma', at: c, value: dgamma },
-      { output: 'means', at: 2 * c, value: r(dbeta / dy.length) },
-      { output: 'means', at: 2 * c + 1, value: r(dgamma / dy.length) },
+      { output: 'dbeta', at: c, ...dbeta },
+      { output: 'dgamma', at: c, ...dgamma },
+      { output: 'means', at: 2 * c, ...averaged(dbeta) },
+      { output: 'means', at: 2 * c + 1, ...averaged(dgamma) },
     ];
   },
 };
+
+/** A sum and the magnitude of its terms, which may cancel. */
+interface Sum {
+  readonly value: number;
+  readonly scale: number;
+}
+
+function sumOf(terms: Float64Array, r: Round): Sum {
+  return {
+    value: terms.reduce((sum, term) => r(sum + term), 0),
+    scale: terms.reduce((sum, term) => sum + Math.abs(term), 0),
+  };
+}
 
 /** The N·L numbers of channel `c` of a tensor [N, C, L]. */
 function channel({ N, C, L }: NormSizes, data: ArrayLike<number>, c: number): Float64Array {

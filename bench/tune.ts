@@ -9,7 +9,6 @@ import type { TrainConfig } from '../src/train/config.ts';
 import { createGan, ganStep } from '../src/train/gan.ts';
 import { measure } from './harness.ts';
 import type { Measured } from './harness.ts';
-import { hasOracle } from './oracles/all.ts';
 import type { WrongKernelError } from './verify.ts';
 
 /** What tuning found for one operation. */
@@ -45,8 +44,7 @@ export function askedByStep(gpu: Gpu, config: TrainConfig): Map<string, Asked> {
     );
     return Object.values(ganStep(gan, bytes)).map((t) => t.storage);
   });
-  // Batch norm's sums have no oracle yet, and keep the kernels of the adapter's class.
-  return new Map([...gpu.choices.asked].filter(([, { ladder }]) => hasOracle(ladder)));
+  return new Map(gpu.choices.asked);
 }
 
 /** A choice is left for another only where that is faster by more than the clock's noise. */

@@ -1,5 +1,5 @@
 import { HostRng } from '../src/util/philox.ts';
-import { budget, f32, f64 } from '../test/reference/naive.ts';
+import { budget, f32, f64, maxAbs } from '../test/reference/naive.ts';
 import type { Budget } from '../test/reference/naive.ts';
 import type { Entry, Inputs, Oracle } from './oracles/oracle.ts';
 
@@ -46,13 +46,14 @@ export function expectedOf(oracle: Oracle, dims: object, inputs: Inputs, work?: 
     const expected = of(exact);
     const value = expected.map((entry) => entry.value);
     const allowance = expected.reduce((slack, entry) => Math.max(slack, entry.slack ?? 0), 0);
+    const scale = expected.reduce((most, { scale = 0 }) => Math.max(most, scale), maxAbs(value));
     const loop = of(naive).map((entry) => entry.value);
     places.set(
       output,
       expected.map((entry) => entry.at),
     );
     values.set(output, value);
-    budgets.set(output, budget(value, loop, { allowance }));
+    budgets.set(output, budget(value, loop, { allowance, scale }));
   }
   return { places, values, budgets, count: exact.length };
 }

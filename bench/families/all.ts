@@ -2,6 +2,7 @@ import { attentionFamily } from './attention.ts';
 import { convFamily } from './conv.ts';
 import type { Family } from './family.ts';
 import { matmulFamily } from './matmul.ts';
+import { normFamily } from './norm.ts';
 import { softmaxFamily } from './softmax.ts';
 import { spectralFamily } from './spectral.ts';
 
@@ -11,5 +12,6 @@ export const families: readonly Family[] = [
   matmulFamily,
   convFamily,
   softmaxFamily,
+  normFamily,
   spectralFamily,
 ];

@@ -1,4 +1,5 @@
 import { attentionBackwardOracle, attentionForwardOracle } from './attention.ts';
+import { normGradsOracle, normStatsOracle } from './norm.ts';
 import type { Oracle } from './oracle.ts';
 import {
   convDataGradOracle,
@@ -17,6 +18,8 @@ const oracles: readonly Oracle[] = [
   attentionBackwardOracle,
   softmaxOracle,
   softmaxBackwardOracle,
+  normStatsOracle,
+  normGradsOracle,
   spectralOracle,
 ];
 
@@ -26,6 +29,3 @@ export function oracleOf(ladder: string): Oracle {
   if (found === undefined) throw new Error(`no oracle tells what the ladder ${ladder} computes`);
   return found;
 }
-
-/** True if there is an oracle for the ladder of that name. */
-export const hasOracle = (ladder: string): boolean => oracles.some((one) => one.ladder === ladder);

@@ -14,6 +14,8 @@ export interface Entry {
   readonly value: number;
   /** Absolute error that WGSL grants the built-ins on its way, such as exp; none if left out. */
   readonly slack?: number;
+  /** Magnitude of the terms, where a long sum of them cancels; that of the value if left out. */
+  readonly scale?: number;
 }
 
 /**

@@ -1,6 +1,7 @@
 // The harness and the tuner on a device: right rungs are timed, wrong ones refused, and what was tuned is what runs.
 import { describe, expect, inject, test } from 'vitest';
 import { matmulFamily } from '../../bench/families/matmul.ts';
+import { normFamily } from '../../bench/families/norm.ts';
 import { spectralFamily } from '../../bench/families/spectral.ts';
 import { measure } from '../../bench/harness.ts';
 import type { Task } from '../../bench/harness.ts';
@@ -11,9 +12,10 @@ import { tune } from '../../bench/tune.ts';
 import type { Choice } from '../../src/gpu/choices.ts';
 import { openGpu } from '../../src/gpu/device.ts';
 import { ladderNamed } from '../../src/kernels/ladders.ts';
-import type { AnyLadder } from '../../src/kernels/ladders.ts';
+import type { AnyLadder, AnyRung } from '../../src/kernels/ladders.ts';
 import { matmulLadder } from '../../src/kernels/matmul.ts';
 import type { MatmulArgs, MatmulDims, MatmulRung } from '../../src/kernels/matmul.ts';
+import type { NormGradsArgs } from '../../src/kernels/norm-sums.ts';
 import { choose, choiceKey } from '../../src/kernels/rung.ts';
 import { openTestGpu } from '../support/device.ts';
 
@@ -122,6 +124,23 @@ describe('the harness', () => {
     const cases = resolveCases(spectralFamily, { sizes: '12x20' }, true);
     const result = await runFamily(gpu, spectralFamily, cases, quick);
     expect(result.cases[0]?.rungs).toHaveLength(2);
+  });
+
+  // By luck a plain loop over one channel is far nearer than its order of adding deserves.
+  test('does not take a long sum that cancels for wrong, nor a lost image for right', async () => {
+    const cases = resolveCases(normFamily, { sizes: '1x1x32,1x1x64,5x1x2,5x1x10' }, true);
+    const result = await runFamily(gpu, normFamily, cases, quick);
+    expect(result.cases).toHaveLength(8);
+    const ladder = ladderNamed('norm-grads');
+    const [naive] = ladder.rungs;
+    const lossy: AnyRung = {
+      ...naive!,
+      run: (device, args) => naive!.run(device, { ...(args as NormGradsArgs), N: 63 }),
+    };
+    const lost = { ladder: { ...ladder, rungs: [...ladder.rungs, lossy] }, label: 'sagan-64' };
+    await expect(measure(gpu, { ...lost, dims: { N: 64, C: 64, L: 256 } }, quick)).rejects.toThrow(
+      /^norm\/grads_1_naive is wrong at sagan-64: /,
+    );
   });
 });
 

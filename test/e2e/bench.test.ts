@@ -91,6 +91,10 @@ describe('mistakes', () => {
       ['bench', 'conv', '--n', '2'],
       /^a case of conv lacks --c, --k, --size, --window$/,
     ],
+    'a channel of one value': [
+      ['bench', 'norm', '--sizes', '1x4x1'],
+      /^norm: one value a channel; statistics need two or more$/,
+    ],
     'an unknown word': [
       ['bench', 'matmul', '--trans', 'xy'],
       /^trans xy is unknown; it is nn or nt/,

@@ -2,6 +2,7 @@
 // float64 and in float32.
 import { describe, expect, test } from 'vitest';
 import { attentionBackwardOracle, attentionForwardOracle } from '../../bench/oracles/attention.ts';
+import { normGradsOracle, normStatsOracle } from '../../bench/oracles/norm.ts';
 import { randomFloats } from '../../bench/oracles/oracle.ts';
 import type { Inputs, Oracle } from '../../bench/oracles/oracle.ts';
 import {
@@ -18,6 +19,7 @@ import { conv2d, conv2dBackward } from '../reference/conv.ts';
 import { matmul } from '../reference/matmul.ts';
 import { f32, f64 } from '../reference/naive.ts';
 import type { Data } from '../reference/naive.ts';
+import { batchNorm, batchNormBackward } from '../reference/norm.ts';
 import { permute } from '../reference/shape.ts';
 import { softmax, softmaxBackward } from '../reference/softmax.ts';
 import { spectralNorm } from '../reference/spectral.ts';
@@ -124,6 +126,31 @@ test('softmax and its gradient', () => {
   equal(wholeOf(softmaxOracle, dims, { x })['out'], y);
   const found = wholeOf(softmaxBackwardOracle, dims, { y, dy } as unknown as Inputs);
   expectClose(found['dx'] ?? [], softmaxBackward({ x, ...dims }, dy, f64).dx, { abs: 1e-15 }, 'dx');
+});
+
+test('statistics of batch norm, and the sums of its gradients', () => {
+  const [N, C, H, W] = [3, 4, 2, 5];
+  const dims = { N, C, L: H * W };
+  const [x, dy] = [randomFloats(N * C * H * W, 1), randomFloats(N * C * H * W, 2)];
+  const given = { x, N, C, H, W, training: true };
+  for (const r of [f64, f32]) {
+    const { mean, invStd, variance } = batchNorm(given, r);
+    const stats = wholeOf(normStatsOracle, dims, { x }, r);
+    equal(stats['mean'], mean);
+    equal(stats['variance'], variance);
+    equal(stats['invStd'], invStd);
+    // The oracle is given floats; under f64 these hold the reference's doubles.
+    const inputs = { x, dy, mean, invStd } as unknown as Inputs;
+    const { dgamma, dbeta } = batchNormBackward(given, dy, r);
+    const found = wholeOf(normGradsOracle, dims, inputs, r);
+    equal(found['dgamma'], dgamma);
+    equal(found['dbeta'], dbeta);
+    const both = Array.from(dbeta, (sum, c) => [sum, dgamma[c] ?? NaN]).flat();
+    equal(
+      found['means'],
+      both.map((sum) => r(sum / (N * H * W))),
+    );
+  }
 });
 
 test('a power iteration of a weight in blocks', () => {

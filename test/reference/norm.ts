@@ -24,6 +24,8 @@ export interface BatchNorm {
 export interface BatchNormOutput {
   readonly y: Float64Array;
   readonly mean: Float64Array;
+  /** σ² */
+  readonly variance: Float64Array;
   /** 1 / √(σ² + eps) */
   readonly invStd: Float64Array;
   /** After the update; copies of the inputs in evaluation; absent where none were given. */
@@ -49,6 +51,7 @@ export function batchNorm(o: BatchNorm, r: Round): BatchNormOutput {
   }
   const y = new Float64Array(x.length);
   const mean = new Float64Array(C);
+  const variances = new Float64Array(C);
   const invStd = new Float64Array(C);
   const runningMean = o.runningMean && Float64Array.from(o.runningMean);
   const runningVar = o.runningVar && Float64Array.from(o.runningVar);
@@ -83,11 +86,13 @@ export function batchNorm(o: BatchNorm, r: Round): BatchNormOutput {
       y[i] = o.beta ? r(scaled + o.beta[c]!) : scaled;
     }
     mean[c] = mu;
+    variances[c] = variance;
     invStd[c] = inv;
   }
   return {
     y,
     mean,
+    variance: variances,
     invStd,
     ...(runningMean && { runningMean }),
     ...(runningVar && { runningVar }),

@@ -8,11 +8,11 @@ export const PREPARING_SECONDS = 45;
 const MIB = 2 ** 20;
 
 /**
- * @typedef {{ json: (name: string) => any, log: string }} Written `json` reads a file of the results folder, by name or as
- *   the first that begins so and ends in .json; it throws where there is none
+ * @typedef {{ read: (name: string) => string, json: (name: string) => any, log: string }} Written `read` gives the text of a
+ *   file of the results folder, by name or as the first that begins so and ends in .json; it throws where there is none
  * @typedef {{ name: string, seconds: number, command: string[], cwd?: string, keep?: string,
- *   headline: (written: Written) => string }} Part `keep`: a folder whose pictures and tables, not its weights, are
- *   copied to the results
+ *   headline: (written: Written) => string }} Part `keep`: a folder that is there when the part begins, and whose
+ *   pictures and tables, not its weights, are copied to the results
  * @param {{ node: string, work: string, out: string, cache: string, software: string | null, cores: number }} where
  *   `work`: where the bundle was unpacked; `software`: the kind of the driver where there is no GPU (`lavapipe`, …), else null
  * @returns {Part[]}
@@ -50,16 +50,17 @@ export function gpuParts({ node, work, out, cache, software, cores }) {
       seconds: 50,
       command: [...cli, 'tune', '--preset', preset, '--limit', '40'],
       keep: join(cache, 'wgsagan', 'tuning'),
-      headline: ({ log }) => /^each once: (.*)$/m.exec(log)?.[1] ?? '',
+      headline: ({ log }) => /^ *each once: (.*)$/m.exec(log)?.[1] ?? '',
     },
     ...Object.entries(BENCH_SECONDS).map(([bench, seconds]) => ({
       name: `bench-${bench}`,
       seconds,
       command: [
-        ...[...cli, 'bench', bench, '--rounds', '5', '--save', out, '--out'],
-        to(`bench-${bench}.svg`),
+        ...[...cli, 'bench', bench, '--rounds', '5'],
+        ...(bench === 'step' ? [] : ['--seconds', '0.5']),
+        ...['--save', out, '--out', to(`bench-${bench}.svg`)],
       ],
-      headline: ({ json }) => (bench === 'step' ? fastestStep : bestRung)(json(`${bench}-`)),
+      headline: ({ json }) => (bench === 'step' ? steps : bestRung)(json(`${bench}-`)),
     })),
     {
       name: 'profile',
@@ -68,12 +69,12 @@ export function gpuParts({ node, work, out, cache, software, cores }) {
         ...[...cli, 'profile', '--preset', preset, '--json', to('profile.json')],
         ...['--svg', to('profile-roofline.svg'), '--trace', to('profile-trace.json')],
       ],
-      headline: ({ log }) => log.split('\n').find((line) => /\bms\b/.test(line)) ?? '',
+      headline: ({ log }) => /^step +(.*)$/m.exec(log)?.[1] ?? '',
     },
     ...peers({ node, work, suite, preset }),
-    training('sagan-32-tiny', 15, { cli, work }),
+    training('train-tiny', 15, { preset: 'sagan-32-tiny', cli, work }),
     // A software driver would not come to its first grid.
-    ...(software === null ? [training('sagan-64', 25, { cli, work })] : []),
+    ...(software === null ? [training('train-64', 25, { preset: 'sagan-64', cli, work })] : []),
   ];
 }
 
@@ -93,36 +94,40 @@ function testFlags(software, cores) {
 
 /** One sitting a case: what is done is kept if a later one runs out of time. */
 function peers({ node, work, suite, preset }) {
-  const cases = { 'matmul-1024': 20, 'attention-32': 20, [preset]: 30 };
-  return Object.entries(cases).map(([name, seconds]) => ({
-    name: `peers-${name}`,
+  const sittings = [
+    { name: 'peers-matmul', seconds: 20, of: 'matmul-1024' },
+    { name: 'peers-attention', seconds: 20, of: 'attention-32' },
+    { name: 'peers-step', seconds: 30, of: preset },
+  ];
+  return sittings.map(({ name, seconds, of }) => ({
+    name,
     seconds,
     command: [
       ...[node, '--import', 'tsx', join('bench', 'peers', 'run.ts'), '--peers', 'ours,torch'],
-      ...['--cases', name, '--rounds', '3', '--limit', '15', '--out', join(work, name)],
+      ...['--cases', of, '--rounds', '3', '--limit', '15', '--out', join(work, 'runs', name)],
     ],
     cwd: suite,
-    keep: join(work, name),
-    headline: ({ json }) => standings(json(`peers-${name}-peers`)),
+    keep: join(work, 'runs', name),
+    headline: ({ json }) => standings(json(`${name}-peers`)),
   }));
 }
 
 /** The run's time limit leaves room for drawing the data, compiling, sampling and saving. */
-function training(preset, seconds, { cli, work }) {
+function training(name, seconds, { preset, cli, work }) {
   const minutes = (0.4 * seconds) / 60;
-  const run = join(work, 'runs', preset);
+  const folder = join(work, 'runs', name);
   return {
-    name: `train-${preset}`,
+    name,
     seconds,
     command: [
       ...[...cli, 'train', '--preset', preset, '--data', 'avatars:thumbs', '--flip'],
-      ...['--out', run, '--time-limit', minutes.toFixed(3)],
+      ...['--out', join(folder, 'run'), '--time-limit', minutes.toFixed(3)],
     ],
-    keep: run,
-    headline: ({ log }) => {
-      const rates = [...log.matchAll(/(\d+) images\/s/g)].map((match) => Number(match[1]));
-      const steps = /(?:finished|after step) (\d+)/.exec(log)?.[1];
-      return steps === undefined ? '' : `${steps} steps, ${Math.max(...rates, 0)} images/s`;
+    keep: folder,
+    headline: ({ read }) => {
+      const lines = read(`${name}-metrics.jsonl`).trim().split('\n').map(JSON.parse);
+      const rate = Math.max(...lines.map(({ imagesPerSecond }) => imagesPerSecond));
+      return `${lines.at(-1).step} steps, ${rate.toFixed(0)} images/s`;
     },
   };
 }
@@ -157,7 +162,7 @@ function flops(gflops) {
   return gflops >= 1000 ? `${(gflops / 1000).toFixed(1)} TFLOP/s` : `${gflops.toFixed(0)} GFLOP/s`;
 }
 
-function fastestStep({ cases }) {
+function steps({ cases }) {
   return cases
     .map(({ preset, batch, ms, plannedBytes }) => {
       const memory = `${(plannedBytes / MIB).toFixed(0)} MiB`;

@@ -43,6 +43,7 @@ function readArguments() {
   if (!(patience > 0)) throw new Error(`--patience ${values.patience} is not a number above 0`);
   const only = values.only?.split(',').filter(Boolean);
   if (only?.includes('list')) return { list: true };
+  chooseParts(partsFor('', null), only);
   if (positionals.length !== 1) {
     throw new Error(`${positionals.length} folders were named for the results, not one`);
   }
@@ -50,17 +51,23 @@ function readArguments() {
   return { out: resolve(positionals[0]), only, patience, began, bundle: values.bundle };
 }
 
+const interruption = { requested: false, stop: () => undefined };
+process.on('SIGTERM', () => {
+  interruption.requested = true;
+  interruption.stop();
+});
+
 /** Runs a part's command under `timeout`, both its streams into a log. Resolves to the exit code. */
 function runCommand({ command, cwd = work }, { seconds, log, env }) {
   const stream = openSync(log, 'w');
   return new Promise((done) => {
     const limited = ['--kill-after=5', String(Math.ceil(seconds)), ...command];
     const child = spawn('timeout', limited, { cwd, env, stdio: ['ignore', stream, stream] });
-    const stop = () => child.kill('SIGTERM');
-    process.on('SIGTERM', stop);
+    // `timeout` passes it on to everything that the command has started.
+    interruption.stop = () => child.kill('SIGTERM');
     child.on('error', () => done(127));
     child.on('close', (code) => {
-      process.removeListener('SIGTERM', stop);
+      interruption.stop = () => undefined;
       closeSync(stream);
       done(code ?? 1);
     });
@@ -74,13 +81,13 @@ function reader(out) {
       (file) => file === name || (file.startsWith(name) && file.endsWith('.json')),
     );
     if (found === undefined) throw new Error(`there is no ${name}`);
-    return JSON.parse(readFileSync(join(out, found), 'utf8'));
+    return readFileSync(join(out, found), 'utf8');
   };
 }
 
 /** Copies the pictures and tables below a folder to the results, flat, the part's name before each. */
 function keepOf({ name: part, keep }, out) {
-  if (keep === undefined || !existsSync(keep)) return;
+  if (keep === undefined) return;
   for (const path of readdirSync(keep, { recursive: true })) {
     if (!/\.(json|jsonl|yaml|md|png|svg)$/.test(path)) continue;
     copyFileSync(join(keep, path), join(out, `${part}-${basename(path)}`));
@@ -89,14 +96,17 @@ function keepOf({ name: part, keep }, out) {
 
 async function runPart(part, { out, seconds, env }) {
   const log = join(out, `${part.name}.log`);
+  if (part.keep !== undefined) mkdirSync(part.keep, { recursive: true });
   const began = performance.now();
   const code = await runCommand(part, { seconds, log, env });
   const took = (performance.now() - began) / 1000;
   keepOf(part, out);
+  const read = reader(out);
+  const json = (name) => JSON.parse(read(name));
   const text = stripVTControlCharacters(readFileSync(log, 'utf8'));
   return {
     ...{ part: part.name, state: stateOf(code), seconds: took, allowed: seconds, code },
-    headline: headlineOf(part, { json: reader(out), log: text }, code),
+    headline: headlineOf(part, { read, json, log: text }, code),
   };
 }
 
@@ -112,17 +122,16 @@ function headlineOf(part, written, code) {
   return code === 0 ? '' : (lines.at(-1) ?? '').trim();
 }
 
-async function main() {
-  const { list, out, only, patience, began, bundle } = readArguments();
-  const cores = os.availableParallelism();
-  const place = { node: process.execPath, work, out: out ?? '', cache, cores };
-  const partsFor = (software) => gpuParts({ ...place, software });
-  if (list) {
-    const rows = partsFor(null).map(({ name, seconds }) => [name, `${seconds} s`]);
-    process.stdout.write(`${table([['part', 'at most'], ...rows])}\n`);
-    return 0;
-  }
-  chooseParts(partsFor(null), only);
+const cores = os.availableParallelism();
+const partsFor = (out, software) =>
+  gpuParts({ node: process.execPath, work, out, cache, cores, software });
+
+function listParts() {
+  const rows = partsFor('', null).map(({ name, seconds }) => [name, `${seconds} s`]);
+  process.stdout.write(`${table([['part', 'at most'], ...rows])}\n`);
+}
+
+async function measure({ out, only, patience, began, bundle }) {
   mkdirSync(out, { recursive: true });
   const elapsed = () => (Date.now() - began) / 1000;
   const say = (line) => process.stdout.write(`${elapsed().toFixed(0).padStart(4)} s  ${line}\n`);
@@ -132,7 +141,10 @@ async function main() {
   const doctor = [process.execPath, join(app, 'scripts', 'wgsagan.mjs'), 'doctor', '--json'];
   const driver = await findDriver({ doctor, work, cache, say });
   writeFileSync(join(out, 'doctor.json'), `${JSON.stringify(driver.chosen, null, 2)}\n`);
-  const env = { ...process.env, ...driver.env, NO_COLOR: '1', FORCE_COLOR: undefined };
+  const threads = String(Math.max(4, cores));
+  const quiet = { NO_COLOR: '1', FORCE_COLOR: undefined };
+  // Images are drawn on libuv's threads, of which there are four otherwise.
+  const env = { ...process.env, ...driver.env, ...quiet, UV_THREADPOOL_SIZE: threads };
 
   const made =
     bundle && existsSync(join(bundle, 'bundle.json')) ? join(bundle, 'bundle.json') : null;
@@ -145,13 +157,15 @@ async function main() {
   const results = [];
   // What is over of the time that was set aside for what came so far.
   let due = PREPARING_SECONDS * patience;
-  for (const part of chooseParts(partsFor(driver.software), only)) {
+  const wanted = chooseParts(partsFor(out, null), only).map(({ name }) => name);
+  for (const part of partsFor(out, driver.software).filter(({ name }) => wanted.includes(name))) {
     const seconds = allowance({ seconds: part.seconds * patience }, due - elapsed());
     due += part.seconds * patience;
     say(`${part.name} …`);
     results.push(await runPart(part, { out, seconds, env }));
     const whole = { ...about, seconds: elapsed(), parts: results };
     writeFileSync(join(out, 'results.json'), `${JSON.stringify(whole, null, 2)}\n`);
+    if (interruption.requested) return 1;
   }
 
   const rows = results.map(({ part, state, seconds, headline }) => [
@@ -164,9 +178,12 @@ async function main() {
   return results.every(({ state }) => state === 'ok') ? 0 : 1;
 }
 
+let options;
 try {
-  process.exitCode = await main();
+  options = readArguments();
 } catch (error) {
   process.stderr.write(`gpu-run: ${error.message}\n`);
-  process.exitCode = 2;
+  process.exit(2);
 }
+if (options.list) listParts();
+else process.exitCode = await measure(options);

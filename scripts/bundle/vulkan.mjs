@@ -87,7 +87,7 @@ export async function findDriver({ doctor, work, cache, say }) {
   const tried = [];
   const attempt = async ({ name, env, folders }) => {
     const path = [process.env.LD_LIBRARY_PATH, ...folders].filter(Boolean).join(':');
-    const full = { ...env, LD_LIBRARY_PATH: path };
+    const full = path === '' ? env : { ...env, LD_LIBRARY_PATH: path };
     const chosen = await ask(doctor, full);
     const shows = chosen.adapter === null ? chosen.problem : chosen.adapter.name;
     tried.push({ way: name, shows });

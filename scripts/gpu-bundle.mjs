@@ -26,7 +26,7 @@ async function main() {
   });
   const { prove, only, patience } = values;
   const software = values.software || prove;
-  await setup({ quiet: true, drivers: ['lavapipe'] });
+  await setup({ quiet: true, drivers: software ? ['lavapipe'] : [] });
   const out = resolve(values.out ?? (prove ? 'gpu-proof' : 'gpu-bundle'));
   if (!prove) {
     await packBundle({ out, software, say });

@@ -18,13 +18,10 @@ import { join, relative } from 'node:path';
 import { driversFolder } from '../lib/drivers.mjs';
 import { must } from './commands.mjs';
 
-/**
- * xz's flags. Its x86 filter gains a megabyte at Node, and loses three at the rest, which is made by other compilers. The
- * software driver is for a proof only, and is compressed in a hurry.
- */
+/** xz's flags. Its x86 filter saves a megabyte of machine code. The software driver is for a proof only, which is in a hurry. */
 const FLAGS = {
   node: ['--x86', '--lzma2=preset=6'],
-  native: ['-6'],
+  native: ['--x86', '--lzma2=preset=6'],
   app: ['-6'],
   software: ['-1'],
 };

@@ -26,6 +26,8 @@ const LIMIT_BYTES = 60e6;
 const TEST_ROOTS = ['vitest', 'fast-check', 'tsx'];
 /** Types alone, another system's, or for style sheets, which no test has. */
 const UNNEEDED = ['@webgpu/types', '@oxc-project/types', 'fsevents', 'lightningcss'];
+/** A second copy of esbuild's binary, for the shell. */
+const LEFT_OUT = [join('node_modules', 'esbuild', 'bin')];
 
 /**
  * Packs the bundle into `out`, in the place of one that is there.
@@ -125,6 +127,7 @@ function copyPackages(tree) {
     // What a package has below it in node_modules is on the list itself, or is not needed.
     const filter = (file) => {
       const inside = relative(from, file);
+      if (LEFT_OUT.includes(join(path, inside))) return false;
       return !inside.split('/').includes('node_modules') && isRead(inside);
     };
     cpSync(from, join(tree, path), { recursive: true, filter });

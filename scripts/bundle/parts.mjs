@@ -125,7 +125,7 @@ function training(name, seconds, { preset, cli, work }) {
     ],
     keep: folder,
     headline: ({ read }) => {
-      const lines = read(`${name}-metrics.jsonl`).trim().split('\n').map(JSON.parse);
+      const lines = read(`${name}-metrics.jsonl`).trim().split('\n').map((line) => JSON.parse(line));
       const rate = Math.max(...lines.map(({ imagesPerSecond }) => imagesPerSecond));
       return `${lines.at(-1).step} steps, ${rate.toFixed(0)} images/s`;
     },

@@ -47,8 +47,13 @@ function readArguments() {
   if (positionals.length !== 1) {
     throw new Error(`${positionals.length} folders were named for the results, not one`);
   }
+  const out = resolve(positionals[0]);
+  // Numbers are read from what lies there, and must be of this run.
+  if (existsSync(out) && readdirSync(out).length > 0) {
+    throw new Error(`${out} is not empty: name a new folder for the results`);
+  }
   const began = values.began === undefined ? Date.now() : Number(values.began) * 1000;
-  return { out: resolve(positionals[0]), only, patience, began, bundle: values.bundle };
+  return { out, only, patience, began, bundle: values.bundle };
 }
 
 const interruption = { requested: false, stop: () => undefined };
@@ -110,6 +115,9 @@ async function runPart(part, { out, seconds, env }) {
   };
 }
 
+/** What Dawn prints on every start on a software driver. */
+const NOISE = /^Warning: max\w+ artificially reduced/;
+
 /** The part's own number; of a part that failed without one, the last line that it printed. */
 function headlineOf(part, written, code) {
   try {
@@ -118,7 +126,7 @@ function headlineOf(part, written, code) {
   } catch {
     // It did not come to writing what the number is read from.
   }
-  const lines = written.log.split('\n').filter((line) => line.trim() !== '');
+  const lines = written.log.split('\n').filter((line) => line.trim() !== '' && !NOISE.test(line));
   return code === 0 ? '' : (lines.at(-1) ?? '').trim();
 }
 

@@ -274,6 +274,32 @@ describe('the ways to a driver', () => {
   });
 });
 
+describe('run.mjs, before it looks for a driver', () => {
+  const script = fileURLToPath(new URL('../../scripts/bundle/run.mjs', import.meta.url));
+  const here = fileURLToPath(new URL('.', import.meta.url));
+  const complaint = (...args: string[]) => {
+    const { status, stderr } = spawnSync(process.execPath, [script, ...args], { encoding: 'utf8' });
+    expect(status).toBe(2);
+    return stderr;
+  };
+
+  test('refuses a mistake in one line', () => {
+    expect(complaint('--only', 'nothing', 'out')).toMatch(
+      /^gpu-run: --only nothing: there is [^\n]+\n$/,
+    );
+    expect(complaint('--patience', '0', 'out')).toBe(
+      'gpu-run: --patience 0 is not a number above 0\n',
+    );
+    expect(complaint()).toBe('gpu-run: 0 folders were named for the results, not one\n');
+  });
+
+  test('refuses a folder with files in it: old numbers would pass for new ones', () => {
+    expect(complaint(here)).toMatch(
+      /^gpu-run: \S+ is not empty: name a new folder for the results\n$/,
+    );
+  });
+});
+
 describe.runIf(process.platform === 'linux')('gpu-run, before it unpacks anything', () => {
   const script = fileURLToPath(new URL('../../scripts/bundle/gpu-run', import.meta.url));
 

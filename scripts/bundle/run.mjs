@@ -118,7 +118,7 @@ async function runPart(part, { out, seconds, env }) {
 /** What Dawn prints on every start on a software driver. */
 const NOISE = /^Warning: max\w+ artificially reduced/;
 
-/** The part's own number; of a part that failed without one, the last line that it printed. */
+/** The part's own number; of a part that failed without one, its last line with an error, or its last. */
 function headlineOf(part, written, code) {
   try {
     const headline = part.headline(written).trim();
@@ -127,7 +127,8 @@ function headlineOf(part, written, code) {
     // It did not come to writing what the number is read from.
   }
   const lines = written.log.split('\n').filter((line) => line.trim() !== '' && !NOISE.test(line));
-  return code === 0 ? '' : (lines.at(-1) ?? '').trim();
+  const told = lines.findLast((line) => /error/i.test(line)) ?? lines.at(-1) ?? '';
+  return code === 0 ? '' : told.trim();
 }
 
 const cores = os.availableParallelism();
@@ -148,6 +149,7 @@ async function measure({ out, only, patience, began, bundle }) {
   writeFileSync(join(out, 'machine.txt'), await describeMachine());
   const doctor = [process.execPath, join(app, 'scripts', 'wgsagan.mjs'), 'doctor', '--json'];
   const driver = await findDriver({ doctor, work, cache, say });
+  if (driver.chosen === null) say('no driver works: machine.txt says what is installed');
   writeFileSync(join(out, 'doctor.json'), `${JSON.stringify(driver.chosen, null, 2)}\n`);
   const threads = String(Math.max(4, cores));
   const quiet = { NO_COLOR: '1', FORCE_COLOR: undefined };

@@ -295,7 +295,7 @@ describe('run.mjs, before it looks for a driver', () => {
 
   test('refuses a folder with files in it: old numbers would pass for new ones', () => {
     expect(complaint(here)).toMatch(
-      /^gpu-run: \S+ is not empty: name a new folder for the results\n$/,
+      /^gpu-run: .+ is not empty: name a new folder for the results\n$/,
     );
   });
 });

@@ -81,7 +81,8 @@ export function gpuParts({ node, work, out, cache, software, cores }) {
 const BENCH_SECONDS = { attention: 25, matmul: 20, conv: 25, softmax: 10, spectral: 10, step: 25 };
 
 const vitest = (suite) => [join(suite, '..', 'node_modules', 'vitest', 'vitest.mjs'), 'run'];
-const jsonTo = (file) => ['--reporter=default', '--reporter=json', `--outputFile.json=${file}`];
+/** Each test is printed when it ends: what is slow, or hangs, is seen in the log of a part whose time was up. */
+const jsonTo = (file) => ['--reporter=verbose', '--reporter=json', `--outputFile.json=${file}`];
 
 /** A GPU serves several processes at once; a software driver takes all cores for one. */
 function testFlags(software, cores) {
@@ -125,7 +126,10 @@ function training(name, seconds, { preset, cli, work }) {
     ],
     keep: folder,
     headline: ({ read }) => {
-      const lines = read(`${name}-metrics.jsonl`).trim().split('\n').map((line) => JSON.parse(line));
+      const lines = read(`${name}-metrics.jsonl`)
+        .trim()
+        .split('\n')
+        .map((line) => JSON.parse(line));
       const rate = Math.max(...lines.map(({ imagesPerSecond }) => imagesPerSecond));
       return `${lines.at(-1).step} steps, ${rate.toFixed(0)} images/s`;
     },
@@ -136,15 +140,15 @@ function training(name, seconds, { preset, cli, work }) {
 
 const us = (value) => `${value.toFixed(1)} µs`;
 
-/** Of vitest's report, or, where time was up before it was written, of the lines for each file. */
+/** Of vitest's report, or, where time was up before it was written, of its line for each test. */
 function testCounts({ json, log }) {
   try {
     const { numPassedTests, numFailedTests, numPendingTests } = json('tests.json');
     return `${numPassedTests} passed, ${numFailedTests} failed, ${numPendingTests} skipped`;
   } catch {
-    const files = (mark) => [...log.matchAll(new RegExp(`^ *${mark} .*\\.test\\.ts`, 'gm'))].length;
-    const broken = files('[❯×]');
-    return `${files('✓')} files passed${broken > 0 ? `, ${broken} failed` : ''}, then time was up`;
+    const count = (mark) =>
+      [...log.matchAll(new RegExp(`^ *${mark} .*\\.test\\.ts >`, 'gm'))].length;
+    return `${count('✓')} passed, ${count('×')} failed, then time was up`;
   }
 }
 

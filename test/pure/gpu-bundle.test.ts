@@ -127,12 +127,13 @@ describe('the headline', () => {
       '7 passed, 1 failed, 2 skipped',
     );
     const log = [
-      ' ✓  device-auto  test/device/matmul.test.ts (41 tests) 11950ms',
-      '     ✓ a test of it  1274ms',
-      ' ❯  device-auto  test/device/conv.test.ts (3 tests | 1 failed) 20ms',
+      ' ✓ |device-auto| test/device/matmul.test.ts > matmul > 1×1 12ms',
+      ' ✓ |device-auto| test/device/matmul.test.ts > matmul > 7×5 12ms',
+      ' × |device-auto| test/device/conv.test.ts > conv > 3×3 20ms',
+      '   → expected 1 to be 2',
     ].join('\n');
     expect(headline({ read: nothing, json: nothing, log })).toBe(
-      '1 files passed, 1 failed, then time was up',
+      '2 passed, 1 failed, then time was up',
     );
   });
 

@@ -71,10 +71,11 @@ function runCommand({ command, cwd = work }, { seconds, log, env }) {
     // `timeout` passes it on to everything that the command has started.
     interruption.stop = () => child.kill('SIGTERM');
     child.on('error', () => done(127));
-    child.on('close', (code) => {
+    child.on('close', (code, signal) => {
       interruption.stop = () => undefined;
       closeSync(stream);
-      done(code ?? 1);
+      // Where it had to kill the command, `timeout` goes the same way itself.
+      done(code ?? 128 + os.constants.signals[signal]);
     });
   });
 }

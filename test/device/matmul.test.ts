@@ -53,12 +53,13 @@ const transposes = [
 
 /** Those of f32; the others are in matmul-matrix.test.ts. */
 const rungs = matmulLadder.rungs.filter((rung) => rung.fits(gpu, anySize));
-test('four rungs serve f32', () => {
+test('five rungs serve f32', () => {
   expect(rungs.map((rung) => rung.name)).toEqual([
     'matmul/1_naive',
     'matmul/2_tiled',
     'matmul/3_registers',
     'matmul/4_vec4',
+    'matmul/5_lanes',
   ]);
 });
 

@@ -5,6 +5,8 @@ import { fileError } from '../src/io/errno.ts';
 import { UserError, messageOf } from '../src/util/errors.ts';
 import { markdownTable } from './output/text.ts';
 import { summaryOf } from './output/sheet.ts';
+import { summary } from './peers/report.ts';
+import type { PeersResult } from './peers/report.ts';
 import { resultSchema } from './results.ts';
 import type { BenchResult } from './results.ts';
 
@@ -12,16 +14,7 @@ const marker = /<!-- bench:([\w.-]+) -->/g;
 
 /** The results kept in a folder, by adapter; a file of another make, as that of `bench peers`, is not among them. */
 export function readResults(folder: string): BenchResult[] {
-  if (!existsSync(folder)) return [];
-  const names = readdirSync(folder).filter((name) => name.endsWith('.json'));
-  return names.sort().flatMap((name) => {
-    const path = join(folder, name);
-    let data: unknown;
-    try {
-      data = JSON.parse(readFileSync(path, 'utf8'));
-    } catch (error) {
-      throw new UserError(`${path} is not JSON: ${messageOf(error)}`);
-    }
+  return filesOf(folder).flatMap(({ path, data }) => {
     if (!isResult(data)) return [];
     const parsed = resultSchema.safeParse(data);
     if (parsed.success) return [parsed.data];
@@ -29,6 +22,28 @@ export function readResults(folder: string): BenchResult[] {
     const where = issue?.path.join('.') ?? '';
     throw new UserError(`${path} is no result of this bench: ${where} ${issue?.message ?? ''}`);
   });
+}
+
+/** What `bench peers` left in a folder, as tables of ratios. */
+export function readPeers(folder: string): string[] {
+  return filesOf(folder).flatMap(({ data }) => (isPeers(data) ? [summary(data)] : []));
+}
+
+function filesOf(folder: string): { path: string; data: unknown }[] {
+  if (!existsSync(folder)) return [];
+  const names = readdirSync(folder).filter((name) => name.endsWith('.json'));
+  return names.sort().map((name) => {
+    const path = join(folder, name);
+    try {
+      return { path, data: JSON.parse(readFileSync(path, 'utf8')) as unknown };
+    } catch (error) {
+      throw new UserError(`${path} is not JSON: ${messageOf(error)}`);
+    }
+  });
+}
+
+function isPeers(data: unknown): data is PeersResult {
+  return typeof data === 'object' && data !== null && 'comparison' in data && 'machine' in data;
 }
 
 function isResult(data: unknown): boolean {
@@ -40,15 +55,20 @@ function isResult(data: unknown): boolean {
  * The text with what stands between `<!-- bench:NAME -->` and `<!-- /bench:NAME -->` replaced by the tables of that bench,
  * one an adapter. Throws a `UserError` for a marker that is not closed, or that nothing was measured for.
  */
-export function fillMarkers(text: string, results: readonly BenchResult[]): string {
+export function fillMarkers(
+  text: string,
+  results: readonly BenchResult[],
+  peers: readonly string[] = [],
+): string {
   let filled = text;
   for (const [begin, name = ''] of text.matchAll(marker)) {
     const end = `<!-- /bench:${name} -->`;
     const [from, to] = [filled.indexOf(begin), filled.indexOf(end)];
     if (to < from) throw new UserError(`${begin} is not closed by ${end}`);
-    const tables = results.filter((result) => result.bench === name).map(tableOf);
+    const tables =
+      name === 'peers' ? peers : results.filter((result) => result.bench === name).map(tableOf);
     if (tables.length === 0) {
-      const command = `npx wgsagan bench ${name} --save`;
+      const command = `npx wgsagan bench ${name}${name === 'peers' ? '' : ' --save'}`;
       throw new UserError(`${begin} has no results: make them by \`${command}\``);
     }
     const body = tables.join('\n\n');
@@ -74,7 +94,7 @@ export async function report(options: {
   } catch (error) {
     throw fileError(error, 'read', readme);
   }
-  const after = fillMarkers(before, readResults(results));
+  const after = fillMarkers(before, readResults(results), readPeers(results));
   if (after !== before) {
     if (check) {
       throw new UserError(

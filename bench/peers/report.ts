@@ -126,6 +126,16 @@ function standingOf(c: PeerCase, peer: Peer, measurements: readonly Measurement[
 
 // ---- Markdown -------------------------------------------------------------------------------------------------------
 
+/** The short form: the ratios of one sitting, and what they were taken on. */
+export function summary(result: PeersResult): string {
+  const { machine, comparison } = result;
+  const on = `${machine.adapter}, ${machine.cpu}, ${machine.cores} cores, ${result.date.slice(0, 10)}`;
+  const about = `Times of a peer over wgsagan's, ${result.rounds} interleaved rounds; above 1, wgsagan is faster.`;
+  const quick = result.quick ? ['**A quick run: noisy, not to be quoted.**'] : [];
+  const notes = [`**${on}.**`, about, ...quick, ...loadNote(result.measurements)].join(' ');
+  return `${notes}\n\n${ratioTable(comparison)}`;
+}
+
 export function markdown(result: PeersResult): string {
   const { machine, comparison } = result;
   const titles = [...new Set(comparison.flatMap((c) => c.standings.map((s) => s.title)))];

@@ -8,7 +8,7 @@
 // since 4    2 loads from workgroup memory for 16 multiply-adds, as in the forward pass. No row is reduced here, so no
 //            shuffle is needed: lse and delta were saved. Gain on a GPU: not yet timed.
 // cost       2·B·Nq·Nk·(2·DK + DV) flops for queries, 2·B·Nq·Nk·(2·DK + 2·DV) for keys.
-// needs      any sizes; 16·X invocations, 22 KiB of workgroup memory. tile.z takes the next TV columns of the results.
+// needs      any sizes; 16·X invocations, 16 KiB of workgroup memory. tile.z takes the next TV columns of the results.
 // after      Dao 2023, algorithm 2, with its one loop taken apart so that no two workgroups add to one place.
 struct Params {
   B: u32,
@@ -46,11 +46,9 @@ var<immediate> p: Params;
 
 alias Tensor = ptr<storage, array<f32>, read>;
 
-// DC dims of the rows and of the columns, dims first; then COLS rows of the tensor that is weighed, and the weights, a
-// vec4 four of a column's rows. A thread owns rows 4y … 4y + 3.
-var<workgroup> rows: array<vec4f, DC * ROWS / 4u>;
-var<workgroup> cols: array<f32, DC * COLS>;
-var<workgroup> wide: array<vec4f, COLS * TV / 4u>;
+// DC dims of the rows, then of the columns, dims first, a vec4 four positions; between two products COLS rows of the
+// tensor that is weighed. Beside it the weights, a vec4 four of a column's rows. A thread owns rows 4y … 4y + 3.
+var<workgroup> stage: array<vec4f, COLS * TV / 4u>;
 var<workgroup> weights: array<vec4f, COLS * ROWS / 4u>;
 
 // This workgroup's rows, batch and slice of columns. FOLDED: the workgroups come in one row with the rows outermost, so
@@ -76,32 +74,39 @@ fn value(t: Tensor, batch: u32, n: u32, d: u32, N: u32, D: u32) -> f32 {
   return t[place(batch, n, d, N, D)];
 }
 
+// Dim d of positions n … n + 3.
+fn four(t: Tensor, batch: u32, n: u32, d: u32, N: u32, D: u32) -> vec4f {
+  return vec4f(
+    value(t, batch, n, d, N, D),
+    value(t, batch, n + 1u, d, N, D),
+    value(t, batch, n + 2u, d, N, D),
+    value(t, batch, n + 3u, d, N, D),
+  );
+}
+
 // s[c] = Σ over D of rows 4y … 4y + 3 times column x + X·c, of two tensors, DC dims at a time.
 fn product(a: Tensor, b: Tensor, batch: u32, n: vec2u, N: vec2u, D: u32, thread: u32) -> array<vec4f, TN> {
   let x = thread % X;
   let y = thread / X;
+  let cols = DC * 16u;
   var s: array<vec4f, TN>;
   for (var d0 = 0u; d0 < D; d0 += DC) {
     for (var i = thread; i < DC * 16u; i += WG) {
-      let r = n.x + 4u * select(i / DC, i % 16u, CHANNEL);
+      let r = select(i / DC, i % 16u, CHANNEL);
       let d = select(i % DC, i / 16u, CHANNEL);
-      rows[d * 16u + (r - n.x) / 4u] = vec4f(
-        value(a, batch, r, d0 + d, N.x, D),
-        value(a, batch, r + 1u, d0 + d, N.x, D),
-        value(a, batch, r + 2u, d0 + d, N.x, D),
-        value(a, batch, r + 3u, d0 + d, N.x, D),
-      );
+      stage[d * 16u + r] = four(a, batch, n.x + 4u * r, d0 + d, N.x, D);
     }
-    for (var i = thread; i < DC * COLS; i += WG) {
-      let c = select(i / DC, i % COLS, CHANNEL);
-      let d = select(i % DC, i / COLS, CHANNEL);
-      cols[d * COLS + c] = value(b, batch, n.y + c, d0 + d, N.y, D);
+    for (var i = thread; i < DC * 8u; i += WG) {
+      let c = select(i / DC, i % 8u, CHANNEL);
+      let d = select(i % DC, i / 8u, CHANNEL);
+      stage[cols + d * 8u + c] = four(b, batch, n.y + 4u * c, d0 + d, N.y, D);
     }
     workgroupBarrier(); // both tiles are complete
     for (var d = 0u; d < DC; d++) {
-      let r = rows[d * 16u + y];
+      let r = stage[d * 16u + y];
       for (var c = 0u; c < TN; c++) {
-        s[c] = fma(r, vec4f(cols[d * COLS + x + X * c]), s[c]);
+        let at = x + X * c;
+        s[c] = fma(r, vec4f(stage[cols + d * 8u + at / 4u][at % 4u]), s[c]);
       }
     }
     workgroupBarrier(); // nobody reads the tiles any more
@@ -109,13 +114,13 @@ fn product(a: Tensor, b: Tensor, batch: u32, n: vec2u, N: vec2u, D: u32, thread:
   return s;
 }
 
-// wide[c][e] = dim d0 + e of position n + c, four dims a vec4. A barrier must follow.
+// stage[c][e] = dim d0 + e of position n + c, four dims a vec4. A barrier must follow.
 fn load_wide(t: Tensor, batch: u32, n: u32, d0: u32, N: u32, D: u32, thread: u32) {
   for (var i = thread; i < COLS * TV / 4u; i += WG) {
     let c = select(i / (TV / 4u), i % COLS, CHANNEL);
     let e = select(i % (TV / 4u), i / COLS, CHANNEL);
     let d = d0 + 4u * e;
-    wide[c * (TV / 4u) + e] = vec4f(
+    stage[c * (TV / 4u) + e] = vec4f(
       value(t, batch, n + c, d, N, D),
       value(t, batch, n + c, d + 1u, N, D),
       value(t, batch, n + c, d + 2u, N, D),
@@ -131,13 +136,13 @@ fn store_weights(w: array<vec4f, TN>, thread: u32) {
   }
 }
 
-// acc + weights · wide: of the thread's four rows (a column each) and its dims 4(x + X·e) … + 3.
+// acc + weights · stage: of the thread's four rows (a column each) and its dims 4(x + X·e) … + 3.
 fn weighed(acc: array<mat4x4f, E4>, thread: u32) -> array<mat4x4f, E4> {
   var sum = acc;
   for (var c = 0u; c < COLS; c++) {
     let w = weights[c * 16u + thread / X];
     for (var e = 0u; e < E4; e++) {
-      let x = wide[c * (TV / 4u) + thread % X + X * e];
+      let x = stage[c * (TV / 4u) + thread % X + X * e];
       for (var r = 0u; r < 4u; r++) {
         sum[e][r] = fma(vec4f(w[r]), x, sum[e][r]);
       }

@@ -50,8 +50,10 @@ const BLOCKS = ROUND / 4u;
 @group(0) @binding(7) var<storage, read_write> dv: array<f32>;
 var<immediate> p: Params;
 
-alias Narrow = array<mat4x4f, TD4>;
-alias Wide = array<mat4x4f, TV4>;
+// What a lane keeps of its own positions: TD4 or TV4 blocks, the rest unused.
+alias Rows = array<mat4x4f, max(TD4, TV4)>;
+alias Own = ptr<function, Rows>;
+alias Sum = ptr<function, mat4x4f>;
 alias Tensor = ptr<storage, array<vec4f>, read>;
 
 // This workgroup's rows, batch and slice of columns. FOLDED: the workgroups come in one row with the rows outermost, so
@@ -114,34 +116,26 @@ fn block(x: vec4f, i: u32) -> mat4x4f {
   switch i {
     case 0u: {
       return mat4x4f(
-        subgroupBroadcast(x, 0u),
-        subgroupBroadcast(x, 1u),
-        subgroupBroadcast(x, 2u),
-        subgroupBroadcast(x, 3u),
+        subgroupBroadcast(x, 0u), subgroupBroadcast(x, 1u),
+        subgroupBroadcast(x, 2u), subgroupBroadcast(x, 3u),
       );
     }
     case 1u: {
       return mat4x4f(
-        subgroupBroadcast(x, 4u),
-        subgroupBroadcast(x, 5u),
-        subgroupBroadcast(x, 6u),
-        subgroupBroadcast(x, 7u),
+        subgroupBroadcast(x, 4u), subgroupBroadcast(x, 5u),
+        subgroupBroadcast(x, 6u), subgroupBroadcast(x, 7u),
       );
     }
     case 2u: {
       return mat4x4f(
-        subgroupBroadcast(x, 8u),
-        subgroupBroadcast(x, 9u),
-        subgroupBroadcast(x, 10u),
-        subgroupBroadcast(x, 11u),
+        subgroupBroadcast(x, 8u), subgroupBroadcast(x, 9u),
+        subgroupBroadcast(x, 10u), subgroupBroadcast(x, 11u),
       );
     }
     default: {
       return mat4x4f(
-        subgroupBroadcast(x, 12u),
-        subgroupBroadcast(x, 13u),
-        subgroupBroadcast(x, 14u),
-        subgroupBroadcast(x, 15u),
+        subgroupBroadcast(x, 12u), subgroupBroadcast(x, 13u),
+        subgroupBroadcast(x, 14u), subgroupBroadcast(x, 15u),
       );
     }
   }
@@ -181,42 +175,45 @@ fn exponential(d: vec4f) -> vec4f {
   return select(exp(d), d, (bitcast<vec4u>(d) & vec4u(0x7fffffffu)) > vec4u(0x7f800000u));
 }
 
-// Scores of this lane's positions (rows) and four others (columns): the share of one round of dims. at: batch, first of
-// the four, lane. Rounds are written out, for the compiler unrolls no loop as long as these.
-fn add_scores(s: ptr<function, mat4x4f>, own: ptr<function, Narrow>, round: u32, x: Tensor, N: u32, at: vec3u) {
-  if (round * ROUND >= TD) {
+// Products of this lane's positions (rows) and four of x (columns): the share of one round of the kept dims. at: batch,
+// first of the four, lane. Rounds are written out, for the compiler unrolls no loop as long as these.
+fn add_dots(sum: Sum, own: Own, kept: u32, round: u32, x: Tensor, N: u32, D: u32, at: vec3u) {
+  if (round * ROUND >= kept) {
     return;
   }
-  let loaded = part(x, at.x, at.y, round * ROUND, at.z, N, p.DK);
+  let loaded = part(x, at.x, at.y, round * ROUND, at.z, N, D);
   for (var b = 0u; b < BLOCKS; b++) {
-    *s = plus(*s, own[round * BLOCKS + b], positions_of(loaded, b));
+    *sum = plus(*sum, own[round * BLOCKS + b], positions_of(loaded, b));
   }
 }
 
-// scale·QKᵀ of this lane's positions n0 … n0 + 3 of y and four positions of x.
-fn scores(own: ptr<function, Narrow>, n0: u32, y: Tensor, NY: u32, x: Tensor, N: u32, at: vec3u) -> mat4x4f {
-  var s = mat4x4f();
-  add_scores(&s, own, 0u, x, N, at);
-  add_scores(&s, own, 1u, x, N, at);
-  add_scores(&s, own, 2u, x, N, at);
-  add_scores(&s, own, 3u, x, N, at);
-  add_scores(&s, own, 4u, x, N, at);
-  add_scores(&s, own, 5u, x, N, at);
-  add_scores(&s, own, 6u, x, N, at);
-  add_scores(&s, own, 7u, x, N, at);
-  if (DEEP) {
-    for (var d = TD; d < p.DK; d += ROUND) {
-      let loaded = part(x, at.x, at.y, d, at.z, N, p.DK);
-      for (var b = 0u; b < BLOCKS; b++) {
-        s = plus(s, own_block(y, at.x, n0, d + 4u * b, NY, p.DK), positions_of(loaded, b));
-      }
+fn dots(own: Own, kept: u32, x: Tensor, N: u32, D: u32, at: vec3u) -> mat4x4f {
+  var sum = mat4x4f();
+  add_dots(&sum, own, kept, 0u, x, N, D, at);
+  add_dots(&sum, own, kept, 1u, x, N, D, at);
+  add_dots(&sum, own, kept, 2u, x, N, D, at);
+  add_dots(&sum, own, kept, 3u, x, N, D, at);
+  add_dots(&sum, own, kept, 4u, x, N, D, at);
+  add_dots(&sum, own, kept, 5u, x, N, D, at);
+  add_dots(&sum, own, kept, 6u, x, N, D, at);
+  add_dots(&sum, own, kept, 7u, x, N, D, at);
+  return sum;
+}
+
+// The share of the dims that are not kept: of this lane's positions from n on, too, read from y.
+fn more_dots(kept: u32, n: u32, y: Tensor, NY: u32, x: Tensor, N: u32, D: u32, at: vec3u) -> mat4x4f {
+  var sum = mat4x4f();
+  for (var d = kept; d < D; d += ROUND) {
+    let loaded = part(x, at.x, at.y, d, at.z, N, D);
+    for (var b = 0u; b < BLOCKS; b++) {
+      sum = plus(sum, own_block(y, at.x, n, d + 4u * b, NY, D), positions_of(loaded, b));
     }
   }
-  return p.scale * s;
+  return sum;
 }
 
 // acc + weighted positions of x, in one round of the dims from d0 on.
-fn weigh(acc: ptr<function, Narrow>, round: u32, w: mat4x4f, d0: u32, x: Tensor, N: u32, at: vec3u) {
+fn weigh(acc: Own, round: u32, w: mat4x4f, d0: u32, x: Tensor, N: u32, at: vec3u) {
   if (round * ROUND >= TD) {
     return;
   }
@@ -226,27 +223,8 @@ fn weigh(acc: ptr<function, Narrow>, round: u32, w: mat4x4f, d0: u32, x: Tensor,
   }
 }
 
-// dP of this lane's queries and four keys: the share of one round of V.
-fn add_dp(dp: ptr<function, mat4x4f>, dos: ptr<function, Wide>, round: u32, at: vec3u) {
-  if (round * ROUND >= TV) {
-    return;
-  }
-  let loaded = part(&v, at.x, at.y, round * ROUND, at.z, p.Nk, p.DV);
-  for (var b = 0u; b < BLOCKS; b++) {
-    *dp = plus(*dp, dos[round * BLOCKS + b], positions_of(loaded, b));
-  }
-}
-
 // dP of this lane's keys and four queries, and the queries' share of dv, in one round of dOut from e0 on.
-fn add_dp_dv(
-  dp: ptr<function, mat4x4f>,
-  vs: ptr<function, Wide>,
-  acc: ptr<function, Wide>,
-  round: u32,
-  w: mat4x4f,
-  e0: u32,
-  at: vec3u,
-) {
+fn add_dp_dv(dp: Sum, vs: Own, acc: Own, round: u32, w: mat4x4f, e0: u32, at: vec3u) {
   if (round * ROUND >= TV) {
     return;
   }
@@ -274,12 +252,12 @@ fn queries(
   let d0 = tile.z * TD;
 
   // A row is a query: its dims are columns in qs, dos and acc, its keys in s, dp and ds.
-  var qs: Narrow;
+  var qs: Rows;
   for (var d = 0u; d < min(TD4, (p.DK + 3u) / 4u); d++) {
     qs[d] = own_block(&q, batch, i0, 4u * d, p.Nq, p.DK);
   }
   // This bound is no constant, or the loop would be unrolled and its loads be most of what there is to compile.
-  var dos: Wide;
+  var dos: Rows;
   for (var e = 0u; e < min(TV4, (p.DV + 3u) / 4u); e++) {
     dos[e] = own_block(&dOut, batch, i0, 4u * e, p.Nq, p.DV);
   }
@@ -291,31 +269,21 @@ fn queries(
       deltas[t] = delta[batch * p.Nq + i0 + t];
     }
   }
-  var acc: Narrow;
+  var acc: Rows;
 
   for (var j = 0u; j < p.Nk; j += 4u) {
     let at = vec3u(batch, j, lane);
-    let s = scores(&qs, i0, &q, p.Nq, &k, p.Nk, at);
-    var dp = mat4x4f();
-    add_dp(&dp, &dos, 0u, at);
-    add_dp(&dp, &dos, 1u, at);
-    add_dp(&dp, &dos, 2u, at);
-    add_dp(&dp, &dos, 3u, at);
-    add_dp(&dp, &dos, 4u, at);
-    add_dp(&dp, &dos, 5u, at);
-    add_dp(&dp, &dos, 6u, at);
-    add_dp(&dp, &dos, 7u, at);
+    var s = dots(&qs, TD, &k, p.Nk, p.DK, at);
+    var dp = dots(&dos, TV, &v, p.Nk, p.DV, at);
+    if (DEEP) {
+      s += more_dots(TD, i0, &q, p.Nq, &k, p.Nk, p.DK, at);
+    }
     if (WIDE) {
-      for (var e = TV; e < p.DV; e += ROUND) {
-        let loaded = part(&v, batch, j, e, lane, p.Nk, p.DV);
-        for (var b = 0u; b < BLOCKS; b++) {
-          dp = plus(dp, own_block(&dOut, batch, i0, e + 4u * b, p.Nq, p.DV), positions_of(loaded, b));
-        }
-      }
+      dp += more_dots(TV, i0, &dOut, p.Nq, &v, p.Nk, p.DV, at);
     }
     var ds = mat4x4f();
     for (var t = 0u; t < 4u; t++) {
-      let w = p.scale * exponential(s[t] - ls);
+      let w = p.scale * exponential(p.scale * s[t] - ls);
       ds[t] = select(vec4f(), w * (dp[t] - deltas), j + t < p.Nk);
     }
     weigh(&acc, 0u, ds, d0, &k, p.Nk, at);
@@ -352,18 +320,18 @@ fn keys(
   let e0 = select(tile.z * TV, 0u, WRITE_DK == 1u);
 
   // A row is a key: its dims are columns in ks, vs and the sums, its queries in s, dp and ds.
-  var ks: Narrow;
+  var ks: Rows;
   for (var d = 0u; d < min(TD4, (p.DK + 3u) / 4u); d++) {
     ks[d] = own_block(&k, batch, j0, 4u * d, p.Nk, p.DK);
   }
-  var vs: Wide;
+  var vs: Rows;
   if (WRITE_DK == 1u) {
     for (var e = 0u; e < min(TV4, (p.DV + 3u) / 4u); e++) {
       vs[e] = own_block(&v, batch, j0, 4u * e, p.Nk, p.DV);
     }
   }
-  var acc_k: Narrow;
-  var acc_v: Wide;
+  var acc_k: Rows;
+  var acc_v: Rows;
 
   for (var i = 0u; i < p.Nq; i += 4u) {
     let at = vec3u(batch, i, lane);
@@ -378,10 +346,13 @@ fn keys(
       subgroupBroadcast(own, 2u),
       subgroupBroadcast(own, 3u),
     );
-    let s = scores(&ks, j0, &k, p.Nk, &q, p.Nq, at);
+    var s = dots(&ks, TD, &q, p.Nq, p.DK, at);
+    if (DEEP) {
+      s += more_dots(TD, j0, &k, p.Nk, &q, p.Nq, p.DK, at);
+    }
     var w = mat4x4f();
     for (var t = 0u; t < 4u; t++) {
-      w[t] = select(vec4f(), exponential(s[t] - stats[t].x), i + t < p.Nq);
+      w[t] = select(vec4f(), exponential(p.scale * s[t] - stats[t].x), i + t < p.Nq);
     }
     var dp = mat4x4f();
     add_dp_dv(&dp, &vs, &acc_v, 0u, w, e0, at);
@@ -396,12 +367,7 @@ fn keys(
       continue;
     }
     if (WIDE) {
-      for (var e = TV; e < p.DV; e += ROUND) {
-        let loaded = part(&dOut, batch, i, e, lane, p.Nq, p.DV);
-        for (var b = 0u; b < BLOCKS; b++) {
-          dp = plus(dp, own_block(&v, batch, j0, e + 4u * b, p.Nk, p.DV), positions_of(loaded, b));
-        }
-      }
+      dp += more_dots(TV, j0, &v, p.Nk, &dOut, p.Nq, p.DV, at);
     }
     var ds = mat4x4f();
     for (var t = 0u; t < 4u; t++) {

@@ -5,6 +5,7 @@
 //   M rows come out, T are summed over; tile.z = n.
 //
 // since 1    both operands are staged BK deep in workgroup memory; each float loaded serves BM or BN sums.
+// gained     not yet timed on a GPU, for which it is made.
 // cost       2·N·M·T·HW flops; reads N·((HW/BN)·M·T + (M/BM)·T·HW) floats.
 // needs      BK·(BM + 1 + BN)·4 bytes of workgroup memory; any shape.
 

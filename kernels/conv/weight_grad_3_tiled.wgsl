@@ -4,6 +4,7 @@
 //   as dY [K, P] · im2col(x)ᵀ [P, C·R·S] with P = N·OH·OW; part z is positions z·chunk … (z + 1)·chunk - 1.
 //
 // since 2    the operands pass through workgroup memory; a small dw still fills the GPU because the positions are split.
+// gained     not yet timed on a GPU, for which it is made.
 // cost       2·K·P·C·R·S flops; reads PARTS·chunk·(C·R·S/BN·K + K/BM·C·R·S) floats, writes PARTS·K·C·R·S.
 // needs      BK·(BM + 1 + BN)·4 bytes of workgroup memory; any shape.
 

@@ -4,6 +4,7 @@
 //
 // since 1    an operand leaves memory once for each tile, not for each output: T times fewer reads. Threads that are
 //            neighbours read neighbouring addresses, in either storage order.
+// gained     not yet timed on a GPU, for which it is made.
 // cost       2·M·N·K flops a batch; reads 2·M·N·K/T floats.
 // needs      T·T invocations, 2·T·(T+1)·4 bytes of workgroup memory.
 struct Params {

@@ -4,6 +4,7 @@
 //
 // since 3    BM × BN outputs share their operands through workgroup memory. A is kept as vec4s along k and B as vec4s
 //            along n, so that four k cost a thread TM + TN vec4 reads and 4·TM·TN multiply-adds.
+// gained     not yet timed on a GPU, for which it is made.
 // cost       2·M·N·K flops a batch; reads M·N·K·(1/BM + 1/BN) floats.
 // needs      (BM/TM)·(BN/TN) invocations, BK·(BM + BN)·4 bytes of workgroup memory plus padding. VEC_K, VEC_N: K, N and
 //            the batch strides are multiples of 4. Entry vec4 stores four at a time and needs VEC_N.

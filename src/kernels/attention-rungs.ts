@@ -185,7 +185,7 @@ export const registersBackward = backwardRung(registers, tiledChoosing);
 const subgroups = kernelsOf('attention/5_subgroups', {
   rows: (tile) => tile('ROWS'),
   narrow: 'TV',
-  needs: { features: ['subgroups'], invocations: 256, workgroupBytes: 22528 },
+  needs: { features: ['subgroups'], invocations: 256, workgroupBytes: 16384 },
 });
 const subgroupsChoosing = {
   fits: (gpu: Gpu) => gpu.adapter.subgroupSizes[0] >= 4,
@@ -265,10 +265,11 @@ function fitsLanes(gpu: Gpu): boolean {
 
 const mostRounds = 8;
 
-/** TD and TV are whole rounds of LANES dims, eight at most. */
-function laneTiles(gpu: Gpu, { DK, DV }: AttentionDims): Tiles {
+/** TD and TV are whole rounds of LANES dims, eight at most; fewer where unaligned loads would be long to compile. */
+function laneTiles(gpu: Gpu, dims: AttentionDims): Tiles {
+  const { DK, DV } = dims;
   const LANES = gpu.adapter.subgroupSizes[1];
-  const most = Math.min(64, mostRounds * LANES);
+  const most = Math.min(readsVec4(dims) ? 64 : 32, mostRounds * LANES);
   const TD = Math.min(most, roundUp(DK, LANES));
   const tile = (TV: number) => ({ LANES, TD, TV });
   const widest = Math.min(most, roundUp(DV, LANES));

@@ -99,18 +99,31 @@ export const pack = kernel({
   file: 'conv/pack.wgsl',
   tensors: ['w', 'source', 'out'],
   dims: ['M', 'T', 'rowStride'],
-  grid: ({ M, T }, tile) => linearGrid(M * T, tile('WG')),
+  grid: ({ M, T }, tile) => linearGrid(ceilDiv(M, tile('ROWS')) * T, tile('WG')),
   flops: () => 0,
   bytes: ({ M, T }) => 48 * M * T,
 });
 
+const frameCost = {
+  dims: ['planes', 'H', 'W', 'FH', 'FW', 'top', 'left'],
+  flops: () => 0,
+  bytes: ({ planes, H, W, FH, FW }: Dims<'planes' | 'H' | 'W' | 'FH' | 'FW'>) =>
+    4 * planes * (H * W + FH * FW),
+} as const;
+
 export const frame = kernel({
   file: 'conv/frame.wgsl',
   tensors: ['x', 'out'],
-  dims: ['planes', 'H', 'W', 'FH', 'FW', 'top', 'left'],
   grid: ({ planes, FH, FW }, tile) => linearGrid(ceilDiv(planes * FH * FW, 4), tile('WG')),
-  flops: () => 0,
-  bytes: ({ planes, H, W, FH, FW }) => 4 * planes * (H * W + FH * FW),
+  ...frameCost,
+});
+
+export const frameRows = kernel({
+  file: 'conv/frame.wgsl',
+  entry: 'rows',
+  tensors: ['x4', 'out'],
+  grid: ({ planes, FH }, tile) => linearGrid(planes * FH, tile('WG')),
+  ...frameCost,
 });
 
 export const sumParts = kernel({
@@ -120,31 +133,6 @@ export const sumParts = kernel({
   grid: ({ n4 }, tile) => linearGrid(n4, tile('WG')),
   flops: ({ n4, PARTS }) => 4 * n4 * (PARTS - 1),
   bytes: ({ n4, PARTS }) => 16 * n4 * (PARTS + 1),
-});
-
-export const pointwiseRegisters = kernel({
-  file: 'conv/1x1_registers.wgsl',
-  tensors: ['x', 'w', 'bias', 'y'],
-  dims: ['N', 'M', 'T', 'HW4'],
-  grid: ({ N, M, HW4 }, tile): Grid => {
-    const [x, y] = linearGrid(N * HW4, tile('WG') * tile('TN'));
-    return [ceilDiv(M, tile('TM')), x, y];
-  },
-  flops: ({ N, M, T, HW4 }) => 8 * N * M * T * HW4,
-  bytes: ({ N, M, T, HW4 }) => 4 * (4 * N * HW4 * (M + T) + M * T),
-});
-
-export const pointwiseWeightGradRegisters = kernel({
-  file: 'conv/1x1_weight_grad_registers.wgsl',
-  tensors: ['x', 'dy', 'parts'],
-  dims: ['N', 'C', 'K', 'HW4', 'chunk', 'stride'],
-  grid: ({ N, C, K, chunk }, tile): Grid => [
-    ceilDiv(K, tile('TM')),
-    ceilDiv(C, tile('WG') * tile('TN')),
-    partsIn(N, chunk),
-  ],
-  flops: ({ N, C, K, HW4 }) => 8 * N * C * K * HW4,
-  bytes: ({ N, C, K, HW4 }) => 4 * (4 * N * HW4 * (C + K) + C * K),
 });
 
 // ---- workgroup tiles, for GPUs --------------------------------------------------------------------------------------

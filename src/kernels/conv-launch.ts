@@ -4,9 +4,9 @@ import type { Storage } from '../gpu/storage.ts';
 import { ceilDiv } from '../util/shape.ts';
 import {
   frame,
+  frameRows,
   gather,
   pack,
-  pointwiseRegisters,
   pointwiseTiled,
   sumParts,
   window,
@@ -34,29 +34,14 @@ interface PointwiseArgs {
   readonly transposed: boolean;
 }
 
-function pointwiseLaunch({ x, w, out, bias, dims, transposed }: PointwiseArgs) {
-  const { N, C, K } = dims;
-  return {
-    tensors: { x, w, bias: bias ?? w, y: out },
-    sizes: { N, M: transposed ? C : K, T: transposed ? K : C },
-    flags: { ...biased(bias), TRANSPOSED: String(transposed) },
-  };
-}
-
-export function runPointwiseRegisters(gpu: Gpu, args: PointwiseArgs): void {
-  const { tensors, sizes, flags } = pointwiseLaunch(args);
-  const { H, W } = args.dims;
-  pointwiseRegisters.run(gpu, {
-    tensors,
-    dims: { ...sizes, HW4: (H * W) / 4 },
-    tile: { ...flags, TM: sizes.M <= 4 ? 4 : 8 },
-  });
-}
-
 export function runPointwiseTiled(gpu: Gpu, args: PointwiseArgs): void {
-  const { tensors, sizes, flags } = pointwiseLaunch(args);
-  const { H, W } = args.dims;
-  pointwiseTiled.run(gpu, { tensors, dims: { ...sizes, HW: H * W }, tile: flags });
+  const { x, w, out, bias, transposed } = args;
+  const { N, C, H, W, K } = args.dims;
+  pointwiseTiled.run(gpu, {
+    tensors: { x, w, bias: bias ?? w, y: out },
+    dims: { N, M: transposed ? C : K, T: transposed ? K : C, HW: H * W },
+    tile: { ...biased(bias), TRANSPOSED: String(transposed) },
+  });
 }
 
 // ---- sums in parts --------------------------------------------------------------------------------------------------
@@ -108,7 +93,10 @@ interface GatherArgs {
 function framed(gpu: Gpu, x: Storage, border: Frame | undefined): Storage {
   if (border === undefined) return x;
   const out = gpu.alloc(4 * border.planes * border.FH * border.FW, 'framed operand');
-  frame.run(gpu, { tensors: { x, out }, dims: { ...border } });
+  const dims = { ...border };
+  if (border.W % 4 === 0 && border.FW % 4 === 0) {
+    frameRows.run(gpu, { tensors: { x4: x, out }, dims, tile: { SHIFT: border.left % 4 } });
+  } else frame.run(gpu, { tensors: { x, out }, dims });
   return out;
 }
 

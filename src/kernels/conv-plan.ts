@@ -330,7 +330,7 @@ export function partStride(n: number): number {
   return roundUp(n, 4);
 }
 
-const mostPartialBytes = 2 ** 25;
+export const mostPartialBytes = 2 ** 25;
 
 /**
  * Into how many parts a sum over `terms` is cut: so many that `units` workgroups become `wanted`, but no part under

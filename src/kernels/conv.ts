@@ -1,15 +1,12 @@
 import type { Gpu } from '../gpu/device.ts';
 import type { Storage } from '../gpu/storage.ts';
-import { ceilDiv } from '../util/shape.ts';
 import {
   dataGradDirect,
   dataGradTiled,
   forwardDirect,
   forwardTiled,
   gather,
-  pointwiseRegisters,
   pointwiseTiled,
-  pointwiseWeightGradRegisters,
   pointwiseWeightGradTiled,
   weightGradDirect,
   weightGradTiled,
@@ -18,20 +15,28 @@ import {
 import type { ConvDims } from './conv-kernels.ts';
 import {
   biased,
-  cut,
   runGather,
-  runPointwiseRegisters,
   runPointwiseTiled,
   runWindow,
   splitPositions,
   sumInParts,
   windowTiles,
 } from './conv-launch.ts';
-import { partsOf, phaseStrides } from './conv-plan.ts';
+import { phaseStrides } from './conv-plan.ts';
 import type { ConvKind } from './conv-plan.ts';
+import {
+  dataGradProduct,
+  forwardProduct,
+  isFlat,
+  isPointwise,
+  runProduct,
+  weightGradProduct,
+} from './conv-product.ts';
+import type { Product } from './conv-product.ts';
 import { windowServes } from './conv-window.ts';
 import { broadcastLanes, canRun } from './kernel.ts';
 import type { Kernel } from './kernel.ts';
+import { lanesRung } from './matmul.ts';
 import { climb } from './rung.ts';
 import type { Ladder, Rung } from './rung.ts';
 
@@ -73,13 +78,6 @@ export interface ConvWeightGradArgs {
 
 export type ConvRung<Args> = Rung<ConvDims, Args>;
 
-/** A 1×1 window with stride 1 and no padding: a matrix product for each image. */
-function isPointwise({ R, S, strideH, strideW, padH, padW }: ConvDims): boolean {
-  return R === 1 && S === 1 && strideH === 1 && strideW === 1 && padH === 0 && padW === 0;
-}
-
-const isPointwiseQuads = (d: ConvDims) => isPointwise(d) && (d.H * d.W) % 4 === 0;
-
 /** A rung of one tile: its kernel, the sizes that it serves, its launch. */
 function plain<Args>(
   made: Kernel,
@@ -92,6 +90,33 @@ function plain<Args>(
     fits: (gpu, dims) => canRun(gpu, made) && serves(dims),
     tiles: () => [{}],
     run,
+  };
+}
+
+/**
+ * A convolution that is a matrix product as its operands lie: `product` tells its sizes, and nothing where it is none.
+ * A sum over images is one product for each and `sum_parts`.
+ */
+function productRung<Args extends { readonly dims: ConvDims; readonly out: Storage }>(
+  product: (dims: ConvDims) => Product | undefined,
+  operands: (args: Args) => { a: Storage; b: Storage; bias?: Storage | undefined },
+): ConvRung<Args> {
+  return {
+    name: lanesRung.name,
+    kernels: lanesRung.kernels,
+    fits: (gpu, dims) => {
+      const made = product(dims);
+      return made !== undefined && lanesRung.fits(gpu, made.sizes);
+    },
+    tiles: (gpu, dims) => {
+      const made = product(dims);
+      return made === undefined ? [] : lanesRung.tiles(gpu, made.sizes);
+    },
+    run: (gpu, args, tile) => {
+      const made = product(args.dims);
+      if (made === undefined) throw new Error(`${lanesRung.name}: not a product`);
+      runProduct(gpu, { ...made, ...operands(args), out: args.out }, tile);
+    },
   };
 }
 
@@ -125,12 +150,8 @@ const forwardRungs: readonly ConvRung<ConvForwardArgs>[] = [
     forwardTiled.run(gpu, { tensors, dims, tile: biased(bias) });
   }),
   windowRung('forward', ({ x, w, bias }) => ({ u: w, x, bias })),
-  plain(
-    pointwiseRegisters,
-    (gpu, { x, w, out, bias, dims }) => {
-      runPointwiseRegisters(gpu, { x, w, out, bias, dims, transposed: false });
-    },
-    isPointwiseQuads,
+  productRung(forwardProduct, (args) =>
+    isFlat(args.dims) ? { ...args, a: args.x, b: args.w } : { ...args, a: args.w, b: args.x },
   ),
   plain(
     pointwiseTiled,
@@ -158,12 +179,10 @@ const dataGradRungs: readonly ConvRung<ConvDataGradArgs>[] = [
     });
   }),
   windowRung('dataGrad', ({ dy, w, bias }) => ({ u: w, x: dy, bias })),
-  plain(
-    pointwiseRegisters,
-    (gpu, { dy, w, out, bias, dims }) => {
-      runPointwiseRegisters(gpu, { x: dy, w, out, bias, dims, transposed: true });
-    },
-    isPointwiseQuads,
+  productRung(dataGradProduct, (args) =>
+    isPointwise(args.dims)
+      ? { ...args, a: args.w, b: args.dy }
+      : { ...args, a: args.dy, b: args.w },
   ),
   plain(
     pointwiseTiled,
@@ -192,23 +211,7 @@ const weightGradRungs: readonly ConvRung<ConvWeightGradArgs>[] = [
     });
   }),
   windowRung('weightGrad', ({ x, dy }) => ({ u: dy, x })),
-  plain(
-    pointwiseWeightGradRegisters,
-    (gpu, { x, dy, out, dims }) => {
-      const { N, C, K, H, W } = dims;
-      const units = ceilDiv(K, 8) * ceilDiv(C, 16);
-      const outputs = K * C;
-      const most = partsOf({ units, terms: N, wanted: 64, fewest: 1, outputs });
-      const { parts, chunk } = cut(N, most);
-      sumInParts(gpu, { parts, outputs, out }, (target, stride) => {
-        pointwiseWeightGradRegisters.run(gpu, {
-          tensors: { x, dy, parts: target },
-          dims: { N, C, K, HW4: (H * W) / 4, chunk, stride },
-        });
-      });
-    },
-    isPointwiseQuads,
-  ),
+  productRung(weightGradProduct, ({ x, dy }) => ({ a: dy, b: x })),
   plain(
     pointwiseWeightGradTiled,
     (gpu, { x, dy, out, dims }) => {
@@ -225,12 +228,12 @@ const weightGradRungs: readonly ConvRung<ConvWeightGradArgs>[] = [
   ),
 ];
 
-/** Registers alone for a CPU driver, workgroup tiles for a GPU; a 1×1 window has its own of each. */
-function preferred(gpu: Gpu, quads: number, pointwise: readonly [Kernel, Kernel], tiled: Kernel) {
-  if (gpu.adapter.kind !== 'software') return [pointwise[1].name, tiled.name];
+/** Lanes that share their loads for a CPU driver, workgroup tiles for a GPU; a convolution that is a product runs as one. */
+function preferred(gpu: Gpu, quads: number, pointwise: Kernel, tiled: Kernel) {
+  if (gpu.adapter.kind !== 'software') return [pointwise.name, tiled.name];
   // Four columns a lane: maps narrower than three would leave most of them idle.
   const wide = quads >= 3 ? [window.name] : [];
-  return [pointwise[0].name, ...wide, gather.name];
+  return [lanesRung.name, ...wide, gather.name];
 }
 
 const elements = ({ N, C, H, W, K, R, S, OH, OW }: ConvDims) => ({
@@ -242,12 +245,11 @@ const dimsOf = ({ dims }: { readonly dims: ConvDims }) => dims;
 const flops = (d: ConvDims) => forwardDirect.flops({ ...d });
 const bytes = (d: ConvDims) => forwardDirect.bytes({ ...d });
 
-/** out[N,K,OH,OW] = x * w, simplest rung first, those of 1×1 windows last. */
+/** out[N,K,OH,OW] = x * w, simplest rung first, those of matrix products last. */
 export const convForwardLadder: Ladder<ConvDims, ConvForwardArgs, 'x' | 'w' | 'out'> = {
   name: 'conv-forward',
   rungs: forwardRungs,
-  preferred: (gpu, { OW }) =>
-    preferred(gpu, OW, [pointwiseRegisters, pointwiseTiled], forwardTiled),
+  preferred: (gpu, { OW }) => preferred(gpu, OW, pointwiseTiled, forwardTiled),
   dimsOf,
   operands: (d) => ({ x: elements(d).image, w: elements(d).weights, out: elements(d).result }),
   outputs: ['out'],
@@ -261,12 +263,7 @@ export const convDataGradLadder: Ladder<ConvDims, ConvDataGradArgs, 'dy' | 'w' |
   name: 'conv-data-grad',
   rungs: dataGradRungs,
   preferred: (gpu, dims) =>
-    preferred(
-      gpu,
-      dims.W / phaseStrides(dims)[1],
-      [pointwiseRegisters, pointwiseTiled],
-      dataGradTiled,
-    ),
+    preferred(gpu, dims.W / phaseStrides(dims)[1], pointwiseTiled, dataGradTiled),
   dimsOf,
   operands: (d) => ({ dy: elements(d).result, w: elements(d).weights, out: elements(d).image }),
   outputs: ['out'],
@@ -279,8 +276,7 @@ export const convDataGradLadder: Ladder<ConvDims, ConvDataGradArgs, 'dy' | 'w' |
 export const convWeightGradLadder: Ladder<ConvDims, ConvWeightGradArgs, 'x' | 'dy' | 'out'> = {
   name: 'conv-weight-grad',
   rungs: weightGradRungs,
-  preferred: (gpu, { OW }) =>
-    preferred(gpu, OW, [pointwiseWeightGradRegisters, pointwiseWeightGradTiled], weightGradTiled),
+  preferred: (gpu, { OW }) => preferred(gpu, OW, pointwiseWeightGradTiled, weightGradTiled),
   dimsOf,
   operands: (d) => ({ x: elements(d).image, dy: elements(d).result, out: elements(d).weights }),
   outputs: ['out'],

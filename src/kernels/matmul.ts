@@ -1,4 +1,5 @@
 import type { Gpu } from '../gpu/device.ts';
+import type { Storage } from '../gpu/storage.ts';
 import { ceilDiv } from '../util/shape.ts';
 import { broadcastLanes, canRun, kernel } from './kernel.ts';
 import type { Dims, Grid, Tile, TileOf } from './kernel.ts';
@@ -8,6 +9,7 @@ import {
   dims,
   flag,
   groupTiles,
+  multiple,
   paramsOf,
   transposes,
   vec4Flags,
@@ -17,7 +19,7 @@ import {
 import type { MatmulArgs, MatmulDims, MatmulRung, ParamName } from './matmul-rung.ts';
 import { bytesOf, mayRound, precisionOf } from './precision.ts';
 import { climb } from './rung.ts';
-import type { Ladder } from './rung.ts';
+import type { Ladder, Rung } from './rung.ts';
 
 export type { MatmulArgs, MatmulDims, MatmulRung } from './matmul-rung.ts';
 
@@ -67,7 +69,7 @@ const vec4Vec4 = kernel({ ...vec4Spec, entry: 'vec4', tensors: ['a', 'b', 'out4'
 
 const lanesSpec = {
   file: 'matmul/5_lanes.wgsl',
-  dims,
+  dims: [...dims, 'span'] as const,
   grid: ({ M, N, batch }: Dims<ParamName>, tile: (name: string) => number): Grid => [
     ceilDiv(N, 4 * tile('TN4') * tile('LANES')),
     ceilDiv(M, tile('TM')),
@@ -76,8 +78,8 @@ const lanesSpec = {
   ...cost,
   needs: { features: ['subgroups'] },
 };
-const lanes = kernel({ ...lanesSpec, tensors: ['a', 'b', 'out'] });
-const lanesVec4 = kernel({ ...lanesSpec, entry: 'vec4', tensors: ['a', 'b', 'out4'] });
+const lanes = kernel({ ...lanesSpec, tensors: ['a', 'b', 'bias', 'out'] });
+const lanesVec4 = kernel({ ...lanesSpec, entry: 'vec4', tensors: ['a', 'b', 'bias', 'out4'] });
 
 function registerFlags(args: MatmulDims): Tile {
   const vec = vectors(args);
@@ -135,9 +137,32 @@ const registersRung = vec4Rung(registers, registersVec4, {
   flags: registerFlags,
   tiles: registerTiles,
 });
-const lanesRung: MatmulRung = {
-  ...vec4Rung(lanes, lanesVec4, { serves: inFloats, flags: lanesFlags, tiles: lanesTiles }),
+/** What a convolution that is a product adds to it: an element for each row, or one for every `span` columns. */
+export interface ProductBias {
+  readonly bias?: Storage | undefined;
+  readonly along?: 'rows' | 'columns' | undefined;
+  readonly span?: number | undefined;
+}
+
+export type ProductArgs = MatmulArgs & ProductBias;
+
+/** The product whose lanes share their loads, which alone can add a bias. */
+export const lanesRung: Rung<MatmulDims, ProductArgs> = {
+  name: lanes.name,
+  kernels: [lanes, lanesVec4],
   fits: (gpu, sizes) => canRun(gpu, lanes) && broadcastLanes(gpu) !== undefined && inFloats(sizes),
+  tiles: lanesTiles,
+  run: (gpu, args, tile = lanesTiles(gpu, args)[0]) => {
+    const { a, b, out, bias, along = 'rows', span = 1 } = args;
+    const BIAS = bias === undefined ? 0 : along === 'rows' ? 1 : 2;
+    const tensors = { a, b, bias: bias ?? b };
+    const launch = {
+      dims: { ...paramsOf(args), span },
+      tile: { ...lanesFlags(args), BIAS, ...tile },
+    };
+    if (multiple(args.N)) lanesVec4.run(gpu, { tensors: { ...tensors, out4: out }, ...launch });
+    else lanes.run(gpu, { tensors: { ...tensors, out }, ...launch });
+  },
 };
 const tilesRung = vec4Rung(vec4, vec4Vec4, {
   serves: inFloats,

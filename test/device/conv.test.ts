@@ -48,6 +48,10 @@ const cases: readonly ConvDims[] = [
   convDims({ N: 2, C: 3, K: 2, size: [5, 5], window: [1, 1], pad: [1, 1] }),
   // One output along an axis while the image is longer than the window.
   convDims({ N: 2, C: 3, K: 4, size: [7, 6], window: [3, 2], stride: [9, 1] }),
+  // Rows of whole vec4s that a frame shifts by 2, 3 and 5 floats.
+  convDims({ N: 2, C: 3, K: 5, size: [7, 4], window: [3, 3], pad: [0, 2] }),
+  convDims({ N: 2, C: 5, K: 4, size: [6, 8], window: [3, 4], pad: [1, 3] }),
+  convDims({ N: 1, C: 3, K: 4, size: [5, 12], window: [3, 3], stride: [1, 2], pad: [2, 5] }),
   // More than one tile in every direction, parts of unequal length.
   convDims({ N: 5, C: 9, K: 71, size: [12, 15], window: [3, 3], pad: [1, 1] }),
   convDims({ N: 3, C: 5, K: 6, size: [12, 20], window: [1, 1] }),

@@ -302,44 +302,50 @@ describe('attention', () => {
     return { out: [...out], lse: [...lse] };
   };
 
-  test.each(forwards.map((rung) => [rung.name, rung] as const))('%s', async (_name, rung) => {
-    const no = -Infinity;
-    // Scores far below every start of a maximum that is not the lowest number.
-    expect((await attend(rung, [1, 1], [-2e38, low, -2e38, low, low])).out).toEqual([2.5, 2.5]);
-    // −∞ gives no weight, wherever it stands; where nothing else is, there is nothing to average.
-    const masked = await attend(rung, [1, 1], [no, 3, no, no, 3]);
-    expect(masked.out).toEqual([9, 9]);
-    expect((await attend(rung, [1, 1], [no, no, no, no, no])).out).toEqual([NaN, NaN]);
-    // NaN of a query stays with it; NaN of a key reaches every query.
-    const spoilt = await attend(rung, [NaN, 0], [1, 1, 1, 1, 1]);
-    expect(spoilt.out.map(Number.isNaN)).toEqual([true, false]);
-    expect(spoilt.lse.map(Number.isNaN)).toEqual([true, false]);
-    expect((await attend(rung, [1, 1], [1, 1, 1, 1, NaN])).out).toEqual([NaN, NaN]);
-  });
+  test.each(forwards.map((rung) => [rung.name, rung] as const))(
+    '%s forward',
+    async (_name, rung) => {
+      const no = -Infinity;
+      // Scores far below every start of a maximum that is not the lowest number.
+      expect((await attend(rung, [1, 1], [-2e38, low, -2e38, low, low])).out).toEqual([2.5, 2.5]);
+      // −∞ gives no weight, wherever it stands; where nothing else is, there is nothing to average.
+      const masked = await attend(rung, [1, 1], [no, 3, no, no, 3]);
+      expect(masked.out).toEqual([9, 9]);
+      expect((await attend(rung, [1, 1], [no, no, no, no, no])).out).toEqual([NaN, NaN]);
+      // NaN of a query stays with it; NaN of a key reaches every query.
+      const spoilt = await attend(rung, [NaN, 0], [1, 1, 1, 1, 1]);
+      expect(spoilt.out.map(Number.isNaN)).toEqual([true, false]);
+      expect(spoilt.lse.map(Number.isNaN)).toEqual([true, false]);
+      expect((await attend(rung, [1, 1], [1, 1, 1, 1, NaN])).out).toEqual([NaN, NaN]);
+    },
+  );
 
-  test.each(backwards.map((rung) => [rung.name, rung] as const))('%s', async (_name, rung) => {
-    // Weights ½ on the second and last key, none on those at −∞; delta = 9.
-    const { dq, dv } = await execute(
-      gpu,
-      {
-        q: Float32Array.of(1, NaN),
-        k: Float32Array.of(-Infinity, 3, -Infinity, -Infinity, 3),
-        v,
-        out: Float32Array.of(9, NaN),
-        lse: Float32Array.of(3 + Math.log(2), NaN),
-        dOut: Float32Array.of(1, 0),
-        dq: 2,
-        dv: 5,
-      },
-      (s) => {
-        rung.run(gpu, { ...s, ...dims });
-      },
-      ['dq', 'dv'],
-    );
-    // 0·−∞: the derivative of a masked score by its query is not a number; every key hears of the other query's NaN.
-    expect([...dq].map(Number.isNaN)).toEqual([true, true]);
-    expect([...dv].map(Number.isNaN)).toEqual([true, true, true, true, true]);
-  });
+  test.each(backwards.map((rung) => [rung.name, rung] as const))(
+    '%s for the gradients',
+    async (_name, rung) => {
+      // Weights ½ on the second and last key, none on those at −∞; delta = 9.
+      const { dq, dv } = await execute(
+        gpu,
+        {
+          q: Float32Array.of(1, NaN),
+          k: Float32Array.of(-Infinity, 3, -Infinity, -Infinity, 3),
+          v,
+          out: Float32Array.of(9, NaN),
+          lse: Float32Array.of(3 + Math.log(2), NaN),
+          dOut: Float32Array.of(1, 0),
+          dq: 2,
+          dv: 5,
+        },
+        (s) => {
+          rung.run(gpu, { ...s, ...dims });
+        },
+        ['dq', 'dv'],
+      );
+      // 0·−∞: the derivative of a masked score by its query is not a number; every key hears of the other query's NaN.
+      expect([...dq].map(Number.isNaN)).toEqual([true, true]);
+      expect([...dv].map(Number.isNaN)).toEqual([true, true, true, true, true]);
+    },
+  );
 });
 
 describe('gradients', () => {

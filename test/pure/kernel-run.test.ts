@@ -11,7 +11,7 @@ import type { KernelSpec, Needs } from '../../src/kernels/kernel.ts';
 
 const { adapters } = await listAdapterSummaries({ backend: 'null' });
 const { adapter, summary } = adapters[0]!;
-const device = await adapter.requestDevice();
+const device = await adapter.requestDevice({ requiredFeatures: ['subgroups'] });
 /** One with f16 and subgroup matrices. */
 const able = await (
   await listAdapterSummaries({ backend: 'null' })
@@ -142,7 +142,7 @@ describe('grids', () => {
     .sort();
 
   test('are folded by every file of the products that does not lay its threads in a row', () => {
-    const rows = /(direct|frame|sum_parts|delta|materialised)/;
+    const rows = /(direct|frame|pack|sum_parts|delta|materialised)/;
     const all = readdirSync(root, { recursive: true, encoding: 'utf8' })
       .map((file) => file.replaceAll('\\', '/'))
       .filter((file) => file.endsWith('.wgsl') && families.includes(file.split('/')[0] ?? ''));

@@ -132,5 +132,7 @@ function completed(family: Family, sizes: CaseSizes): CaseSizes {
     const value = sizes[name] ?? usual?.(whole);
     if (value !== undefined) whole = { ...whole, [name]: value };
   }
+  // Refuses sizes that fit each for itself and not together.
+  for (const pass of family.passes) pass.dims(whole);
   return whole;
 }

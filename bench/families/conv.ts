@@ -1,5 +1,6 @@
 import type { ConvDims } from '../../src/kernels/conv.ts';
 import { ladderNamed } from '../../src/kernels/ladders.ts';
+import { UserError } from '../../src/util/errors.ts';
 import { num } from './family.ts';
 import type { CaseSizes, Family } from './family.ts';
 
@@ -7,6 +8,10 @@ function dims(sizes: CaseSizes): ConvDims {
   const [size, window] = [num(sizes, 'size'), num(sizes, 'window')];
   const [stride, pad] = [num(sizes, 'stride'), num(sizes, 'pad')];
   const out = Math.floor((size + 2 * pad - window) / stride) + 1;
+  if (out < 1) {
+    const padded = size + 2 * pad;
+    throw new UserError(`conv: window ${window} is larger than the padded image, ${padded}`);
+  }
   return {
     ...{ N: num(sizes, 'n'), C: num(sizes, 'c'), H: size, W: size, K: num(sizes, 'k') },
     ...{ R: window, S: window, OH: out, OW: out },

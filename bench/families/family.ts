@@ -20,6 +20,7 @@ export interface Axis {
 export interface Pass {
   readonly name: string;
   ladder(): AnyLadder;
+  /** Throws a `UserError` for sizes that do not go together. */
   dims(sizes: CaseSizes): object;
 }
 

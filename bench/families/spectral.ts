@@ -1,6 +1,6 @@
 import type { AnyLadder } from '../../src/kernels/ladders.ts';
 import { powerIterationLadder } from '../../src/kernels/spectral.ts';
-import type { SpectralDims } from '../oracles/rows.ts';
+import type { MatrixSizes } from '../../src/kernels/spectral-table.ts';
 import { num } from './family.ts';
 import type { Family } from './family.ts';
 
@@ -15,7 +15,7 @@ export const spectralFamily: Family = {
     {
       name: 'forward',
       ladder: (): AnyLadder => powerIterationLadder,
-      dims: (sizes): SpectralDims => ({
+      dims: (sizes): MatrixSizes => ({
         ...{ outer: 1, rows: num(sizes, 'rows'), inner: num(sizes, 'cols') },
       }),
     },

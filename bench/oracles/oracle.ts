@@ -34,7 +34,7 @@ export interface Oracle<D extends object = object> {
   range?(dims: D, input: string): readonly [number, number];
   /** Inputs that belong together, made from the others on the device before anything is measured. */
   prepare?(gpu: Gpu, dims: D, storages: Storages): void;
-  /** Inputs that a run changes. */
+  /** Outputs that are inputs too: what a run changes. */
   readonly changes?: readonly string[];
 }
 

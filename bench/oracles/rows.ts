@@ -1,5 +1,6 @@
 // What is normalised by rows: softmax, attention and the power iteration, as in test/reference.
 import type { SoftmaxDims } from '../../src/kernels/softmax.ts';
+import type { MatrixSizes } from '../../src/kernels/spectral-table.ts';
 import { spectralNorm } from '../../test/reference/spectral.ts';
 import { divideAllowance, softmaxAllowance } from '../../test/reference/naive.ts';
 import { softmax } from '../../test/reference/softmax.ts';
@@ -36,15 +37,8 @@ export const softmaxBackwardOracle: Oracle<SoftmaxDims> = {
   },
 };
 
-/** Sizes of one power iteration of a weight seen as rows × (outer·inner), see src/kernels/spectral.ts. */
-export interface SpectralDims {
-  readonly outer: number;
-  readonly rows: number;
-  readonly inner: number;
-}
-
 /** One iteration from the u that is given; everything hangs together, so that it is one unit. */
-export const spectralOracle: Oracle<SpectralDims> = {
+export const spectralOracle: Oracle<MatrixSizes> = {
   ladder: 'power-iteration',
   units: () => 1,
   cost: ({ outer, rows, inner }) => 3 * outer * rows * inner,
@@ -64,8 +58,8 @@ export const spectralOracle: Oracle<SpectralDims> = {
       Array.from(values, (value, at) => ({ output, at, value, slack }));
     return [
       { output: 'sigma', at: 0, value: made.sigma },
-      ...vector('uOut', made.u),
-      ...vector('vOut', made.v),
+      ...['u', 'uOut'].flatMap((output) => vector(output, made.u)),
+      ...['v', 'vOut'].flatMap((output) => vector(output, made.v)),
     ];
   },
 };

@@ -8,6 +8,7 @@ import { families } from '../../bench/families/all.ts';
 import { attentionFamily } from '../../bench/families/attention.ts';
 import { convFamily } from '../../bench/families/conv.ts';
 import { matmulFamily } from '../../bench/families/matmul.ts';
+import { normFamily } from '../../bench/families/norm.ts';
 import { oracleOf } from '../../bench/oracles/all.ts';
 import { percentile, summarise } from '../../bench/statistics.ts';
 import { chooseUnits } from '../../bench/verify.ts';
@@ -51,6 +52,13 @@ describe('--sizes', () => {
   ])('%s is refused', (sizes, message) => {
     expect(() => resolveCases(matmulFamily, { sizes }, true)).toThrow(message);
   });
+});
+
+test.each([
+  ['conv: window 7 is larger than the padded image, 6', convFamily, '1x1x1x2x7x1x2'],
+  ['norm: one value a channel; statistics need two or more', normFamily, '1x4x1'],
+])('sizes that do not go together are refused: %s', (message, family, sizes) => {
+  expect(() => resolveCases(family, { sizes }, true)).toThrow(message);
 });
 
 describe('flags of the axes', () => {

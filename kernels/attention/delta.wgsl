@@ -14,6 +14,8 @@ struct Params {
 
 const CHANNEL = true;
 const WG = 64u;
+// The workgroups come in a row, however it is cut over x, y and z.
+const FOLDED = false;
 
 @group(0) @binding(0) var<storage, read> out: array<Stored>;
 @group(0) @binding(1) var<storage, read> dOut: array<Stored>;
@@ -26,7 +28,7 @@ fn main(
   @builtin(num_workgroups) groups: vec3u,
   @builtin(local_invocation_index) local: u32,
 ) {
-  let query = (group.y * groups.x + group.x) * WG + local;
+  let query = ((group.z * groups.y + group.y) * groups.x + group.x) * WG + local;
   if (query >= p.B * p.Nq) {
     return;
   }

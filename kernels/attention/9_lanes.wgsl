@@ -8,7 +8,7 @@
 //            their online softmax, nothing crosses lanes: one maximum and one rescaling in eight keys. On lavapipe with 8
 //            lanes, B 16, DK 8, DV 64: 5 → 18 GFLOP in a second of one CPU at N 256, 5 → 21 at N 1024.
 // cost       2·B·Nq·Nk·(DK + DV) flops; reads Nq / (4·LANES)·Nk·(DK + DV) floats a batch from the cache.
-// needs      subgroups of exactly LANES = 4, 8 or 16; any sizes. TD dims of Q are kept in registers (DEEP: DK > TD,
+// needs      subgroups of exactly LANES = 8 or 16; any sizes. TD dims of Q are kept in registers (DEEP: DK > TD,
 //            those past it are read again); tile.z takes the next TV columns of V and makes the scores again for them.
 //            TD and TV are 1 to 8 rounds. ALIGNED, MASKED: as in rung 8.
 enable subgroups;

@@ -9,7 +9,7 @@
 //            Where dims do not fit in registers, dk and dv have a launch each: no slice of dv makes dP for nothing. On
 //            lavapipe with 8 lanes, B 16, DK 8, DV 64: 5.6 → 15 GFLOP in a second of one CPU at N 256, → 17 at N 1024.
 // cost       2·B·Nq·Nk·(2·DK + DV) flops for queries, 2·B·Nq·Nk·(2·DK + 2·DV) for keys.
-// needs      subgroups of exactly LANES = 4, 8 or 16; any sizes. TD dims and TV of V or dOut in registers (DEEP: DK > TD,
+// needs      subgroups of exactly LANES = 8 or 16; any sizes. TD dims and TV of V or dOut in registers (DEEP: DK > TD,
 //            WIDE: DV > TV, the rest is read again); tile.z takes the next TD columns of dq and dk or TV of dv.
 // after      Dao 2023, algorithm 2, with its one loop taken apart.
 enable subgroups;

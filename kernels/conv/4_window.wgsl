@@ -12,7 +12,7 @@
 // gained     2 to 2.9 times rung 2 in CPU time, framing and packing counted, on sagan-32's layers at batch 16; 1.3 on a data
 //            gradient of 3 channels (lavapipe, vectors of 256 bits). Not yet timed on a GPU.
 // cost       2·M·P·T flops; a subgroup reads TM + 4·WV·LANES floats for TM·4·INNER·LANES multiply-adds.
-// needs      subgroups of exactly LANES (4, 8 or 16), rows of x (and of dy) framed to whole vec4s; no workgroup memory, no barrier.
+// needs      subgroups of exactly LANES (8 or 16), rows of x (and of dy) framed to whole vec4s; no workgroup memory, no barrier.
 enable subgroups;
 
 const LANES = 8u;

@@ -10,7 +10,7 @@
 // gained     2.2 to 4 times rung 3 in CPU time (64 × 2048 × 64 to 512³, every transpose; lavapipe, vectors of 256 bits).
 //            Not yet timed on a GPU.
 // cost       2·M·N·K flops a batch; reads M·N·K·(1/TM + 1/(4·TN4·LANES)) floats.
-// needs      subgroups of exactly LANES (4, 8 or 16), TM a multiple of LANES and of 4; no workgroup memory, no barrier. VEC_K, VEC_M,
+// needs      subgroups of exactly LANES (8 or 16), TM a multiple of LANES and of 4; no workgroup memory, no barrier. VEC_K, VEC_M,
 //            VEC_N: the size and the batch strides are multiples of 4. Entry vec4 stores four at a time and needs VEC_N.
 enable subgroups;
 

@@ -24,7 +24,7 @@ import type {
   Param,
   QueriesKernel,
 } from './attention-common.ts';
-import { canRun, kernel } from './kernel.ts';
+import { broadcastLanes, canRun, kernel } from './kernel.ts';
 import type { Dims, Grid, Needs, Tile } from './kernel.ts';
 
 type TileOf = (name: string) => number;
@@ -257,18 +257,14 @@ const lanes = kernelsOf('attention/9_lanes', {
   needs: { features: ['subgroups'] },
 });
 
-/** Every lane has a number that the kernel knows: the adapter's subgroups have one size. */
-function fitsLanes(gpu: Gpu): boolean {
-  const [least, most] = gpu.adapter.subgroupSizes;
-  return least === most && [4, 8, 16].includes(most);
-}
+const fitsLanes = (gpu: Gpu) => broadcastLanes(gpu) !== undefined;
 
 const mostRounds = 8;
 
 /** TD and TV are whole rounds of LANES dims, eight at most; fewer where unaligned loads would be long to compile. */
 function laneTiles(gpu: Gpu, dims: AttentionDims): Tiles {
   const { DK, DV } = dims;
-  const LANES = gpu.adapter.subgroupSizes[1];
+  const LANES = broadcastLanes(gpu) ?? 8;
   const most = Math.min(readsVec4(dims) ? 64 : 32, mostRounds * LANES);
   const TD = Math.min(most, roundUp(DK, LANES));
   const tile = (TV: number) => ({ LANES, TD, TV });

@@ -216,10 +216,13 @@ export function subgroupSize({ adapter }: Gpu): number | undefined {
   return least === most ? least : undefined;
 }
 
-/** Lanes of a subgroup for kernels that write their lanes out, which are made for these three numbers. */
-export function broadcastLanes(gpu: Gpu): 4 | 8 | 16 | undefined {
+/**
+ * Lanes of a subgroup for the kernels of CPU drivers that write their lanes out. Four are too few: what they save of the loads
+ * hardly shows, and SwiftShader, which has four, takes minutes to compile them.
+ */
+export function broadcastLanes(gpu: Gpu): 8 | 16 | undefined {
   const size = subgroupSize(gpu);
-  return size === 4 || size === 8 || size === 16 ? size : undefined;
+  return size === 8 || size === 16 ? size : undefined;
 }
 
 type Needing = Pick<KernelSpec<string, string>, 'file' | 'needs' | 'tile'>;

@@ -34,6 +34,11 @@ fn exponential(d: f32) -> f32 {
   return select(exp(d), d, (bitcast<u32>(d) & 0x7fffffffu) > 0x7f800000u);
 }
 
+// log(l), and NaN of NaN likewise.
+fn logarithm(l: f32) -> f32 {
+  return select(log(l), l, (bitcast<u32>(l) & 0x7fffffffu) > 0x7f800000u);
+}
+
 @compute @workgroup_size(WG)
 fn normalise(
   @builtin(workgroup_id) group: vec3u,
@@ -58,7 +63,7 @@ fn normalise(
   for (var j = 0u; j < p.cols; j++) {
     map[start + j] /= l;
   }
-  lse[row] = m + log(l);
+  lse[row] = m + logarithm(l);
 }
 
 // A workgroup a row; its threads are neighbours in memory.

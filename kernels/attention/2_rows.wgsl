@@ -55,6 +55,11 @@ fn exponential(d: f32) -> f32 {
   return select(exp(d), d, (bitcast<u32>(d) & 0x7fffffffu) > 0x7f800000u);
 }
 
+// log(l), and NaN of NaN likewise.
+fn logarithm(l: f32) -> f32 {
+  return select(log(l), l, (bitcast<u32>(l) & 0x7fffffffu) > 0x7f800000u);
+}
+
 @compute @workgroup_size(WG)
 fn forward(
   @builtin(workgroup_id) group: vec3u,
@@ -105,6 +110,6 @@ fn forward(
     out[place(batch, i, e, p.Nq, p.DV)] = acc / l;
   }
   if (tile.x < p.Nq && e == 0u) {
-    lse[batch * p.Nq + i] = m + log(l);
+    lse[batch * p.Nq + i] = m + logarithm(l);
   }
 }

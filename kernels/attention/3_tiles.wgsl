@@ -137,6 +137,11 @@ fn exponential(d: vec4f) -> vec4f {
   return select(exp(d), d, (bitcast<vec4u>(d) & vec4u(0x7fffffffu)) > vec4u(0x7f800000u));
 }
 
+// log(l), and NaN of NaN likewise.
+fn logarithm(l: f32) -> f32 {
+  return select(log(l), l, (bitcast<u32>(l) & 0x7fffffffu) > 0x7f800000u);
+}
+
 @compute @workgroup_size(WG)
 fn forward(
   @builtin(workgroup_id) group: vec3u,
@@ -194,7 +199,7 @@ fn forward(
       }
     }
     if (i < p.Nq && x == 0u && tile.z == 0u) {
-      lse[batch * p.Nq + i] = m[r] + log(l[r]);
+      lse[batch * p.Nq + i] = m[r] + logarithm(l[r]);
     }
   }
 }

@@ -176,6 +176,11 @@ fn exponential(d: vec4f) -> vec4f {
   return select(exp(d), d, (bitcast<vec4u>(d) & vec4u(0x7fffffffu)) > vec4u(0x7f800000u));
 }
 
+// log(l), and NaN of NaN likewise.
+fn logarithm(l: vec4f) -> vec4f {
+  return select(log(l), l, (bitcast<vec4u>(l) & vec4u(0x7fffffffu)) > vec4u(0x7f800000u));
+}
+
 // Scores of four keys from j on, a column a key: the share of one round of dims. Rounds are written out, for the compiler
 // unrolls no loop as long as these.
 fn add_scores(s: ptr<function, mat4x4f>, qs: ptr<function, Narrow>, round: u32, at: vec3u) {
@@ -295,7 +300,7 @@ fn forward(
       }
     }
   }
-  let sums = m + log(l);
+  let sums = m + logarithm(l);
   for (var t = 0u; t < 4u; t++) {
     if (i0 + t < p.Nq && tile.z == 0u) {
       lse[batch * p.Nq + i0 + t] = sums[t];

@@ -151,7 +151,15 @@ async function benchReport(...flags) {
   const results = join(root, 'bench', 'results');
   let code = 0;
   for (const page of [file, join(root, 'docs', 'performance.md')]) {
-    const told = await runCli(['bench', 'report', '--readme', page, '--results', results, ...flags]);
+    const told = await runCli([
+      'bench',
+      'report',
+      '--readme',
+      page,
+      '--results',
+      results,
+      ...flags,
+    ]);
     code = code === 0 ? told : code;
   }
   return code;

@@ -115,16 +115,18 @@ describe.each(passes)('$name', (pass) => {
       for (const shape of shapes) await pass.check(setUp(shape, layout), shape.join('×'));
     });
 
-    testOrSkip('is right in every tile', async () => {
+    // A CPU driver compiles what is written for a GPU, and long bodies without lanes, for seconds a variant: one layout.
+    const spared = layout === 'sequence' && /tiles|registers|subgroups|threads/.test(pass.name);
+    const testOnce = test.skipIf(!pass.fits || spared);
+
+    testOnce('is right in every tile', async () => {
       const made = setUp([1, 20, 132, 8, 32], layout);
       for (const tile of pass.tiles(made)) {
         await pass.check(made, JSON.stringify(tile), { tile });
       }
     });
 
-    // A software driver compiles the GPU's tiles for seconds a variant: one layout of them.
-    const spared = layout === 'sequence' && /tiles|registers|subgroups/.test(pass.name);
-    test.skipIf(!pass.fits || spared)('takes widths past one pass', async () => {
+    testOnce('takes widths past one pass', async () => {
       await pass.check(setUp(wideShape, layout), wideShape.join('×'));
     });
   });

@@ -57,9 +57,9 @@ export function settingsFor(adapter: AdapterSummary, widths: readonly VectorWidt
   return [plain, ...tried.map((width) => ({ name: `throttled, ${width}`, throttle: true, width }))];
 }
 
-/** wgsagan throttles and sets a width of 128 by itself: that is how it comes. */
+/** wgsagan throttles and sets a width of 256 by itself: that is how it comes. */
 function ownSettings(settings: readonly Setting[]): Setting[] {
-  const engine: Setting = { name: asItComes, throttle: true, width: 128 };
+  const engine: Setting = { name: asItComes, throttle: true, width: 256 };
   return [
     engine,
     ...settings.filter((s) => s.throttle && s.width !== engine.width && s.width !== 'default'),

@@ -142,7 +142,7 @@ describe('grids', () => {
     .sort();
 
   test('are folded by every file of the products that does not lay its threads in a row', () => {
-    const rows = /(direct|frame|pack|sum_parts|delta|materialised)/;
+    const rows = /(direct|frame|pack|sum_parts|materialised)/;
     const all = readdirSync(root, { recursive: true, encoding: 'utf8' })
       .map((file) => file.replaceAll('\\', '/'))
       .filter((file) => file.endsWith('.wgsl') && families.includes(file.split('/')[0] ?? ''));

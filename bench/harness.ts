@@ -10,8 +10,8 @@ import { Flusher } from './flush.ts';
 import { oracleOf } from './oracles/all.ts';
 import { randomFloats } from './oracles/oracle.ts';
 import type { Oracle } from './oracles/oracle.ts';
-import { summarise } from './statistics.ts';
-import type { Summary } from './statistics.ts';
+import { summarise } from '../src/util/statistics.ts';
+import type { Summary } from '../src/util/statistics.ts';
 import { WrongKernelError, complaintAbout, expectedOf } from './verify.ts';
 import type { Expected } from './verify.ts';
 

@@ -8,7 +8,7 @@ import type { TrainConfig } from '../src/train/config.ts';
 import { createGan, ganStep, stepValues } from '../src/train/gan.ts';
 import { environmentOf } from './environment.ts';
 import type { StepCase, StepResult } from './results.ts';
-import { percentile, summarise } from './statistics.ts';
+import { percentile, summarise } from '../src/util/statistics.ts';
 
 /** A preset at a batch; its own batch if left out. */
 export interface StepChoice {

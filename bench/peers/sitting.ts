@@ -3,7 +3,7 @@ import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import type { AdapterSummary } from '../../src/gpu/adapter.ts';
 import { readSafetensors, writeSafetensors } from '../../src/io/safetensors.ts';
-import { percentile } from '../statistics.ts';
+import { percentile } from '../../src/util/statistics.ts';
 import { inputsOf } from './cases.ts';
 import type { PeerCase, Values } from './cases.ts';
 import { PeerFailure, PeerProcess } from './child.ts';

@@ -10,7 +10,7 @@ import { convFamily } from '../../bench/families/conv.ts';
 import { matmulFamily } from '../../bench/families/matmul.ts';
 import { normFamily } from '../../bench/families/norm.ts';
 import { oracleOf } from '../../bench/oracles/all.ts';
-import { percentile, summarise } from '../../bench/statistics.ts';
+import { percentile, summarise } from '../../src/util/statistics.ts';
 import { chooseUnits } from '../../bench/verify.ts';
 import { ladders } from '../../src/kernels/ladders.ts';
 

@@ -1,4 +1,5 @@
 /** What a sitting found, as plain data and as text. No number here is typed by hand. */
+import { markdownTable } from '../output/text.ts';
 import type { PeerCase } from './cases.ts';
 import { asItComes } from './peers.ts';
 import type { Absence, Peer, PeerKind } from './peers.ts';
@@ -233,17 +234,8 @@ function lacking({ absent, comparison }: PeersResult): string {
   return lines.length === 0 ? '' : ['Not timed:', '', ...lines].join('\n');
 }
 
-/** Columns padded as prettier pads them, so that a page that holds the table stays as it is written. */
 function table(head: readonly string[], rows: readonly (readonly string[])[]): string {
-  const all = [head, ...rows];
-  const widths = head.map((_, c) => Math.max(3, ...all.map((row) => (row[c] ?? '').length)));
-  const pad = (text: string, c: number) =>
-    c === 0 ? text.padEnd(widths[c] ?? 0) : text.padStart(widths[c] ?? 0);
-  const line = (cells: readonly string[]) => `| ${cells.map(pad).join(' | ')} |`;
-  const rule = widths.map((width, c) =>
-    c === 0 ? '-'.repeat(width) : `${'-'.repeat(width - 1)}:`,
-  );
-  return [line(head), `| ${rule.join(' | ')} |`, ...rows.map(line)].join('\n');
+  return markdownTable({ title: '', notes: [], head, rows, texts: 1 }).trimEnd();
 }
 
 /** Three digits, and no exponent. */

@@ -2,13 +2,14 @@
 //
 //   value  →  out [n]
 //
-// cost       writes n floats.
+// cost       writes n numbers.
+alias Stored = f32;
 const WG = 256u;
 
 struct Params { n: u32, value: f32 }
 var<immediate> p: Params;
 
-@group(0) @binding(0) var<storage, read_write> out: array<vec4f>;
+@group(0) @binding(0) var<storage, read_write> out: array<vec4<Stored>>;
 
 @compute @workgroup_size(WG)
 fn main(
@@ -18,6 +19,6 @@ fn main(
 ) {
   let i = (group.y * groups.x + group.x) * WG + local;
   if (i < (p.n + 3u) / 4u) {
-    out[i] = vec4f(p.value);
+    out[i] = vec4<Stored>(Stored(p.value));
   }
 }

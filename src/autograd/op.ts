@@ -1,7 +1,7 @@
 import type { Gpu } from '../gpu/device.ts';
 import type { Shape } from '../util/shape.ts';
 import { showShape, sizeOf } from '../util/shape.ts';
-import { Tensor } from './tensor.ts';
+import { Tensor, bytesOf } from './tensor.ts';
 import type { DType } from './tensor.ts';
 
 /** What a backward rule is given: the gradient of each output (absent where none flows) and what the op saved. */
@@ -18,6 +18,7 @@ export type GradThunk = () => Tensor;
 
 export interface OutputSpec {
   readonly shape: Shape;
+  /** Left out: that of the inputs that are 'float', f32 if there is none. */
   readonly dtype?: DType;
 }
 
@@ -27,8 +28,11 @@ export interface OutputSpec {
  */
 export interface OpDef<A> {
   readonly name: string;
-  /** Element types of the inputs, in order; f32 for those it does not list. 'any': it moves words as they are. */
-  readonly dtypes?: 'any' | readonly DType[];
+  /**
+   * Element types of the inputs, in order; f32 for those it does not list. 'float' is f32 or f16, and those that are it
+   * agree; the word alone stands for all inputs. 'any': it moves elements as they are.
+   */
+  readonly dtypes?: 'any' | 'float' | readonly (DType | 'float')[];
   /** Shapes of the outputs; throws a RangeError that names roles and sizes. */
   infer(inputs: readonly Tensor[], attrs: A): readonly OutputSpec[];
   /** Launches kernels that fill every output. */
@@ -73,7 +77,7 @@ export function defineOp<A = undefined>(def: OpDef<A>): Op<A> {
   return (inputs, attrs) => {
     const first = inputs[0];
     if (first === undefined) throw new Error(`${def.name}: an op has at least one input`);
-    requireDtypes(def, inputs);
+    const float = requireDtypes(def, inputs);
     const tape = first.tape;
     const specs = def.infer(inputs, attrs);
     const differentiable = def.backward !== undefined || def.composition !== undefined;
@@ -81,10 +85,10 @@ export function defineOp<A = undefined>(def: OpDef<A>): Op<A> {
     const node: TapeNode | undefined = record
       ? { name: def.name, layer: tape.gpu.where.layer, inputs, outputs: [], gradients: () => [] }
       : undefined;
-    const outputs = specs.map(({ shape, dtype = 'f32' }) => {
+    const outputs = specs.map(({ shape, dtype = float }) => {
       const storage =
-        def.view === true ? first.storage : tape.gpu.alloc(sizeOf(shape) * 4, def.name);
-      const requiresGrad = record && dtype === 'f32';
+        def.view === true ? first.storage : tape.gpu.alloc(bytesOf(sizeOf(shape), dtype), def.name);
+      const requiresGrad = record && dtype !== 'u32';
       return new Tensor(tape, { shape, storage, dtype, requiresGrad, node });
     });
     if (def.view !== true) {
@@ -132,20 +136,34 @@ export class Kept {
   }
 }
 
-/** Throws a RangeError where an input is not of the element type that the op reads. */
+/**
+ * Throws a RangeError where an input is not of the element type that the op reads, or where two that must agree do not.
+ * Returns the type of the inputs that are 'float', f32 if there is none.
+ */
 function requireDtypes(
   { name, dtypes = [] }: Pick<OpDef<never>, 'name' | 'dtypes'>,
   inputs: readonly Tensor[],
-) {
-  if (dtypes === 'any') return;
+): DType {
+  if (dtypes === 'any') return 'f32';
+  const complain = (t: Tensor, i: number, rule: string) =>
+    new RangeError(
+      `${name}: input ${i} (${t.label}) is ${t.dtype} ${showShape(t.shape)}; it must be ${rule}`,
+    );
+  let float: { t: Tensor; i: number } | undefined;
   inputs.forEach((t, i) => {
-    const needed = dtypes[i] ?? 'f32';
-    if (t.dtype !== needed) {
-      throw new RangeError(
-        `${name}: input ${i} (${t.label}) is ${t.dtype} ${showShape(t.shape)}; it must be ${needed}`,
-      );
+    const needed = dtypes === 'float' ? 'float' : (dtypes[i] ?? 'f32');
+    if (needed !== 'float') {
+      if (t.dtype !== needed) throw complain(t, i, needed);
+      return;
+    }
+    if (t.dtype === 'u32') throw complain(t, i, 'f32 or f16');
+    float ??= { t, i };
+    if (t.dtype !== float.t.dtype) {
+      const other = `${float.t.dtype} as input ${float.i} (${float.t.label}) is`;
+      throw complain(t, i, `${other}: convert one by to()`);
     }
   });
+  return float?.t.dtype ?? 'f32';
 }
 
 /** The same tensor once more: tells two inputs of an op apart that one tensor was given for. */

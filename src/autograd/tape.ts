@@ -119,18 +119,20 @@ function backwardOf<T>(of: Tensor, body: () => T): T {
 }
 
 function filled(like: Tensor, value: number): Tensor {
-  const out = empty(like.tape, like.shape, { label: 'fill' });
-  fill(like.gpu, { out: out.storage, n: out.size, value });
+  const out = empty(like.tape, like.shape, { dtype: like.dtype, label: 'fill' });
+  fill(like.gpu, { out: out.storage, n: out.size, value, stored: out.stored });
   return out;
 }
 
 /** Σ of tensors of one shape: how gradients meet. Recorded like any op, so accumulation has a gradient too. */
 const accumulate = defineOp({
   name: 'accumulate',
+  dtypes: 'float',
   infer: (inputs) => [{ shape: at(inputs, 0).shape }],
   forward: (gpu, { inputs, outputs }) => {
     const out = only(outputs);
-    total(gpu, { terms: inputs.map((t) => t.storage), out: out.storage, n: out.size });
+    const terms = inputs.map((t) => t.storage);
+    total(gpu, { terms, out: out.storage, n: out.size, stored: out.stored });
   },
   saves: (inputs) => inputs,
   backward: ({ grads, saved }) => saved.map(() => () => at(grads, 0) as Tensor),
@@ -145,8 +147,9 @@ function sumOf(terms: readonly Tensor[]): Tensor {
 function sumsOf(lists: readonly (readonly Tensor[] | undefined)[]): (Tensor | undefined)[] {
   const [first] = lists;
   const count = first?.length ?? 0;
+  const floats = lists.flat().every((t) => t?.dtype === 'f32');
   const alike = count > 1 && lists.length > 1 && lists.every((list) => list?.length === count);
-  if (first === undefined || !alike || at(first, 0).tape.recording) {
+  if (first === undefined || !alike || !floats || at(first, 0).tape.recording) {
     return lists.map((list) => list && sumOf(list));
   }
   const { gpu, tape } = at(first, 0);

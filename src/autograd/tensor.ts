@@ -1,11 +1,15 @@
 import type { Gpu, HostArray } from '../gpu/device.ts';
 import type { Storage } from '../gpu/storage.ts';
+import type { Stored } from '../gpu/wgsl.ts';
+import { packHalves, unpackHalves } from '../util/half.ts';
 import { sameShape, showShape, sizeOf } from '../util/shape.ts';
 import type { Shape } from '../util/shape.ts';
 import type { TapeNode } from './op.ts';
 import type { Tape } from './tape.ts';
 
-export type DType = 'f32' | 'u32';
+/** f32 and f16 are numbers that an op computes with, u32 are indices and bytes. Sums are f32 in either. */
+export type DType = 'f32' | 'f16' | 'u32';
+export type FloatType = 'f32' | 'f16';
 
 /**
  * A contiguous array on the GPU. It knows the tape that ops on it are recorded on, and the node that made it if a
@@ -50,25 +54,31 @@ export class Tensor {
     return this.storage.label;
   }
 
+  /** How the elements lie in memory, for a kernel: as halves or as whole words. */
+  get stored(): Stored {
+    return this.dtype === 'f16' ? 'f16' : 'f32';
+  }
+
   /** The same values, cut off from what computed them. */
   detach(): Tensor {
     return new Tensor(this.tape, { shape: this.shape, storage: this.storage, dtype: this.dtype });
   }
 
-  /** Overwrites the values in place; meant for parameters and inputs, never for a result with a history. */
+  /** Overwrites the values in place, rounded to f16 if it is that; meant for parameters and inputs, never for a result with a history. */
   set(data: HostArray): void {
     if (data.length !== this.size) {
       throw new Error(
         `${this.label}: ${data.length} values do not fill ${showShape(this.shape)} (${this.size})`,
       );
     }
-    this.gpu.write(this.storage, data);
+    this.gpu.write(this.storage, this.dtype === 'f16' ? packHalves(data) : data);
   }
 
-  /** The values, after everything launched so far. */
+  /** The values of floats, after everything launched so far. */
   async read(): Promise<Float32Array> {
-    if (this.dtype !== 'f32') throw new Error(`${this.label} is ${this.dtype}: use readU32()`);
-    return new Float32Array(await this.gpu.read(this.storage));
+    if (this.dtype === 'u32') throw new Error(`${this.label} is u32: use readU32()`);
+    const bytes = await this.gpu.read(this.storage);
+    return this.dtype === 'f16' ? unpackHalves(bytes, this.size) : new Float32Array(bytes);
   }
 
   async readU32(): Promise<Uint32Array> {
@@ -79,12 +89,15 @@ export class Tensor {
   async item(): Promise<number> {
     if (this.size !== 1)
       throw new Error(`item(): ${showShape(this.shape)} has ${this.size} values`);
-    const values = this.dtype === 'f32' ? await this.read() : await this.readU32();
+    const values = this.dtype === 'u32' ? await this.readU32() : await this.read();
     return values[0] ?? NaN;
   }
 }
 
-const bytesPerElement = 4;
+/** Bytes of a tensor of `n` elements. */
+export function bytesOf(n: number, dtype: DType): number {
+  return dtype === 'f16' ? 2 * n : 4 * n;
+}
 
 /** A tensor whose contents are not defined until something writes them. */
 export function empty(
@@ -92,21 +105,22 @@ export function empty(
   shape: Shape,
   options: { dtype?: DType; label?: string; requiresGrad?: boolean } = {},
 ): Tensor {
-  const storage = tape.gpu.alloc(sizeOf(shape) * bytesPerElement, options.label ?? 'tensor');
+  const bytes = bytesOf(sizeOf(shape), options.dtype ?? 'f32');
+  const storage = tape.gpu.alloc(bytes, options.label ?? 'tensor');
   return new Tensor(tape, { shape, storage, ...options });
 }
 
-/** A tensor of host data. It outlives scopes and captures: host data is a constant, an input or a parameter. */
+/** A tensor of host data; of f16 if `dtype` says so, then rounded. It outlives scopes and captures: host data is a constant, an input or a parameter. */
 export function tensor(
   tape: Tape,
   data: Float32Array | Uint32Array | readonly number[],
   shape: Shape,
-  options: { label?: string; requiresGrad?: boolean } = {},
+  options: { dtype?: FloatType; label?: string; requiresGrad?: boolean } = {},
 ): Tensor {
   const values =
     data instanceof Float32Array || data instanceof Uint32Array ? data : Float32Array.from(data);
-  const dtype = values instanceof Uint32Array ? 'u32' : 'f32';
-  const made = tape.gpu.persistent(() => empty(tape, shape, { dtype, ...options }));
+  const dtype = values instanceof Uint32Array ? 'u32' : (options.dtype ?? 'f32');
+  const made = tape.gpu.persistent(() => empty(tape, shape, { ...options, dtype }));
   made.set(values);
   return made;
 }

@@ -23,7 +23,7 @@ export interface GpuOptions extends AdapterChoice {
 
 export type TunedChoices = ReadonlyMap<string, Choice>;
 
-export type HostArray = Float32Array | Uint32Array | Uint8Array;
+export type HostArray = Float32Array | Uint32Array | Uint16Array | Uint8Array;
 
 /** Opens the adapter that `options` choose and makes a device with every feature and limit the engine can use. */
 export async function openGpu(options: GpuOptions = {}): Promise<Gpu> {

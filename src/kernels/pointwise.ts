@@ -1,5 +1,6 @@
 import type { Gpu } from '../gpu/device.ts';
 import type { Storage } from '../gpu/storage.ts';
+import type { Stored } from '../gpu/wgsl.ts';
 import { ceilDiv, sizeOf } from '../util/shape.ts';
 import type { Shape } from '../util/shape.ts';
 import { kernel, linearGrid } from './kernel.ts';
@@ -116,7 +117,7 @@ export const fillKernel = kernel({
   dims: ['n', 'value'],
   grid: perQuad,
   flops: () => 0,
-  bytes: ({ n }) => 4 * n,
+  bytes: ({ n }, each = 4) => each * n,
 });
 
 export const totalKernel = kernel({
@@ -125,7 +126,7 @@ export const totalKernel = kernel({
   dims: ['n', 'count'],
   grid: perQuad,
   flops: ({ n, count }) => (count - 1) * n,
-  bytes: ({ n, count }) => 4 * (count + 1) * n,
+  bytes: ({ n, count }, each = 4) => each * (count + 1) * n,
 });
 
 export const imagesKernel = kernel({
@@ -246,27 +247,32 @@ function broadcastForm(axes: readonly BroadcastAxis[], { OP, D3 }: { OP: string;
   return { quads, tile };
 }
 
-/** out = value, n floats. */
+/** out = value, n elements. */
 export function fill(
   gpu: Gpu,
-  { out, n, value }: { out: Storage; n: number; value: number },
+  { out, n, value, stored = 'f32' }: { out: Storage; n: number; value: number; stored?: Stored },
 ): void {
-  fillKernel.run(gpu, { tensors: { out }, dims: { n, value } });
+  fillKernel.run(gpu, { tensors: { out }, dims: { n, value }, stored });
 }
 
-/** out = Σ terms, two or more of n floats each, in their order; three more terms a launch. */
-export function total(
-  gpu: Gpu,
-  { terms, out, n }: { terms: readonly Storage[]; out: Storage; n: number },
-): void {
+export interface TotalArgs {
+  readonly terms: readonly Storage[];
+  readonly out: Storage;
+  readonly n: number;
+  /** What the terms and the sum are made of. */
+  readonly stored?: Stored;
+}
+
+/** out = Σ terms, two or more of n elements each, in their order; three more terms a launch. */
+export function total(gpu: Gpu, { terms, out, n, stored = 'f32' }: TotalArgs): void {
   const [a, b, c, d] = terms;
   if (a === undefined || b === undefined) throw new Error('a total has two terms or more');
   const count = Math.min(4, terms.length);
   const more = terms.slice(4);
-  const sum = more.length === 0 ? out : gpu.alloc(4 * n, 'total');
+  const sum = more.length === 0 ? out : gpu.alloc(out.bytes, 'total');
   const tensors = { a, b, c: c ?? a, d: d ?? a, out: sum };
-  totalKernel.run(gpu, { tensors, dims: { n, count }, tile: { COUNT: count } });
-  if (more.length > 0) total(gpu, { terms: [sum, ...more], out, n });
+  totalKernel.run(gpu, { tensors, dims: { n, count }, tile: { COUNT: count }, stored });
+  if (more.length > 0) total(gpu, { terms: [sum, ...more], out, n, stored });
 }
 
 /** Pixels to floats: n bytes, four to a u32 word, → byte·(2/255) − 1. */

@@ -1,7 +1,9 @@
 import type { Choice, Sizes } from '../gpu/choices.ts';
 import type { Gpu } from '../gpu/device.ts';
 import type { Storage } from '../gpu/storage.ts';
+import { narrow, widen } from './cast.ts';
 import type { Kernel, Tile } from './kernel.ts';
+import type { Precision } from './precision.ts';
 
 /** One step of a ladder: one idea more than the rung before it. */
 export interface Rung<D, A> {
@@ -37,12 +39,21 @@ export interface Ladder<D extends object, A, O extends string = string> {
   flops(dims: D): number;
   /** Bytes that the operation must move at least: every operand once. */
   bytes(dims: D): number;
+  /** Of a ladder that serves tensors of f16: the operands that `stored: f16` speaks of. The others are f32 always. */
+  readonly halves?: readonly O[];
+  /**
+   * Of such a ladder: the same work over operands of f32, with `swap` telling the storage that takes the place of each of
+   * `halves`. By it a rung of f32 serves tensors of f16, between copies.
+   */
+  inFloats?(args: A, swap: (operand: O, storage: Storage) => Storage): A;
 }
 
 /** A rung and the tile to run it in. */
 export interface Picked<D, A> {
   readonly rung: Rung<D, A>;
   readonly tile: Tile;
+  /** The rung serves f32 alone, and the tensors are f16: `runPicked` copies them. */
+  readonly widened: boolean;
 }
 
 /** Names an operation of given sizes in a tuning cache, in whichever order they are given. */
@@ -77,10 +88,25 @@ function pickTuned<D extends object, A>(
 ): Picked<D, A> | undefined {
   if (choice === undefined) return undefined;
   const rung = ladder.rungs.find((r) => r.name === choice.rung);
-  if (rung === undefined || !rung.fits(gpu, dims)) return undefined;
+  const served = rung && servedSizes(gpu, { ladder, rung, dims });
+  if (rung === undefined || served === undefined) return undefined;
   const same = JSON.stringify(choice.tile);
-  const tile = rung.tiles(gpu, dims).find((t) => JSON.stringify(t) === same);
-  return tile === undefined ? undefined : { rung, tile };
+  const tile = rung.tiles(gpu, served).find((t) => JSON.stringify(t) === same);
+  return tile === undefined ? undefined : { rung, tile, widened: served !== dims };
+}
+
+/**
+ * The sizes that a rung is asked to serve: `dims`, or the same in f32 where it fits those alone and the ladder can widen
+ * tensors of f16; undefined where it fits neither.
+ */
+export function servedSizes<D extends object, A>(
+  gpu: Gpu,
+  { ladder, rung, dims }: { ladder: Ladder<D, A>; rung: Rung<D, A>; dims: D },
+): D | undefined {
+  if (rung.fits(gpu, dims)) return dims;
+  if (ladder.inFloats === undefined || (dims as Precision).stored !== 'f16') return undefined;
+  const { stored: _halves, ...floats } = dims as D & Precision;
+  return rung.fits(gpu, floats as D) ? (floats as D) : undefined;
 }
 
 export function pickDefault<D extends object, A>(
@@ -88,16 +114,44 @@ export function pickDefault<D extends object, A>(
   ladder: Ladder<D, A>,
   dims: D,
 ): Picked<D, A> {
-  for (const name of ladder.preferred(gpu, dims)) {
-    const rung = rungNamed(ladder, name);
-    const tile = rung.fits(gpu, dims) ? rung.tiles(gpu, dims)[0] : undefined;
-    if (tile !== undefined) return { rung, tile };
+  const rungs = ladder.preferred(gpu, dims).map((name) => rungNamed(ladder, name));
+  const served = rungs.map((rung) => ({ rung, sizes: servedSizes(gpu, { ladder, rung, dims }) }));
+  // What reads the tensors as they lie goes before what needs copies of them.
+  const natively = served.filter(({ sizes }) => sizes === dims);
+  for (const { rung, sizes } of [...natively, ...served]) {
+    const tile = sizes && rung.tiles(gpu, sizes)[0];
+    if (tile !== undefined) return { rung, tile, widened: sizes !== dims };
   }
   throw new Error(`no rung of ${ladder.name} fits ${choiceKey(ladder, dims)}`);
 }
 
 /** Runs the operation by the chosen rung. */
 export function climb<D extends object, A>(gpu: Gpu, ladder: Ladder<D, A>, args: A): void {
-  const { rung, tile } = choose(gpu, ladder, ladder.dimsOf(args));
-  rung.run(gpu, args, tile);
+  runPicked(gpu, { ladder, args, picked: choose(gpu, ladder, ladder.dimsOf(args)) });
+}
+
+/** Runs the operation by a rung; one of f32 on tensors of f16 between copies of them. */
+export function runPicked<D extends object, A>(
+  gpu: Gpu,
+  { ladder, args, picked }: { ladder: Ladder<D, A>; args: A; picked: Picked<D, A> },
+): void {
+  const { rung, tile, widened } = picked;
+  if (!widened || ladder.inFloats === undefined) {
+    rung.run(gpu, args, tile);
+    return;
+  }
+  const sizes: Readonly<Record<string, number>> = ladder.operands(ladder.dimsOf(args));
+  const results: (() => void)[] = [];
+  const floats = ladder.inFloats(args, (operand, storage) => {
+    const n = sizes[operand] ?? 0;
+    const wide = gpu.alloc(4 * n, `${operand} in f32`);
+    if (!ladder.outputs.includes(operand)) widen(gpu, { x: storage, out: wide, n });
+    else
+      results.push(() => {
+        narrow(gpu, { x: wide, out: storage, n });
+      });
+    return wide;
+  });
+  rung.run(gpu, floats, tile);
+  for (const result of results) result();
 }

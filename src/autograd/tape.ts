@@ -1,6 +1,7 @@
 import type { Gpu } from '../gpu/device.ts';
 import { fill, total } from '../kernels/pointwise.ts';
 import { sameShape, showShape } from '../util/shape.ts';
+import { to } from './cast.ts';
 import { at, defineOp, only } from './op.ts';
 import type { Kept, TapeNode } from './op.ts';
 import { empty } from './tensor.ts';
@@ -138,9 +139,14 @@ const accumulate = defineOp({
   backward: ({ grads, saved }) => saved.map(() => () => at(grads, 0) as Tensor),
 });
 
-/** The contributions to a tensor's gradient, added up in the order in which they came. */
+/**
+ * The contributions to a tensor's gradient, added up in the order in which they came. That of a tensor of f16 may be f32 (a
+ * weight's is): where both kinds meet, the sum is f32.
+ */
 function sumOf(terms: readonly Tensor[]): Tensor {
-  return terms.length === 1 ? at(terms, 0) : only(accumulate(terms, undefined));
+  if (terms.length === 1) return at(terms, 0);
+  const narrow = terms.every((t) => t.dtype === 'f16');
+  return only(accumulate(narrow ? terms : terms.map((t) => to(t, 'f32')), undefined));
 }
 
 /** The sums of several tensors' contributions: in one launch if a captured step can lay each round of them in a row. */

@@ -1,6 +1,6 @@
-import { at, defineOp, only } from '../autograd/op.ts';
-import type { FloatType, Tensor } from '../autograd/tensor.ts';
 import { narrow, widen } from '../kernels/cast.ts';
+import { at, defineOp, only } from './op.ts';
+import type { FloatType, Tensor } from './tensor.ts';
 
 /** y = x in another float type:  dx = dy in x's. */
 const toOp = defineOp<{ dtype: FloatType }>({

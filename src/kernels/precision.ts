@@ -8,10 +8,12 @@ import type { Stored } from '../gpu/wgsl.ts';
  * | nothing           | f32               | f32                                           |
  * | `precision: f16`  | f32               | may be rounded to f16 on their way to a rung  |
  * | `stored: f16`     | f16               | f16                                           |
+ *
+ * `stored: f32` is the same as nothing.
  */
 export interface Precision {
   readonly precision?: 'f16' | undefined;
-  readonly stored?: 'f16' | undefined;
+  readonly stored?: Stored | undefined;
 }
 
 /** True if operands may be multiplied as f16: the rungs that round them never run otherwise. */
@@ -27,6 +29,6 @@ export const bytesOf = ({ stored }: Precision) => (stored === 'f16' ? 2 : 4);
 export function precisionOf({ precision, stored }: Precision): Precision {
   return {
     ...(precision === undefined ? {} : { precision }),
-    ...(stored === undefined ? {} : { stored }),
+    ...(stored === 'f16' ? { stored } : {}),
   };
 }

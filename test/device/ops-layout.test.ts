@@ -226,7 +226,7 @@ describe('words that are no floats', () => {
   test('an op that computes refuses them, and one that needs them refuses floats', () => {
     const x = tensor(tape, [1, 2, 3], [3], { label: 'x' });
     expect(() => add(x, words)).toThrow(
-      new RangeError('add: input 1 (labels) is u32 [2, 3]; it must be f32'),
+      new RangeError('add: input 1 (labels) is u32 [2, 3]; it must be f32 or f16'),
     );
     expect(() => sum(words)).toThrow('sum: input 0 (labels) is u32 [2, 3]; it must be f32');
     expect(() => softmax(words)).toThrow('softmax: input 0 (labels) is u32 [2, 3]; it must be f32');
@@ -238,7 +238,7 @@ describe('words that are no floats', () => {
     );
     expect(() => {
       copyInto(tensor(tape, new Float32Array(6), [2, 3]), words);
-    }).toThrow('copyInto: target is f32 and source u32; both must be f32');
+    }).toThrow('copyInto: target is f32 and source u32; both must be f32, or both f16');
   });
 });
 

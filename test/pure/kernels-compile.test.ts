@@ -10,7 +10,8 @@ import { empty } from '../../src/autograd/tensor.ts';
 import { Gpu } from '../../src/gpu/device.ts';
 import { listAdapterSummaries } from '../../src/gpu/adapter.ts';
 import type { AdapterSummary } from '../../src/gpu/adapter.ts';
-import { bindingsOf, entriesOf, immediatesOf } from '../../src/gpu/wgsl.ts';
+import { bindingsOf, entriesOf, immediatesOf, rewriteStored } from '../../src/gpu/wgsl.ts';
+import type { Stored } from '../../src/gpu/wgsl.ts';
 import type { Dispatch, Storage } from '../../src/gpu/storage.ts';
 import { sourceOf } from '../../src/kernels/kernel.ts';
 import type * as KernelModule from '../../src/kernels/kernel.ts';
@@ -109,6 +110,10 @@ function accessOf(code: string, record: Kernel): Access[] {
   return record.tensors.map((name) => bindings.find((b) => b.name === name)!.access);
 }
 
+/** What a file's tensors of `Stored` can be: only f32 where it has none. */
+const storedIn = (file: string): readonly Stored[] =>
+  /^alias Stored\b/m.test(sourceOf(file)) ? ['f32', 'f16'] : ['f32'];
+
 describe('kernel files', () => {
   test('there are the families that SAGAN needs', () => {
     const families = new Set(files.map((file) => file.split('/')[0]));
@@ -117,17 +122,27 @@ describe('kernel files', () => {
     }
   });
 
-  test.each(files)('%s is valid WGSL as it stands', async (file) => {
-    const code = sourceOf(file);
-    const entries = entriesOf(code);
-    expect(entries.length).toBeGreaterThan(0);
-    const module = device.createShaderModule({ code });
-    const { messages } = await module.getCompilationInfo();
-    expect(messages.map((m) => `${m.lineNum}:${m.linePos} ${m.message}`)).toEqual([]);
-    for (const entryPoint of entries) {
-      device.pushErrorScope('validation');
-      device.createComputePipeline({ layout: 'auto', compute: { module, entryPoint } });
-      expect((await device.popErrorScope())?.message, entryPoint).toBeUndefined();
+  test.each(files.flatMap((file) => storedIn(file).map((stored) => [file, stored] as const)))(
+    '%s is valid WGSL as it stands, tensors of %s',
+    async (file, stored) => {
+      const code = rewriteStored(sourceOf(file), stored);
+      const entries = entriesOf(code);
+      expect(entries.length).toBeGreaterThan(0);
+      const module = device.createShaderModule({ code });
+      const { messages } = await module.getCompilationInfo();
+      expect(messages.map((m) => `${m.lineNum}:${m.linePos} ${m.message}`)).toEqual([]);
+      for (const entryPoint of entries) {
+        device.pushErrorScope('validation');
+        device.createComputePipeline({ layout: 'auto', compute: { module, entryPoint } });
+        expect((await device.popErrorScope())?.message, entryPoint).toBeUndefined();
+      }
+    },
+  );
+
+  test('the families that hold activations serve f16', () => {
+    const serving = files.filter((file) => storedIn(file).includes('f16'));
+    for (const family of ['pointwise', 'norm', 'reduce', 'resample', 'layout', 'softmax']) {
+      expect(serving.map((file) => file.split('/')[0])).toContain(family);
     }
   });
 
@@ -149,10 +164,12 @@ describe('kernel files', () => {
 });
 
 describe('kernel records', () => {
-  test.each([...records].map((r) => [r.name, r] as const))(
-    '%s names the bindings, immediates and constants of its file',
-    async (_name, record) => {
-      const spec = record.specialise();
+  test.each(
+    [...records].flatMap((r) => storedIn(r.file).map((stored) => [r.name, stored, r] as const)),
+  )(
+    '%s names the bindings, immediates and constants of its file, tensors of %s',
+    async (_name, stored, record) => {
+      const spec = record.specialise({}, stored);
       expect(spec.access).toEqual(accessOf(spec.code, record));
       await compile(spec.code, spec.entry, spec.access, spec.immediates.length);
     },
@@ -369,16 +386,18 @@ describe.each(Object.entries(machines))('variants for %s', (_name, machine) => {
       [3, 4096],
     ] as const) {
       await compileAll(gpu, () => {
-        const dims = { rows, cols };
         const [x, out, dx] = [0, 1, 2].map(() => gpu.alloc(4 * rows * cols, 'rows'));
-        for (const rung of softmaxForwardLadder.rungs.filter((r) => r.fits(gpu, dims))) {
-          for (const tile of rung.tiles(gpu, dims)) {
-            rung.run(gpu, { ...dims, x: x!, out: out! }, tile);
+        for (const stored of ['f32', 'f16'] as const) {
+          const dims = { rows, cols, stored };
+          for (const rung of softmaxForwardLadder.rungs.filter((r) => r.fits(gpu, dims))) {
+            for (const tile of rung.tiles(gpu, dims)) {
+              rung.run(gpu, { ...dims, x: x!, out: out! }, tile);
+            }
           }
-        }
-        for (const rung of softmaxBackwardLadder.rungs.filter((r) => r.fits(gpu, dims))) {
-          for (const tile of rung.tiles(gpu, dims)) {
-            rung.run(gpu, { ...dims, y: x!, dy: out!, dx: dx! }, tile);
+          for (const rung of softmaxBackwardLadder.rungs.filter((r) => r.fits(gpu, dims))) {
+            for (const tile of rung.tiles(gpu, dims)) {
+              rung.run(gpu, { ...dims, y: x!, dy: out!, dx: dx! }, tile);
+            }
           }
         }
       });
@@ -414,26 +433,29 @@ describe.each(Object.entries(machines))('variants for %s', (_name, machine) => {
     }
   });
 
-  test('the ops that SAGAN leaves out, with first and second derivatives', async () => {
-    const gpu = open();
-    const tape = new Tape(gpu);
-    const input = (...shape: number[]) => empty(tape, shape, { requiresGrad: true });
-    const twice = (x: Tensor, f: (x: Tensor) => Tensor) => {
-      const [g] = grad([sum(f(x))], [x], { createGraph: true });
-      grad([sum(square(g!))], [x], { allowUnused: true });
-    };
-    for (const size of [4, 5, 64]) {
-      await compileAll(gpu, () => {
-        const image = input(2, 3, size, size);
-        twice(image, (x) => maxPool2d(square(x), 2));
-        twice(image, (x) => avgPool2d(square(x), 3, { stride: 2, padding: 1 }));
-        twice(image, (x) => upsampleNearest2x(square(x)));
-        twice(image, (x) => resizeBilinear(square(x), [3, 7]));
-        twice(image, (x) => softmax(x));
-        twice(image, (x) => mean(mul(x, add(x, 1)), [0, 2]));
-        const statistics = { runningMean: empty(tape, [3]), runningVar: empty(tape, [3]) };
-        twice(image, (x) => batchNorm(x, { ...statistics, training: true }));
-      });
-    }
-  });
+  test.each(['f32', 'f16'] as const)(
+    'the ops that SAGAN leaves out, with first and second derivatives, of %s',
+    async (dtype) => {
+      const gpu = open();
+      const tape = new Tape(gpu);
+      const input = (...shape: number[]) => empty(tape, shape, { dtype, requiresGrad: true });
+      const twice = (x: Tensor, f: (x: Tensor) => Tensor) => {
+        const [g] = grad([sum(f(x))], [x], { createGraph: true });
+        grad([sum(square(g!))], [x], { allowUnused: true });
+      };
+      for (const size of [4, 5, 64]) {
+        await compileAll(gpu, () => {
+          const image = input(2, 3, size, size);
+          twice(image, (x) => maxPool2d(square(x), 2));
+          twice(image, (x) => avgPool2d(square(x), 3, { stride: 2, padding: 1 }));
+          twice(image, (x) => upsampleNearest2x(square(x)));
+          twice(image, (x) => resizeBilinear(square(x), [3, 7]));
+          twice(image, (x) => softmax(x));
+          twice(image, (x) => mean(mul(x, add(x, 1)), [0, 2]));
+          const statistics = { runningMean: empty(tape, [3]), runningVar: empty(tape, [3]) };
+          twice(image, (x) => batchNorm(x, { ...statistics, training: true }));
+        });
+      }
+    },
+  );
 });

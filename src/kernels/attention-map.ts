@@ -1,6 +1,6 @@
 import type { Gpu } from '../gpu/device.ts';
 import type { Storage } from '../gpu/storage.ts';
-import { delta, makeDelta } from './attention-common.ts';
+import { delta, inFloats, makeDelta } from './attention-common.ts';
 import type { AttentionDims, BackwardRung, ForwardRung } from './attention-common.ts';
 import { kernel, linearGrid } from './kernel.ts';
 import type { Dims } from './kernel.ts';
@@ -99,8 +99,8 @@ export function mapWithLse(
 
 const name = 'attention/1_materialised';
 /** The sizes of the map are those of a buffer: past a device's limit the other rungs remain. */
-const fits = (gpu: Gpu, { B, Nq, Nk }: AttentionDims) =>
-  4 * B * Nq * Nk <= (gpu.limits['maxStorageBufferBindingSize'] ?? 2 ** 27);
+const fits = (gpu: Gpu, { B, Nq, Nk, stored }: AttentionDims) =>
+  inFloats({ stored }) && 4 * B * Nq * Nk <= (gpu.limits['maxStorageBufferBindingSize'] ?? 2 ** 27);
 
 export const materialisedForward: ForwardRung = {
   name,

@@ -1,5 +1,6 @@
+import { to } from '../autograd/cast.ts';
 import { at, defineOp, once } from '../autograd/op.ts';
-import type { Tensor } from '../autograd/tensor.ts';
+import type { FloatType, Tensor } from '../autograd/tensor.ts';
 import {
   attention as attentionKernel,
   attentionBackward as backwardKernel,
@@ -28,9 +29,11 @@ interface Attrs {
  */
 const attentionOp = defineOp<Attrs>({
   name: 'attention',
+  dtypes: 'float',
   infer: (inputs, { layout }) => {
     const { B, Nq, DV } = sizes(inputs, layout);
-    return [{ shape: layout === 'channel' ? [B, DV, Nq] : [B, Nq, DV] }, { shape: [B, Nq] }];
+    const out = { shape: layout === 'channel' ? [B, DV, Nq] : [B, Nq, DV] };
+    return [out, { shape: [B, Nq], dtype: 'f32' }];
   },
   forward: (gpu, { inputs, outputs, attrs }) => {
     attentionKernel(gpu, {
@@ -45,23 +48,28 @@ const attentionOp = defineOp<Attrs>({
   },
   saves: (inputs, outputs) => [...inputs, ...outputs],
   backward: ({ grads, saved, attrs, needs }) => {
-    const inputs = [...saved, at(grads, 0) as Tensor];
+    // Other contributions may have made an f32 of it.
+    const dOut = to(at(grads, 0) as Tensor, at(saved, 0).dtype as FloatType);
+    const inputs = [...saved, dOut];
     const all = once(() => attentionBackwardOp(inputs, { ...attrs, needs }));
     return needs.map((_, i) => () => at(all(), placeOf(needs, i)));
   },
   composition: (inputs, { layout, scale }) => {
-    const [q, k, v] = [at(inputs, 0), at(inputs, 1), at(inputs, 2)];
-    if (layout === 'channel') {
-      const map = softmax(matmul(q, k, { transA: true, alpha: scale }));
-      return [matmul(v, map, { transB: true })];
-    }
-    return [matmul(softmax(matmul(q, k, { transB: true, alpha: scale })), v)];
+    // The map is f32, as the fused kernels' scores are.
+    const wide = (i: number) => to(at(inputs, i), 'f32');
+    const [q, k, v] = [wide(0), wide(1), wide(2)];
+    const out =
+      layout === 'channel'
+        ? matmul(v, softmax(matmul(q, k, { transA: true, alpha: scale })), { transB: true })
+        : matmul(softmax(matmul(q, k, { transB: true, alpha: scale })), v);
+    return [to(out, at(inputs, 0).dtype as FloatType)];
   },
 });
 
 /** The gradients of q, k and v that are needed, in this order. */
 const attentionBackwardOp = defineOp<Attrs & { readonly needs: readonly boolean[] }>({
   name: 'attentionBackward',
+  dtypes: ['float', 'float', 'float', 'float', 'f32', 'float'],
   infer: (inputs, { needs }) =>
     inputs.slice(0, 3).flatMap(({ shape }, i) => (at(needs, i) ? [{ shape }] : [])),
   forward: (gpu, { inputs, outputs, attrs }) => {
@@ -90,6 +98,7 @@ function placeOf(needs: readonly boolean[], i: number): number {
 
 function sizes(inputs: readonly Tensor[], layout: AttentionLayout) {
   const [q, k, v] = [at(inputs, 0).shape, at(inputs, 1).shape, at(inputs, 2).shape];
+  const stored = at(inputs, 0).dtype === 'f16' ? ('f16' as const) : undefined;
   const [d, n] = layout === 'channel' ? [1, 2] : [2, 1];
   const complain = (what: string) =>
     new RangeError(
@@ -100,7 +109,7 @@ function sizes(inputs: readonly Tensor[], layout: AttentionLayout) {
   if (dim(k, d) !== DK) throw complain(`query and key widths must agree: ${DK} ≠ ${dim(k, d)}`);
   if (dim(v, n) !== Nk) throw complain(`key and value lengths must agree: ${Nk} ≠ ${dim(v, n)}`);
   if (dim(k, 0) !== B || dim(v, 0) !== B) throw complain('the batches must agree');
-  return { B, Nq, Nk, DK, DV };
+  return { B, Nq, Nk, DK, DV, stored };
 }
 
 /**

@@ -15,8 +15,12 @@ import type { Stored } from '../../src/gpu/wgsl.ts';
 import type { Dispatch, Storage } from '../../src/gpu/storage.ts';
 import { sourceOf } from '../../src/kernels/kernel.ts';
 import type * as KernelModule from '../../src/kernels/kernel.ts';
-import { attentionBackwardMatrix, attentionMatrix } from '../../src/kernels/attention-matrix.ts';
-import { attentionBackwardLadder, attentionForwardLadder } from '../../src/kernels/attention.ts';
+import {
+  attention,
+  attentionBackward,
+  attentionBackwardLadder,
+  attentionForwardLadder,
+} from '../../src/kernels/attention.ts';
 import {
   convDataGradLadder,
   convForwardLadder,
@@ -337,7 +341,7 @@ describe.each(Object.entries(machines))('variants for %s', (_name, machine) => {
     }
   });
 
-  test('the tensor-core rungs of the convolutions and of attention, every tile', async () => {
+  test('the tensor-core rungs of the convolutions, every tile', async () => {
     const gpu = open();
     const conv: MatrixConvDims = {
       ...{ N: 2, C: 20, H: 9, W: 9, K: 40, R: 3, S: 3, OH: 9, OW: 9 },
@@ -345,7 +349,6 @@ describe.each(Object.entries(machines))('variants for %s', (_name, machine) => {
     };
     const of = (n: number) => gpu.alloc(4 * n, 'operand');
     const [x, y, w] = [2 * 20 * 81, 2 * 40 * 81, 40 * 20 * 9];
-    const sizes = { B: 2, Nq: 81, Nk: 33, DK: 5, DV: 70, scale: 1 };
     for (const precision of precisions.slice(1)) {
       const dims = { ...conv, ...precision };
       const fits = convForwardMatrix.fits(gpu, dims);
@@ -363,16 +366,6 @@ describe.each(Object.entries(machines))('variants for %s', (_name, machine) => {
         }
         for (const tile of convWeightGradMatrix.tiles(gpu, dims)) {
           convWeightGradMatrix.run(gpu, { ...images, out: of(w) }, tile);
-        }
-        for (const layout of ['channel', 'sequence'] as const) {
-          const a = { ...sizes, ...precision, layout };
-          const [q, k, v, out] = [2 * 81 * 5, 2 * 33 * 5, 2 * 33 * 70, 2 * 81 * 70];
-          const forward = { q: of(q), k: of(k), v: of(v), out: of(out), lse: of(2 * 81), ...a };
-          const gradients = { dOut: of(out), dq: of(q), dk: of(k), dv: of(v) };
-          for (const tile of attentionMatrix.tiles(gpu, a)) {
-            attentionMatrix.run(gpu, forward, tile);
-            attentionBackwardMatrix.run(gpu, { ...forward, ...gradients }, tile);
-          }
         }
       });
     }
@@ -405,28 +398,34 @@ describe.each(Object.entries(machines))('variants for %s', (_name, machine) => {
     for (const [Nq, Nk, DK, DV] of [
       [1, 1, 1, 1],
       [15, 9, 3, 5],
+      [81, 33, 5, 70],
       [64, 64, 8, 64],
       [1024, 256, 32, 128],
     ] as const) {
       for (const layout of ['channel', 'sequence'] as const) {
         await compileAll(gpu, () => {
-          const dims = { B: 2, Nq, Nk, DK, DV, scale: 1, layout };
+          const sizes = { B: 2, Nq, Nk, DK, DV, scale: 1, layout };
           const storages = Object.fromEntries(
-            Object.entries(attentionBackwardLadder.operands(dims)).map(([name, n]) => [
+            Object.entries(attentionBackwardLadder.operands(sizes)).map(([name, n]) => [
               name,
               gpu.alloc(4 * n, name),
             ]),
           ) as Parameters<typeof attentionBackwardLadder.argsOf>[1];
-          const args = attentionBackwardLadder.argsOf(dims, storages);
-          for (const rung of attentionForwardLadder.rungs.filter((r) => r.fits(gpu, dims))) {
-            for (const tile of rung.tiles(gpu, dims)) rung.run(gpu, args, tile);
-          }
-          for (const rung of attentionBackwardLadder.rungs.filter((r) => r.fits(gpu, dims))) {
-            for (const tile of rung.tiles(gpu, dims)) {
-              rung.run(gpu, args, tile);
-              rung.run(gpu, { ...args, dv: undefined }, tile);
-              rung.run(gpu, { ...args, dk: undefined }, tile);
+          for (const precision of precisions) {
+            const dims = { ...sizes, ...precision };
+            const args = attentionBackwardLadder.argsOf(dims, storages);
+            for (const rung of attentionForwardLadder.rungs.filter((r) => r.fits(gpu, dims))) {
+              for (const tile of rung.tiles(gpu, dims)) rung.run(gpu, args, tile);
             }
+            for (const rung of attentionBackwardLadder.rungs.filter((r) => r.fits(gpu, dims))) {
+              for (const tile of rung.tiles(gpu, dims)) {
+                rung.run(gpu, args, tile);
+                rung.run(gpu, { ...args, dv: undefined }, tile);
+                rung.run(gpu, { ...args, dk: undefined }, tile);
+              }
+            }
+            attention(gpu, args);
+            attentionBackward(gpu, args);
           }
         });
       }

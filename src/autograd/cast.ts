@@ -25,3 +25,8 @@ const toOp = defineOp<{ dtype: FloatType }>({
 export function to(x: Tensor, dtype: FloatType): Tensor {
   return x.dtype === dtype ? x : only(toOp([x], { dtype }));
 }
+
+/** x in the element type of another tensor, as torch's `x.type_as(other)`. */
+export function typeAs(x: Tensor, other: Tensor): Tensor {
+  return to(x, other.dtype as FloatType);
+}

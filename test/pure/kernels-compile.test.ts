@@ -25,13 +25,8 @@ import {
   convForwardLadder,
   convWeightGradLadder,
 } from '../../src/kernels/conv.ts';
-import type { ConvDims } from '../../src/kernels/conv.ts';
-import {
-  convDataGradMatrix,
-  convForwardMatrix,
-  convWeightGradMatrix,
-} from '../../src/kernels/conv-matrix.ts';
-import type { MatrixConvDims } from '../../src/kernels/conv-matrix.ts';
+import type { ConvSizes } from '../../src/kernels/conv.ts';
+import { convForwardMatrix } from '../../src/kernels/conv-matrix.ts';
 import { matmulLadder } from '../../src/kernels/matmul.ts';
 import type { MatmulRung } from '../../src/kernels/matmul.ts';
 import type { Precision } from '../../src/kernels/precision.ts';
@@ -299,57 +294,33 @@ describe.each(Object.entries(machines))('variants for %s', (_name, machine) => {
         [2, 3, 5, 7, 1, 1, 0],
         [64, 64, 32, 128, 4, 2, 1],
         [64, 8, 4, 1, 4, 1, 0],
+        [2, 20, 9, 40, 3, 1, 1],
       ],
     ] as [number, number, number, number, number, number, number][]) {
       const out = Math.floor((size + 2 * pad - window) / stride) + 1;
       const image = { N, C, H: size, W: size, K, R: window, S: window, OH: out, OW: out };
       const dims = { ...image, strideH: stride, strideW: stride, padH: pad, padW: pad };
-      const runAll = <Args, O extends string>(ladder: Ladder<ConvDims, Args, O>) => {
-        for (const rung of ladder.rungs.filter((r) => r.fits(gpu, dims))) {
-          for (const tile of rung.tiles(gpu, dims)) {
-            const storages = Object.entries<number>(ladder.operands(dims)).map(
-              ([operand, n]) => [operand, gpu.alloc(4 * n, operand)] as const,
-            );
-            const args = ladder.argsOf(dims, Object.fromEntries(storages) as Record<O, Storage>);
-            rung.run(gpu, args, tile);
-            rung.run(gpu, { ...args, bias: gpu.alloc(4 * Math.max(K, C), 'bias') }, tile);
+      const runAll = <Args, O extends string>(ladder: Ladder<ConvSizes, Args, O>) => {
+        for (const precision of precisions) {
+          const sizes = { ...dims, ...precision };
+          for (const rung of ladder.rungs.filter((r) => r.fits(gpu, sizes))) {
+            for (const tile of rung.tiles(gpu, sizes)) {
+              const storages = Object.entries<number>(ladder.operands(sizes)).map(
+                ([operand, n]) => [operand, gpu.alloc(4 * n, operand)] as const,
+              );
+              const args = ladder.argsOf(sizes, Object.fromEntries(storages) as Record<O, Storage>);
+              rung.run(gpu, args, tile);
+              rung.run(gpu, { ...args, bias: gpu.alloc(4 * Math.max(K, C), 'bias') }, tile);
+            }
           }
         }
       };
+      const cores = convForwardMatrix.fits(gpu, { ...dims, precision: 'f16' });
+      expect(cores).toBe(gpu.adapter.matrixConfigs.length > 0);
       await compileAll(gpu, () => {
         runAll(convForwardLadder);
         runAll(convDataGradLadder);
         runAll(convWeightGradLadder);
-      });
-    }
-  });
-
-  test('the tensor-core rungs of the convolutions, every tile', async () => {
-    const gpu = open();
-    const conv: MatrixConvDims = {
-      ...{ N: 2, C: 20, H: 9, W: 9, K: 40, R: 3, S: 3, OH: 9, OW: 9 },
-      ...{ strideH: 1, strideW: 1, padH: 1, padW: 1 },
-    };
-    const of = (n: number) => gpu.alloc(4 * n, 'operand');
-    const [x, y, w] = [2 * 20 * 81, 2 * 40 * 81, 40 * 20 * 9];
-    for (const precision of precisions.slice(1)) {
-      const dims = { ...conv, ...precision };
-      const fits = convForwardMatrix.fits(gpu, dims);
-      expect(fits).toBe(gpu.adapter.matrixConfigs.length > 0);
-      if (!fits) continue;
-      await compileAll(gpu, () => {
-        const images = { x: of(x), w: of(w), dy: of(y), dims };
-        for (const tile of convForwardMatrix.tiles(gpu, dims)) {
-          convForwardMatrix.run(gpu, { ...images, out: of(y) }, tile);
-          convForwardMatrix.run(gpu, { ...images, out: of(y), bias: of(40) }, tile);
-        }
-        for (const tile of convDataGradMatrix.tiles(gpu, dims)) {
-          convDataGradMatrix.run(gpu, { ...images, out: of(x) }, tile);
-          convDataGradMatrix.run(gpu, { ...images, out: of(x), bias: of(20) }, tile);
-        }
-        for (const tile of convWeightGradMatrix.tiles(gpu, dims)) {
-          convWeightGradMatrix.run(gpu, { ...images, out: of(w) }, tile);
-        }
       });
     }
   });

@@ -48,8 +48,6 @@ export const params = ['B', 'Nq', 'Nk', 'DK', 'DV', 'scale'] as const;
 export const paramsOf = ({ B, Nq, Nk, DK, DV, scale }: AttentionDims): Dims<Param> => ({
   ...{ B, Nq, Nk, DK, DV, scale },
 });
-/** True for sizes that a rung of f32 serves: it reads no tensors of f16. */
-export const inFloats = ({ stored }: Precision) => stored !== 'f16';
 export const flag = (on: boolean) => String(on);
 export const channel = ({ layout }: { layout: AttentionLayout }) => flag(layout === 'channel');
 

@@ -1,10 +1,11 @@
 import type { Gpu } from '../gpu/device.ts';
 import type { Storage } from '../gpu/storage.ts';
-import { delta, inFloats, makeDelta } from './attention-common.ts';
+import { delta, makeDelta } from './attention-common.ts';
 import type { AttentionDims, BackwardRung, ForwardRung } from './attention-common.ts';
 import { kernel, linearGrid } from './kernel.ts';
 import type { Dims } from './kernel.ts';
 import { matmul } from './matmul.ts';
+import { inFloats } from './precision.ts';
 
 const mapShared = {
   file: 'attention/1_materialised.wgsl',

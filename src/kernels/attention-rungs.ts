@@ -7,7 +7,6 @@ import {
   flag,
   forwardCost,
   forwardTensors,
-  inFloats,
   keysCost,
   keysTensors,
   makeDelta,
@@ -27,7 +26,7 @@ import type {
 } from './attention-common.ts';
 import { broadcastLanes, canRun, kernel } from './kernel.ts';
 import type { Dims, Grid, Needs, Tile, TileOf } from './kernel.ts';
-import { mayRound, storedOf } from './precision.ts';
+import { inFloats, mayRound, storedOf } from './precision.ts';
 
 type Tiles = readonly [Tile, ...Tile[]];
 

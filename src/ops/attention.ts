@@ -1,6 +1,6 @@
-import { to } from '../autograd/cast.ts';
+import { to, typeAs } from '../autograd/cast.ts';
 import { at, defineOp, once } from '../autograd/op.ts';
-import type { FloatType, Tensor } from '../autograd/tensor.ts';
+import type { Tensor } from '../autograd/tensor.ts';
 import {
   attention as attentionKernel,
   attentionBackward as backwardKernel,
@@ -48,8 +48,8 @@ const attentionOp = defineOp<Attrs>({
   },
   saves: (inputs, outputs) => [...inputs, ...outputs],
   backward: ({ grads, saved, attrs, needs }) => {
-    // Other contributions may have made an f32 of it.
-    const dOut = to(at(grads, 0) as Tensor, at(saved, 0).dtype as FloatType);
+    // It may have come in f32 to a result in f16.
+    const dOut = typeAs(at(grads, 0) as Tensor, at(saved, 0));
     const inputs = [...saved, dOut];
     const all = once(() => attentionBackwardOp(inputs, { ...attrs, needs }));
     return needs.map((_, i) => () => at(all(), placeOf(needs, i)));
@@ -62,7 +62,7 @@ const attentionOp = defineOp<Attrs>({
       layout === 'channel'
         ? matmul(v, softmax(matmul(q, k, { transA: true, alpha: scale })), { transB: true })
         : matmul(softmax(matmul(q, k, { transB: true, alpha: scale })), v);
-    return [to(out, at(inputs, 0).dtype as FloatType)];
+    return [typeAs(out, at(inputs, 0))];
   },
 });
 
@@ -98,7 +98,6 @@ function placeOf(needs: readonly boolean[], i: number): number {
 
 function sizes(inputs: readonly Tensor[], layout: AttentionLayout) {
   const [q, k, v] = [at(inputs, 0).shape, at(inputs, 1).shape, at(inputs, 2).shape];
-  const stored = at(inputs, 0).dtype === 'f16' ? ('f16' as const) : undefined;
   const [d, n] = layout === 'channel' ? [1, 2] : [2, 1];
   const complain = (what: string) =>
     new RangeError(
@@ -109,7 +108,7 @@ function sizes(inputs: readonly Tensor[], layout: AttentionLayout) {
   if (dim(k, d) !== DK) throw complain(`query and key widths must agree: ${DK} ≠ ${dim(k, d)}`);
   if (dim(v, n) !== Nk) throw complain(`key and value lengths must agree: ${Nk} ≠ ${dim(v, n)}`);
   if (dim(k, 0) !== B || dim(v, 0) !== B) throw complain('the batches must agree');
-  return { B, Nq, Nk, DK, DV, stored };
+  return { B, Nq, Nk, DK, DV, stored: at(inputs, 0).stored };
 }
 
 /**

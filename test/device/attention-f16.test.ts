@@ -16,9 +16,10 @@ import { openTestGpu } from '../support/device.ts';
 import { execute, expectSameBits } from '../support/execute.ts';
 import { packHalves, unpackHalves } from '../support/half.ts';
 import { openMatrixGpu } from '../support/matrices.ts';
+import { RolledGpu } from '../support/rolled.ts';
 import { openNarrowGpu } from '../support/narrow.ts';
 
-const gpu = await openTestGpu();
+const gpu = new RolledGpu(await openTestGpu(), (s) => s.name.startsWith('attention/'));
 const matrixGpu = await openMatrixGpu();
 
 const shapes: readonly Sizes[] = [
@@ -73,7 +74,7 @@ const rungs = [
     forward: halvesForward,
     backward: halvesBackward,
     device: gpu.features.has('shader-f16') ? gpu : undefined,
-    narrow: () => openNarrowGpu(3),
+    narrow: async () => new RolledGpu(await openNarrowGpu(3), (s) => s.name.startsWith('attention/')),
   },
   {
     name: attentionMatrix.name,

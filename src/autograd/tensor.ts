@@ -71,7 +71,8 @@ export class Tensor {
         `${this.label}: ${data.length} values do not fill ${showShape(this.shape)} (${this.size})`,
       );
     }
-    this.gpu.write(this.storage, this.dtype === 'f16' ? packHalves(data) : data);
+    const halves = () => packHalves(data).subarray(0, this.size);
+    this.gpu.write(this.storage, this.dtype === 'f16' ? halves() : data);
   }
 
   /** The values of floats, after everything launched so far. */

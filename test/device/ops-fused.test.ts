@@ -10,6 +10,7 @@ import { mean } from '../../src/ops/reduce.ts';
 import { residual } from '../../src/ops/residual.ts';
 import { divideAllowance } from '../reference/naive.ts';
 import { expectClose } from '../support/close.ts';
+import { eachCase } from '../support/cases.ts';
 import { openTestGpu } from '../support/device.ts';
 import { checkOp, count, leaf, type OpCase, randomInput, replayed } from '../support/ops.ts';
 import { secondBudget, secondOrder } from '../support/second.ts';
@@ -17,31 +18,33 @@ import { secondBudget, secondOrder } from '../support/second.ts';
 const gpu = await openTestGpu();
 const tape = new Tape(gpu);
 
-describe('residual', () => {
-  test.each([[1], [2, 3], [5, 7, 3], [2, 8, 16, 16]].map((shape) => [shape.join('×'), shape]))(
-    '%s',
-    async (name, shape) => {
-      await checkOp(tape, {
-        name: `residual ${name as string}`,
-        inputs: {
-          o: randomInput(shape as number[], 1),
-          gamma: randomInput([1], 2),
-          x: randomInput(shape as number[], 3),
-        },
-        op: ({ o, gamma, x }) => residual(o!, gamma!, x!),
-        forward: ({ o, gamma, x }, r) => ({
-          shape: shape as number[],
-          data: o!.map((v, i) => r(r(gamma![0]! * v) + x![i]!)),
-        }),
-        backward: ({ o, gamma }, dy, r) => ({
-          o: o!.map((_v, i) => r(gamma![0]! * dy[i]!)),
-          gamma: [o!.reduce((s, v, i) => r(s + r(v * dy[i]!)), 0)],
-          x: Float64Array.from(dy),
-        }),
-      } satisfies OpCase);
-    },
-  );
+eachCase(tape)(
+  'residual',
+  [[1], [2, 3], [5, 7, 3], [2, 8, 16, 16]].flatMap((shape) =>
+    [true, false].map((learnt): OpCase => ({
+      name: `${shape.join('×')}${learnt ? '' : ', gamma held still'}`,
+      inputs: {
+        o: randomInput(shape, 1),
+        gamma: randomInput([1], 2),
+        x: randomInput(shape, 3),
+      },
+      op: ({ o, gamma, x }) => residual(o!, gamma!, x!),
+      forward: ({ o, gamma, x }, r) => ({
+        shape,
+        data: o!.map((v, i) => r(r(gamma![0]! * v) + x![i]!)),
+      }),
+      backward: ({ o, gamma }, dy, r) => ({
+        o: o!.map((_v, i) => r(gamma![0]! * dy[i]!)),
+        ...(learnt && { gamma: [o!.reduce((s, v, i) => r(s + r(v * dy[i]!)), 0)] }),
+        x: Float64Array.from(dy),
+      }),
+      // held still, gamma is rounded to f16 before it multiplies
+      halves: { inputs: ['o', 'x'], between: learnt ? 0 : 2 ** -10 },
+    })),
+  ),
+);
 
+describe('residual', () => {
   test('a gamma that nobody asks for costs nothing', () => {
     const [o, x] = [leaf(tape, randomInput([8], 1)), leaf(tape, randomInput([8], 2))];
     const gamma = leaf(tape, randomInput([1], 3));

@@ -20,20 +20,13 @@ import {
   slice as sliceRef,
   sliceBackward,
 } from '../reference/shape.ts';
+import { eachCase } from '../support/cases.ts';
 import { openTestGpu } from '../support/device.ts';
-import { checkOp, count, type OpCase, randomInput } from '../support/ops.ts';
+import { count, type OpCase, randomInput } from '../support/ops.ts';
 
 const gpu = await openTestGpu();
 const tape = new Tape(gpu);
-
-/** Runs cases one by one, each a test of its name. */
-function each(family: string, cases: readonly OpCase[]): void {
-  describe(family, () => {
-    test.each(cases)('$name', async (check) => {
-      await checkOp(tape, check);
-    });
-  });
-}
+const each = eachCase(tape);
 
 each('layout', [
   ...(
@@ -55,6 +48,7 @@ each('layout', [
   ).map(([shape, order]): OpCase => ({
     name: `permute [${shape.join(', ')}] by ${order.join(', ')}`,
     inputs: { x: randomInput(shape, 1) },
+    halves: {},
     op: ({ x }) => permute(x!, order),
     forward: ({ x }, r) => ({
       shape: order.map((axis) => shape[axis]!),
@@ -65,6 +59,7 @@ each('layout', [
   {
     name: 'transpose of the last two axes',
     inputs: { x: randomInput([2, 3, 5], 1) },
+    halves: {},
     op: ({ x }) => transpose(x!, -1, -2),
     forward: ({ x }, r) => ({
       shape: [2, 5, 3],
@@ -90,6 +85,7 @@ each('layout', [
     return {
       name: `slice axis ${axis} from ${start}, ${length} long`,
       inputs: { x: randomInput(shape, 1) },
+      halves: {},
       op: ({ x }) => slice(x!, axis - (axis === 2 ? 3 : 0), start, length),
       forward: ({ x }, r) => ({
         shape: shape.map((d, i) => (i === axis ? length : d)),
@@ -109,6 +105,7 @@ each('layout', [
     return {
       name: `concat along ${axis}`,
       inputs: Object.fromEntries(shapes.map((s, i) => ['abc'[i]!, randomInput(s, i)])),
+      halves: {},
       op: ({ a, b, c }) => concat([a!, b!, c!], axis),
       forward: (d, r) => ({ shape: concatShape(shapes, at), data: concatRef(of(d), r) }),
       backward: (d, dy, r) => {
@@ -134,6 +131,7 @@ each('layout', [
     return {
       name: `expand [${from.join(', ')}] to [${shape.join(', ')}]`,
       inputs: { x: randomInput(from, 1) },
+      halves: {},
       op: ({ x }) => expand(x!, shape),
       forward: ({ x }, r) => ({ shape, data: binary('add', zero(x!), r) }),
       backward: ({ x }, dy, r) => ({ x: binaryBackward('add', zero(x!), dy, r).da }),
@@ -142,6 +140,7 @@ each('layout', [
   {
     name: 'reshape with one size left open',
     inputs: { x: randomInput([2, 3, 4], 1) },
+    halves: {},
     op: ({ x }) => reshape(x!, [4, -1]),
     forward: ({ x }) => ({ shape: [4, 6], data: x! }),
     backward: (_d, dy) => ({ x: dy }),

@@ -4,9 +4,12 @@ import type { Storage } from '../src/gpu/storage.ts';
 import { timePasses } from '../src/gpu/timing.ts';
 import type { Tile } from '../src/kernels/kernel.ts';
 import type { AnyLadder, AnyRung } from '../src/kernels/ladders.ts';
-import { choose } from '../src/kernels/rung.ts';
+import { inFloats } from '../src/kernels/precision.ts';
+import { choose, runPicked, servedSizes } from '../src/kernels/rung.ts';
 import { UserError } from '../src/util/errors.ts';
 import { Flusher } from './flush.ts';
+import { asHalves, operandsOf, packed, unpacked } from './operands.ts';
+import type { Operand } from './operands.ts';
 import { oracleOf } from './oracles/all.ts';
 import { randomFloats } from './oracles/oracle.ts';
 import type { Oracle } from './oracles/oracle.ts';
@@ -59,6 +62,8 @@ export interface Measured {
 interface Candidate {
   readonly rung: AnyRung;
   readonly tile: Tile;
+  /** It is of f32 and works between copies of tensors in f16, which are measured with it. */
+  readonly widened: boolean;
   readonly shipped: boolean;
 }
 
@@ -90,19 +95,23 @@ function candidatesOf(gpu: Gpu, { ladder, dims }: Task, everyTile: boolean): Can
   const shipped = choose(gpu, ladder, dims);
   const same = (rung: AnyRung, tile: Tile) =>
     rung === shipped.rung && JSON.stringify(tile) === JSON.stringify(shipped.tile);
-  return ladder.rungs
-    .filter((rung) => rung.fits(gpu, dims))
-    .flatMap((rung) => {
-      const legal = rung.tiles(gpu, dims);
-      const one = rung === shipped.rung ? [shipped.tile] : legal.slice(0, 1);
-      return (everyTile ? legal : one).map((tile) => ({ rung, tile, shipped: same(rung, tile) }));
+  return ladder.rungs.flatMap((rung) => {
+    const served = servedSizes(gpu, { ladder, rung, dims });
+    if (served === undefined) return [];
+    const legal = rung.tiles(gpu, served);
+    const one = rung === shipped.rung ? [shipped.tile] : legal.slice(0, 1);
+    const widened = served !== dims;
+    return (everyTile ? legal : one).map((tile) => {
+      return { rung, tile, widened, shipped: same(rung, tile) };
     });
+  });
 }
 
 /** The operands of one task on the device, and what comes out of them. */
 class Bench {
   readonly #gpu: Gpu;
   readonly #task: Task;
+  readonly #operands: readonly Operand[];
   readonly #storages: Readonly<Record<string, Storage>>;
   readonly #inputs: Readonly<Record<string, Float32Array<ArrayBuffer>>>;
   readonly #expected: Expected;
@@ -117,6 +126,7 @@ class Bench {
   ) {
     this.#gpu = parts.gpu;
     this.#task = parts.task;
+    this.#operands = operandsOf(parts.task.ladder, parts.task.dims);
     this.#storages = made.storages;
     this.#inputs = made.inputs;
     this.#expected = made.expected;
@@ -125,29 +135,35 @@ class Bench {
   static async open(gpu: Gpu, task: Task): Promise<Bench> {
     const { ladder, dims } = task;
     const oracle = task.oracle ?? oracleOf(ladder.name);
-    const sizes = Object.entries(ladder.operands(dims));
+    if (!inFloats(dims) && !gpu.features.has('shader-f16')) {
+      throw new UserError(`${task.label}: tensors of f16 need shader-f16, which this device lacks`);
+    }
+    const operands = operandsOf(ladder, dims);
     const storages: Record<string, Storage> = {};
     try {
-      for (const [name, n] of sizes) {
-        storages[name] = gpu.alloc(Math.max(4, 4 * n), `${ladder.name} ${name}`);
+      for (const { name, bytes } of operands) {
+        storages[name] = gpu.alloc(bytes, `${ladder.name} ${name}`);
       }
       const inputs: Record<string, Float32Array<ArrayBuffer>> = {};
-      sizes.forEach(([name, n], i) => {
+      operands.forEach((operand, i) => {
+        const { name, n, halves } = operand;
         const storage = storages[name];
         const given = !ladder.outputs.includes(name) || oracle.changes?.includes(name) === true;
         if (storage === undefined || !given) return;
-        const data = randomFloats(n, i, oracle.range?.(dims, name));
+        const random = randomFloats(n, i, oracle.range?.(dims, name));
+        const data = halves ? asHalves(random) : random;
         inputs[name] = data;
-        gpu.write(storage, data);
+        gpu.write(storage, packed(data, operand));
       });
       if (oracle.prepare !== undefined) {
         oracle.prepare(gpu, dims, storages);
-        for (const name of Object.keys(inputs)) {
-          const storage = storages[name];
-          if (storage) inputs[name] = new Float32Array(await gpu.read(storage));
+        for (const operand of operands) {
+          const [storage, given] = [storages[operand.name], inputs[operand.name]];
+          if (storage && given) inputs[operand.name] = unpacked(await gpu.read(storage), operand);
         }
       }
-      const expected = expectedOf(oracle, dims, inputs);
+      const halves = operands.filter(({ stored }) => stored === 'f16').map(({ name }) => name);
+      const expected = expectedOf(oracle, dims, inputs, { halves: new Set(halves) });
       return new Bench({ gpu, task }, { storages, inputs, expected });
     } catch (error) {
       for (const storage of Object.values(storages)) gpu.release(storage);
@@ -206,42 +222,39 @@ class Bench {
     return [...measured, ...left];
   }
 
-  async #build({ rung, tile, shipped }: Candidate): Promise<Entrant> {
+  async #build(candidate: Candidate): Promise<Entrant> {
     const { ladder, dims } = this.#task;
     const args = ladder.argsOf(dims, this.#storages);
     const capture = this.#gpu.capture(() => {
-      rung.run(this.#gpu, args, tile);
+      runPicked(this.#gpu, { ladder, args, picked: candidate });
       return [];
     });
     const program = await capture.build();
     const operands = Object.values(this.#storages).reduce((sum, s) => sum + s.bytes, 0);
     const memoryBytes = operands + program.memory.plannedBytes;
-    return { rung, tile, shipped, program, memoryBytes, samples: [] };
+    return { ...candidate, program, memoryBytes, samples: [] };
   }
 
   /** One run on outputs full of NaN, but for those that are inputs too, and what is wrong with them afterwards. */
   async #verify({ rung, tile, program }: Entrant): Promise<WrongKernelError | undefined> {
     const gpu = this.#gpu;
     const { ladder, label } = this.#task;
-    for (const name of ladder.outputs) {
+    const written = this.#operands.filter(({ name }) => ladder.outputs.includes(name));
+    for (const operand of written) {
+      const { name, n } = operand;
+      const data = this.#inputs[name] ?? new Float32Array(n).fill(NaN);
       const storage = this.#storages[name];
-      if (!storage) continue;
-      this.#write(name, this.#inputs[name] ?? new Float32Array(storage.bytes / 4).fill(NaN));
+      if (storage) gpu.write(storage, packed(data, operand));
     }
     program.run();
     const outputs = new Map<string, Float32Array>();
-    for (const name of ladder.outputs) {
-      const storage = this.#storages[name];
-      if (storage) outputs.set(name, new Float32Array(await gpu.read(storage)));
+    for (const operand of written) {
+      const storage = this.#storages[operand.name];
+      if (storage) outputs.set(operand.name, unpacked(await gpu.read(storage), operand));
     }
     const complaint = complaintAbout(outputs, this.#expected);
     if (complaint === undefined) return undefined;
     return new WrongKernelError(`${rung.name}${showTile(tile)} is wrong at ${label}: ${complaint}`);
-  }
-
-  #write(name: string, data: Float32Array<ArrayBuffer> | undefined): void {
-    const storage = this.#storages[name];
-    if (storage && data) this.#gpu.write(storage, data);
   }
 
   /** Rounds of one sample of each in turn, so that a busy machine slows all alike. */

@@ -1,5 +1,5 @@
 import { HostRng } from '../src/util/philox.ts';
-import { budget, f32, f64, maxAbs } from '../test/reference/naive.ts';
+import { budget, f32, f64, maxAbs, storedAsHalf } from '../test/reference/naive.ts';
 import type { Budget } from '../test/reference/naive.ts';
 import type { Entry, Inputs, Oracle } from './oracles/oracle.ts';
 
@@ -33,8 +33,18 @@ export function chooseUnits(units: number, cost: number, work = defaultWork): nu
 /**
  * The expected values in float64, and for each output the tolerance of the tests: twice the error of a plain float32 loop
  * over the same entries, with a floor and what WGSL grants its built-ins.
+ *
+ * Where operands are f16, or may be rounded to it (2⁻¹¹ of each), the inputs are such as f16 holds: rounding them changes
+ * nothing, and a product of two of them is exact in f32. What is left is the order of an f32 sum, for which that tolerance
+ * stands, and, of the outputs in `halves`, one more rounding as they are stored. Where a rung rounds what it computes on
+ * the way, as a fused attention does with its weights, the oracle tells by an entry's `slack` what that may cost.
  */
-export function expectedOf(oracle: Oracle, dims: object, inputs: Inputs, work?: number): Expected {
+export function expectedOf(
+  oracle: Oracle,
+  dims: object,
+  inputs: Inputs,
+  { work, halves = new Set() }: { work?: number; halves?: ReadonlySet<string> } = {},
+): Expected {
   const units = chooseUnits(oracle.units(dims), oracle.cost(dims), work);
   const exact = units.flatMap((u) => oracle.unit(dims, inputs, u, f64));
   const naive = units.flatMap((u) => oracle.unit(dims, inputs, u, f32));
@@ -53,7 +63,8 @@ export function expectedOf(oracle: Oracle, dims: object, inputs: Inputs, work?: 
       expected.map((entry) => entry.at),
     );
     values.set(output, value);
-    budgets.set(output, budget(value, loop, { allowance, scale }));
+    const float = budget(value, loop, { allowance, scale });
+    budgets.set(output, halves.has(output) ? storedAsHalf(float) : float);
   }
   return { places, values, budgets, count: exact.length };
 }
@@ -68,17 +79,18 @@ export function complaintAbout(
     if (hole >= 0) return `${output}[${hole}] is NaN or was never written`;
     const places = expected.places.get(output) ?? [];
     const values = expected.values.get(output) ?? [];
-    const abs = expected.budgets.get(output)?.abs ?? 0;
+    const { abs = 0, rel = 0 } = expected.budgets.get(output) ?? {};
     let worst = { excess: 0, text: '' };
     places.forEach((place, i) => {
       const [found, wanted] = [data[place] ?? NaN, values[i] ?? NaN];
       const error = Math.abs(found - wanted);
-      if (error <= abs) return;
-      const excess = Number.isFinite(error) ? error : Infinity;
+      const allowed = abs + rel * Math.abs(wanted);
+      if (error <= allowed) return;
+      const excess = Number.isFinite(error) ? error - allowed : Infinity;
       if (excess <= worst.excess) return;
       const text =
         `${output}[${place}] is ${found}, expected ${wanted} ` +
-        `(error ${error.toPrecision(3)}, allowed ${abs.toPrecision(3)})`;
+        `(error ${error.toPrecision(3)}, allowed ${allowed.toPrecision(3)})`;
       worst = { excess, text };
     });
     if (worst.text !== '') return worst.text;

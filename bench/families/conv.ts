@@ -1,10 +1,11 @@
 import type { ConvDims } from '../../src/kernels/conv.ts';
 import { ladderNamed } from '../../src/kernels/ladders.ts';
+import type { Precision } from '../../src/kernels/precision.ts';
 import { UserError } from '../../src/util/errors.ts';
-import { num } from './family.ts';
+import { num, precisionAxis, precisionIn, precisionLabel } from './family.ts';
 import type { CaseSizes, Family } from './family.ts';
 
-function dims(sizes: CaseSizes): ConvDims {
+function dims(sizes: CaseSizes): ConvDims & Precision {
   const [size, window] = [num(sizes, 'size'), num(sizes, 'window')];
   const [stride, pad] = [num(sizes, 'stride'), num(sizes, 'pad')];
   const out = Math.floor((size + 2 * pad - window) / stride) + 1;
@@ -16,6 +17,7 @@ function dims(sizes: CaseSizes): ConvDims {
     ...{ N: num(sizes, 'n'), C: num(sizes, 'c'), H: size, W: size, K: num(sizes, 'k') },
     ...{ R: window, S: window, OH: out, OW: out },
     ...{ strideH: stride, strideW: stride, padH: pad, padW: pad },
+    ...precisionIn(sizes),
   };
 }
 
@@ -39,6 +41,7 @@ export const convFamily: Family = {
       least: 0,
       usual: (sizes) => Math.floor((num(sizes, 'window') - 1) / 2),
     },
+    precisionAxis,
   ],
   passes: [
     { name: 'forward', ladder: () => ladderNamed('conv-forward'), dims },
@@ -57,6 +60,6 @@ export const convFamily: Family = {
   label(sizes) {
     const { n, c, k, size, window, stride } = sizes;
     const step = stride === 1 ? '' : ` stride ${stride}`;
-    return `${n} × ${c}→${k}, ${size}×${size}, window ${window}×${window}${step}`;
+    return `${n} × ${c}→${k}, ${size}×${size}, window ${window}×${window}${step}${precisionLabel(sizes)}`;
   },
 };

@@ -1,4 +1,5 @@
 import type { AnyLadder } from '../../src/kernels/ladders.ts';
+import type { Precision } from '../../src/kernels/precision.ts';
 
 /** A size or a choice of a case: `m` 256, `layout` channel. */
 export type Size = number | string;
@@ -40,4 +41,23 @@ export function num(sizes: CaseSizes, name: string): number {
   const value = sizes[name];
   if (typeof value !== 'number') throw new Error(`the case says no number ${name}`);
   return value;
+}
+
+/** How exactly a case multiplies, of a family whose ladders serve f16. */
+export const precisionAxis: Axis = {
+  name: 'precision',
+  help: 'f32; f16: operands in f32 that a rung may round to f16; stored-f16: tensors of f16',
+  words: ['f32', 'f16', 'stored-f16'],
+  usual: () => 'f32',
+};
+
+/** What the axis says, as a part of a ladder's sizes. */
+export function precisionIn(sizes: CaseSizes): Precision {
+  if (sizes['precision'] === 'f16') return { precision: 'f16' };
+  return sizes['precision'] === 'stored-f16' ? { stored: 'f16' } : {};
+}
+
+/** The end of a case's label: nothing for f32. */
+export function precisionLabel({ precision = 'f32' }: CaseSizes): string {
+  return precision === 'f32' ? '' : ` ${precision}`;
 }

@@ -1,6 +1,6 @@
 import type { MatmulDims } from '../../src/kernels/matmul.ts';
 import { ladderNamed } from '../../src/kernels/ladders.ts';
-import { num } from './family.ts';
+import { num, precisionAxis, precisionIn, precisionLabel } from './family.ts';
 import type { Family } from './family.ts';
 
 const cube = (n: number) => ({ m: n, n, k: n });
@@ -19,6 +19,7 @@ export const matmulFamily: Family = {
       words: ['nn', 'nt', 'tn', 'tt'],
       usual: () => 'nn',
     },
+    precisionAxis,
   ],
   passes: [
     {
@@ -30,7 +31,8 @@ export const matmulFamily: Family = {
         const trans = String(sizes['trans']);
         const strides = batch > 1 ? { strideA: M * K, strideB: K * N } : { strideA: 0, strideB: 0 };
         const transA = trans.startsWith('t');
-        return { M, N, K, batch, ...strides, transA, transB: trans.endsWith('t') };
+        const transB = trans.endsWith('t');
+        return { M, N, K, batch, ...strides, transA, transB, ...precisionIn(sizes) };
       },
     },
   ],
@@ -42,6 +44,6 @@ export const matmulFamily: Family = {
   label(sizes) {
     const batch = num(sizes, 'batch') > 1 ? `${sizes['batch']} × ` : '';
     const trans = sizes['trans'] === 'nn' ? '' : ` ${sizes['trans']}`;
-    return `${batch}${sizes['m']}×${sizes['n']}×${sizes['k']}${trans}`;
+    return `${batch}${sizes['m']}×${sizes['n']}×${sizes['k']}${trans}${precisionLabel(sizes)}`;
   },
 };

@@ -39,10 +39,12 @@ export function summaryOf(result: BenchResult): Sheet {
 }
 
 function ladderNotes({ environment, peaks, settings }: LadderResult): string[] {
+  const cores =
+    peaks.matrixGflops === undefined ? '' : `${shown(peaks.matrixGflops)} of f16 matrices, `;
   const flushed = settings.flush ? 'caches flushed' : 'caches warm';
   return [
     ...environmentLines(environment),
-    `measured peaks: ${shown(peaks.fmaGflops)} GFLOP/s of f32 multiply-adds, ${shown(peaks.copyGBs)} GB/s of copies`,
+    `measured peaks: ${shown(peaks.fmaGflops)} GFLOP/s of f32 multiply-adds, ${cores}${shown(peaks.copyGBs)} GB/s of copies`,
     `each verified against float64, then the median of up to ${settings.rounds} rounds in turn, ${flushed}`,
   ];
 }

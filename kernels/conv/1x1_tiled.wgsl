@@ -4,10 +4,12 @@
 //   data grad   dx[n] [C, HW] = Wᵀ · dy[n] [K, HW] (+ bias [C])     TRANSPOSED
 //   M rows come out, T are summed over; tile.z = n.
 //
-// since 1    both operands are staged BK deep in workgroup memory; each float loaded serves BM or BN sums.
+// since 1    both operands are staged BK deep in workgroup memory; each element loaded serves BM or BN sums.
 // gained     not yet timed on a GPU, for which it is made.
-// cost       2·N·M·T·HW flops; reads N·((HW/BN)·M·T + (M/BM)·T·HW) floats.
+// cost       2·N·M·T·HW flops; reads N·((HW/BN)·M·T + (M/BM)·T·HW) elements.
 // needs      BK·(BM + 1 + BN)·4 bytes of workgroup memory; any shape.
+
+alias Stored = f32;
 
 const BM = 64u;
 const BN = 64u;
@@ -20,10 +22,10 @@ const FOLDED = false;
 const TRANSPOSED = false;
 const BIAS = false;
 
-@group(0) @binding(0) var<storage, read> x: array<f32>;
-@group(0) @binding(1) var<storage, read> w: array<f32>;
+@group(0) @binding(0) var<storage, read> x: array<Stored>;
+@group(0) @binding(1) var<storage, read> w: array<Stored>;
 @group(0) @binding(2) var<storage, read> bias: array<f32>;
-@group(0) @binding(3) var<storage, read_write> y: array<f32>;
+@group(0) @binding(3) var<storage, read_write> y: array<Stored>;
 
 struct Params {
   N: u32,
@@ -69,14 +71,14 @@ fn main(
       let t = t0 + d;
       let inside = m < p.M && t < p.T;
       let at = select(m * p.T + t, t * p.M + m, TRANSPOSED);
-      let value = w[select(0u, at, inside)];
+      let value = f32(w[select(0u, at, inside)]);
       As[d * (BM + 1u) + i] = select(0.0, value, inside);
     }
     for (var e = local; e < BN * BK; e += THREADS) {
       let t = t0 + e / BN;
       let column = column0 + e % BN;
       let inside = t < p.T && column < p.HW;
-      let value = x[select(0u, image + t * p.HW + column, inside)];
+      let value = f32(x[select(0u, image + t * p.HW + column, inside)]);
       Bs[e] = select(0.0, value, inside);
     }
     workgroupBarrier(); // both tiles are whole
@@ -104,7 +106,7 @@ fn main(
         if (BIAS) {
           value += bias[m];
         }
-        y[(tile.z * p.M + m) * p.HW + column] = value;
+        y[(tile.z * p.M + m) * p.HW + column] = Stored(value);
       }
     }
   }

@@ -4,8 +4,10 @@
 //
 // since 1    both operands are staged BK positions deep in workgroup memory.
 // gained     not yet timed on a GPU, for which it is made.
-// cost       2·N·HW·K·C flops; reads N·HW·((C/BN)·K + (K/BM)·C) floats, writes PARTS·K·C.
+// cost       2·N·HW·K·C flops; reads N·HW·((C/BN)·K + (K/BM)·C) elements, writes PARTS·K·C.
 // needs      BK·(BM + 1 + BN)·4 bytes of workgroup memory; any shape.
+
+alias Stored = f32;
 
 const BM = 64u;
 const BN = 64u;
@@ -16,8 +18,8 @@ const TX = BN / TN;
 const THREADS = BM * BN / (TM * TN);
 const FOLDED = false;
 
-@group(0) @binding(0) var<storage, read> x: array<f32>;
-@group(0) @binding(1) var<storage, read> dy: array<f32>;
+@group(0) @binding(0) var<storage, read> x: array<Stored>;
+@group(0) @binding(1) var<storage, read> dy: array<Stored>;
 @group(0) @binding(2) var<storage, read_write> parts: array<f32>;
 
 struct Params {
@@ -65,12 +67,12 @@ fn main(
     let at = t % p.HW;
     for (var i = local / BK; i < BM; i += THREADS / BK) {
       let inside = m0 + i < p.K && t < end;
-      let value = dy[select(0u, (n * p.K + m0 + i) * p.HW + at, inside)];
+      let value = f32(dy[select(0u, (n * p.K + m0 + i) * p.HW + at, inside)]);
       As[local % BK * (BM + 1u) + i] = select(0.0, value, inside);
     }
     for (var i = local / BK; i < BN; i += THREADS / BK) {
       let inside = column0 + i < p.C && t < end;
-      let value = x[select(0u, (n * p.C + column0 + i) * p.HW + at, inside)];
+      let value = f32(x[select(0u, (n * p.C + column0 + i) * p.HW + at, inside)]);
       Bs[local % BK * BN + i] = select(0.0, value, inside);
     }
     workgroupBarrier(); // both tiles are whole

@@ -9,13 +9,15 @@
 // cost       2·N·K·OH·OW·C·R·S flops less what falls outside.
 // needs      nothing.
 
+alias Stored = f32;
+
 const WG = 64u;
 const BIAS = false;
 
-@group(0) @binding(0) var<storage, read> dy: array<f32>;
-@group(0) @binding(1) var<storage, read> w: array<f32>;
+@group(0) @binding(0) var<storage, read> dy: array<Stored>;
+@group(0) @binding(1) var<storage, read> w: array<Stored>;
 @group(0) @binding(2) var<storage, read> bias: array<f32>;
-@group(0) @binding(3) var<storage, read_write> dx: array<f32>;
+@group(0) @binding(3) var<storage, read_write> dx: array<Stored>;
 
 struct Params {
   N: u32,
@@ -58,14 +60,14 @@ fn main(
         var ow = (v + p.padW) / p.strideW;
         for (var s = s0; s < p.S; s += p.strideW) {
           if (oh < p.OH && ow < p.OW) {
-            sum += dy[((n * p.K + k) * p.OH + oh) * p.OW + ow]
-              * w[((k * p.C + c) * p.R + r) * p.S + s];
+            sum += f32(dy[((n * p.K + k) * p.OH + oh) * p.OW + ow])
+              * f32(w[((k * p.C + c) * p.R + r) * p.S + s]);
           }
           ow -= 1u;
         }
         oh -= 1u;
       }
     }
-    dx[i] = sum;
+    dx[i] = Stored(sum);
   }
 }

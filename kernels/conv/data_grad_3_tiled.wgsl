@@ -11,6 +11,8 @@
 //            phase), and so for W.
 // after      Dumoulin & Visin 2016, §4.6 (what is avoided here).
 
+alias Stored = f32;
+
 const BM = 64u;
 const BN = 64u;
 const BK = 16u;
@@ -21,10 +23,10 @@ const THREADS = BM * BN / (TM * TN);
 const FOLDED = false;
 const BIAS = false;
 
-@group(0) @binding(0) var<storage, read> dy: array<f32>;
-@group(0) @binding(1) var<storage, read> w: array<f32>;
+@group(0) @binding(0) var<storage, read> dy: array<Stored>;
+@group(0) @binding(1) var<storage, read> w: array<Stored>;
 @group(0) @binding(2) var<storage, read> bias: array<f32>;
-@group(0) @binding(3) var<storage, read_write> dx: array<f32>;
+@group(0) @binding(3) var<storage, read_write> dx: array<Stored>;
 
 struct Params {
   N: u32,
@@ -105,7 +107,7 @@ fn main(
       let r = a0 + t % taps / tapsW * p.strideH;
       let s = b0 + t % taps % tapsW * p.strideW;
       let inside = m < p.C && t < T;
-      let value = w[select(0u, ((k * p.C + m) * p.R + r) * p.S + s, inside)];
+      let value = f32(w[select(0u, ((k * p.C + m) * p.R + r) * p.S + s, inside)]);
       As[e % BK * (BM + 1u) + e / BK] = select(0.0, value, inside);
     }
     for (var e = local; e < BN * BK; e += THREADS) {
@@ -114,7 +116,7 @@ fn main(
       let oh = oh0 - t % taps / tapsW; // wraps below 0, and then is not < OH
       let ow = ow0 - t % taps % tapsW;
       let inside = t < T && loadColumn < P && oh < p.OH && ow < p.OW;
-      let value = dy[select(0u, ((n * p.K + k) * p.OH + oh) * p.OW + ow, inside)];
+      let value = f32(dy[select(0u, ((n * p.K + k) * p.OH + oh) * p.OW + ow, inside)]);
       Bs[e] = select(0.0, value, inside);
     }
     workgroupBarrier(); // both tiles are whole
@@ -145,7 +147,7 @@ fn main(
           if (BIAS) {
             value += bias[m];
           }
-          dx[((column / area * p.C + m) * p.H + h) * p.W + v] = value;
+          dx[((column / area * p.C + m) * p.H + h) * p.W + v] = Stored(value);
         }
       }
     }

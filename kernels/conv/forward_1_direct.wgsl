@@ -3,16 +3,18 @@
 //   x [N, C, H, W] · w [K, C, R, S] (+ bias [K])  →  y [N, K, OH, OW]
 //   y[n,k,oh,ow] = bias[k] + Σ_c,r,s x[n, c, oh·strideH + r - padH, ow·strideW + s - padW] · w[k,c,r,s]
 //
-// cost       2·N·K·OH·OW·C·R·S flops; reads 2·C·R·S floats an output, so x and w are read again and again.
+// cost       2·N·K·OH·OW·C·R·S flops; reads 2·C·R·S elements an output, so x and w are read again and again.
 // needs      nothing.
+
+alias Stored = f32;
 
 const WG = 64u;
 const BIAS = false;
 
-@group(0) @binding(0) var<storage, read> x: array<f32>;
-@group(0) @binding(1) var<storage, read> w: array<f32>;
+@group(0) @binding(0) var<storage, read> x: array<Stored>;
+@group(0) @binding(1) var<storage, read> w: array<Stored>;
 @group(0) @binding(2) var<storage, read> bias: array<f32>;
-@group(0) @binding(3) var<storage, read_write> y: array<f32>;
+@group(0) @binding(3) var<storage, read_write> y: array<Stored>;
 
 struct Params {
   N: u32,
@@ -53,11 +55,12 @@ fn main(
         for (var s = 0u; s < p.S; s++) {
           let v = ow * p.strideW + s - p.padW;
           if (h < p.H && v < p.W) {
-            sum += x[((n * p.C + c) * p.H + h) * p.W + v] * w[((k * p.C + c) * p.R + r) * p.S + s];
+            sum += f32(x[((n * p.C + c) * p.H + h) * p.W + v])
+              * f32(w[((k * p.C + c) * p.R + r) * p.S + s]);
           }
         }
       }
     }
-    y[i] = sum;
+    y[i] = Stored(sum);
   }
 }

@@ -4,11 +4,13 @@
 //   as W [K, T] · im2col(x) [T, P] with T = C·R·S and P = N·OH·OW; the im2col matrix is never written, its elements are
 //   found while a tile is loaded.
 //
-// since 2    the operands pass through workgroup memory: each float loaded from global memory serves BM or BN threads' sums.
+// since 2    the operands pass through workgroup memory: each element loaded from global memory serves BM or BN threads' sums.
 // gained     not yet timed on a GPU, for which it is made.
-// cost       2·K·P·T flops; reads (P/BN)·K·T + (K/BM)·P·T floats.
+// cost       2·K·P·T flops; reads (P/BN)·K·T + (K/BM)·P·T elements.
 // needs      BK·(BM + 1 + BN)·4 bytes of workgroup memory; any shape (edges are loaded as 0); THREADS % BN = 0.
 // after      Chetlur et al. 2014, §3.
+
+alias Stored = f32;
 
 const BM = 64u;
 const BN = 64u;
@@ -20,10 +22,10 @@ const THREADS = BM * BN / (TM * TN);
 const FOLDED = false;
 const BIAS = false;
 
-@group(0) @binding(0) var<storage, read> x: array<f32>;
-@group(0) @binding(1) var<storage, read> w: array<f32>;
+@group(0) @binding(0) var<storage, read> x: array<Stored>;
+@group(0) @binding(1) var<storage, read> w: array<Stored>;
 @group(0) @binding(2) var<storage, read> bias: array<f32>;
-@group(0) @binding(3) var<storage, read_write> y: array<f32>;
+@group(0) @binding(3) var<storage, read_write> y: array<Stored>;
 
 struct Params {
   N: u32,
@@ -86,7 +88,7 @@ fn main(
       let m = m0 + e / BK;
       let t = t0 + e % BK;
       let inside = m < p.K && t < T;
-      let value = w[select(0u, m * T + t, inside)];
+      let value = f32(w[select(0u, m * T + t, inside)]);
       As[e % BK * (BM + 1u) + e / BK] = select(0.0, value, inside);
     }
     for (var e = local; e < BN * BK; e += THREADS) {
@@ -95,7 +97,7 @@ fn main(
       let h = h0 + t % RS / p.S;
       let v = v0 + t % p.S;
       let inside = t < T && loadColumn < P && h < p.H && v < p.W;
-      let value = x[select(0u, ((n * p.C + c) * p.H + h) * p.W + v, inside)];
+      let value = f32(x[select(0u, ((n * p.C + c) * p.H + h) * p.W + v, inside)]);
       Bs[e] = select(0.0, value, inside);
     }
     workgroupBarrier(); // both tiles are whole
@@ -124,7 +126,7 @@ fn main(
         if (BIAS) {
           value += bias[m];
         }
-        y[place + m * area] = value;
+        y[place + m * area] = Stored(value);
       }
     }
   }

@@ -6,10 +6,12 @@
 // cost       2·N·K·OH·OW·C·R·S flops; only K·C·R·S threads, each with N·OH·OW steps.
 // needs      nothing.
 
+alias Stored = f32;
+
 const WG = 64u;
 
-@group(0) @binding(0) var<storage, read> x: array<f32>;
-@group(0) @binding(1) var<storage, read> dy: array<f32>;
+@group(0) @binding(0) var<storage, read> x: array<Stored>;
+@group(0) @binding(1) var<storage, read> dy: array<Stored>;
 @group(0) @binding(2) var<storage, read_write> dw: array<f32>;
 
 struct Params {
@@ -48,8 +50,8 @@ fn main(
         for (var ow = 0u; ow < p.OW; ow++) {
           let v = ow * p.strideW + s - p.padW;
           if (h < p.H && v < p.W) {
-            sum += x[((n * p.C + c) * p.H + h) * p.W + v]
-              * dy[((n * p.K + k) * p.OH + oh) * p.OW + ow];
+            sum += f32(x[((n * p.C + c) * p.H + h) * p.W + v])
+              * f32(dy[((n * p.K + k) * p.OH + oh) * p.OW + ow]);
           }
         }
       }

@@ -5,8 +5,10 @@
 //
 // since 2    the operands pass through workgroup memory; a small dw still fills the GPU because the positions are split.
 // gained     not yet timed on a GPU, for which it is made.
-// cost       2·K·P·C·R·S flops; reads PARTS·chunk·(C·R·S/BN·K + K/BM·C·R·S) floats, writes PARTS·K·C·R·S.
+// cost       2·K·P·C·R·S flops; reads PARTS·chunk·(C·R·S/BN·K + K/BM·C·R·S) elements, writes PARTS·K·C·R·S.
 // needs      BK·(BM + 1 + BN)·4 bytes of workgroup memory; any shape.
+
+alias Stored = f32;
 
 const BM = 64u;
 const BN = 64u;
@@ -17,8 +19,8 @@ const TX = BN / TN;
 const THREADS = BM * BN / (TM * TN);
 const FOLDED = false;
 
-@group(0) @binding(0) var<storage, read> x: array<f32>;
-@group(0) @binding(1) var<storage, read> dy: array<f32>;
+@group(0) @binding(0) var<storage, read> x: array<Stored>;
+@group(0) @binding(1) var<storage, read> dy: array<Stored>;
 @group(0) @binding(2) var<storage, read_write> parts: array<f32>;
 
 struct Params {
@@ -77,7 +79,7 @@ fn main(
       let m = m0 + e / BK;
       let t = t0 + e % BK;
       let inside = m < p.K && t < end;
-      let value = dy[select(0u, (t / area * p.K + m) * area + t % area, inside)];
+      let value = f32(dy[select(0u, (t / area * p.K + m) * area + t % area, inside)]);
       As[e % BK * (BM + 1u) + e / BK] = select(0.0, value, inside);
     }
     for (var e = local; e < BN * BK; e += THREADS) {
@@ -89,7 +91,7 @@ fn main(
       let h = t % area / p.OW * p.strideH + column % RS / p.S - p.padH;
       let v = t % p.OW * p.strideW + column % p.S - p.padW;
       let inside = column < columns && t < end && h < p.H && v < p.W;
-      let value = x[select(0u, ((n * p.C + c) * p.H + h) * p.W + v, inside)];
+      let value = f32(x[select(0u, ((n * p.C + c) * p.H + h) * p.W + v, inside)]);
       Bs[e % BK * BN + e / BK] = select(0.0, value, inside);
     }
     workgroupBarrier(); // both tiles are whole

@@ -2,7 +2,7 @@
 import { ceilDiv } from '../util/shape.ts';
 import { tapsByPhase } from './conv-plan.ts';
 import { kernel, linearGrid } from './kernel.ts';
-import type { Dims, Grid } from './kernel.ts';
+import type { Dims, Grid, TileOf } from './kernel.ts';
 
 /**
  * Sizes of a forward convolution x[N,C,H,W] * w[K,C,R,S] → y[N,K,OH,OW], zero padding, no dilation, no groups. Its data
@@ -25,21 +25,39 @@ export interface ConvDims {
 }
 
 const imageDims = ['N', 'C', 'H', 'W', 'K', 'R', 'S', 'OH', 'OW'] as const;
-const convDims = [...imageDims, 'strideH', 'strideW', 'padH', 'padW'] as const;
+export const convDims = [...imageDims, 'strideH', 'strideW', 'padH', 'padW'] as const;
 
-const multiplyAdds = ({ N, K, OH, OW, C, R, S }: Dims<keyof ConvDims>) =>
-  N * K * OH * OW * C * R * S;
+type Sizes = Dims<keyof ConvDims>;
 
-const convCost = {
-  flops: (dims: Dims<keyof ConvDims>) => 2 * multiplyAdds(dims),
-  bytes: ({ N, C, H, W, K, R, S, OH, OW }: Dims<keyof ConvDims>) =>
-    4 * (N * C * H * W + K * C * R * S + N * K * OH * OW),
+const images = ({ N, C, H, W }: Sizes) => N * C * H * W;
+const weights = ({ K, C, R, S }: Sizes) => K * C * R * S;
+const results = ({ N, K, OH, OW }: Sizes) => N * K * OH * OW;
+const flops = (d: Sizes) => 2 * d.N * d.OH * d.OW * weights(d);
+
+/** Every operand once. */
+export const convCost = {
+  flops,
+  bytes: (d: Sizes, each = 4) => each * (images(d) + weights(d) + results(d)),
+};
+
+/** The gradient of the weights is f32 whatever x and dy are. */
+export const weightGradCost = {
+  flops,
+  bytes: (d: Sizes, each = 4) => each * (images(d) + results(d)) + 4 * weights(d),
+};
+
+/** Only the taps that meet a stride phase are multiplied in it. */
+export const dataGradCost = {
+  flops: ({ N, C, H, W, K, R, S, strideH, strideW, padH, padW }: Sizes) =>
+    2 *
+    (N * C * K) *
+    tapsByPhase({ size: H, window: R, stride: strideH, pad: padH }) *
+    tapsByPhase({ size: W, window: S, stride: strideW, pad: padW }),
+  bytes: convCost.bytes,
 };
 
 /** 16×16 threads and the two tiles of BK × 64 floats (one with rows of 65). */
 const tiledNeeds = { invocations: 256, workgroupBytes: 16 * (65 + 64) * 4 };
-
-type TileOf = (name: string) => number;
 
 // ---- one thread an output -------------------------------------------------------------------------------------------
 
@@ -64,7 +82,7 @@ export const weightGradDirect = kernel({
   tensors: ['x', 'dy', 'dw'],
   dims: convDims,
   grid: ({ K, C, R, S }, tile) => linearGrid(K * C * R * S, tile('WG')),
-  ...convCost,
+  ...weightGradCost,
 });
 
 // ---- registers only, for software adapters --------------------------------------------------------------------------
@@ -156,12 +174,7 @@ export const dataGradTiled = kernel({
       P: N * ceilDiv(H, strideH) * ceilDiv(W, strideW),
       depth: strideH * strideW,
     }),
-  flops: ({ N, C, H, W, K, R, S, strideH, strideW, padH, padW }) =>
-    2 *
-    (N * C * K) *
-    tapsByPhase({ size: H, window: R, stride: strideH, pad: padH }) *
-    tapsByPhase({ size: W, window: S, stride: strideW, pad: padW }),
-  bytes: convCost.bytes,
+  ...dataGradCost,
   needs: tiledNeeds,
 });
 
@@ -171,7 +184,7 @@ export const weightGradTiled = kernel({
   dims: [...convDims, 'chunk', 'stride'],
   grid: ({ N, K, C, R, S, OH, OW, chunk }, tile) =>
     tiles(tile, { M: K, P: C * R * S, depth: partsIn(N * OH * OW, chunk) }),
-  ...convCost,
+  ...weightGradCost,
   needs: tiledNeeds,
 });
 
@@ -181,7 +194,7 @@ export const pointwiseTiled = kernel({
   dims: ['N', 'M', 'T', 'HW'],
   grid: ({ N, M, HW }, tile) => tiles(tile, { M, P: HW, depth: N }),
   flops: ({ N, M, T, HW }) => 2 * N * M * T * HW,
-  bytes: ({ N, M, T, HW }) => 4 * (N * HW * (M + T) + M * T),
+  bytes: ({ N, M, T, HW }, each = 4) => each * (N * HW * (M + T) + M * T),
   needs: tiledNeeds,
 });
 
@@ -192,7 +205,7 @@ export const pointwiseWeightGradTiled = kernel({
   grid: ({ N, C, K, HW, chunk }, tile) =>
     tiles(tile, { M: K, P: C, depth: partsIn(N * HW, chunk) }),
   flops: ({ N, C, K, HW }) => 2 * N * C * K * HW,
-  bytes: ({ N, C, K, HW }) => 4 * (N * HW * (C + K) + C * K),
+  bytes: ({ N, C, K, HW }, each = 4) => each * (N * HW * (C + K)) + 4 * C * K,
   needs: tiledNeeds,
 });
 

@@ -14,13 +14,14 @@ import {
 import type { ConvDims } from './conv-kernels.ts';
 import { gatherThreads, partsOf, partStride, planGather } from './conv-plan.ts';
 import type { ConvKind, Frame } from './conv-plan.ts';
+import { biased } from './conv-rung.ts';
+import type { ConvSizes } from './conv-rung.ts';
 import { devicePlan } from './conv-tables.ts';
 import { planWindow } from './conv-window.ts';
 import type { WindowPlan } from './conv-window.ts';
 import { broadcastLanes } from './kernel.ts';
 import type { Tile } from './kernel.ts';
-
-export const biased = (bias: Storage | undefined) => ({ BIAS: String(bias !== undefined) });
+import { storedOf } from './precision.ts';
 
 // ---- 1×1 windows ----------------------------------------------------------------------------------------------------
 
@@ -29,7 +30,7 @@ interface PointwiseArgs {
   readonly w: Storage;
   readonly out: Storage;
   readonly bias: Storage | undefined;
-  readonly dims: ConvDims;
+  readonly dims: ConvSizes;
   /** Data gradient: channels K come in and C go out. */
   readonly transposed: boolean;
 }
@@ -41,6 +42,7 @@ export function runPointwiseTiled(gpu: Gpu, args: PointwiseArgs): void {
     tensors: { x, w, bias: bias ?? w, y: out },
     dims: { N, M: transposed ? C : K, T: transposed ? K : C, HW: H * W },
     tile: { ...biased(bias), TRANSPOSED: String(transposed) },
+    stored: storedOf(args.dims),
   });
 }
 

@@ -2,33 +2,20 @@
 import { matrixFeatures, matrixTiles } from '../gpu/adapter.ts';
 import type { Gpu } from '../gpu/device.ts';
 import { ceilDiv } from '../util/shape.ts';
-import type { ConvDataGradArgs, ConvForwardArgs, ConvWeightGradArgs } from './conv.ts';
-import { sumParts } from './conv-kernels.ts';
+import { convCost, convDims, dataGradCost, sumParts, weightGradCost } from './conv-kernels.ts';
 import type { ConvDims } from './conv-kernels.ts';
-import { partsOf, partStride, phaseStrides, tapsByPhase } from './conv-plan.ts';
+import { splitPositions, sumInParts } from './conv-launch.ts';
+import { biased, launchOf, withPhases } from './conv-rung.ts';
+import type {
+  ConvDataGradArgs,
+  ConvForwardArgs,
+  ConvRung,
+  ConvSizes,
+  ConvWeightGradArgs,
+} from './conv-rung.ts';
 import { canRun, kernel } from './kernel.ts';
-import type { Dims, Grid, Kernel, Tile, TileOf } from './kernel.ts';
-import { mayRound, storedOf } from './precision.ts';
-import type { Precision } from './precision.ts';
-import type { Rung } from './rung.ts';
-
-/**
- * `stored: f16` is x, w, dy, y and dx in f16. Bias and the weight gradient are f32 always, as the master weights are that
- * they belong to.
- */
-export type MatrixConvDims = ConvDims & Precision;
-type With<Args> = Omit<Args, 'dims'> & { readonly dims: MatrixConvDims };
-type MatrixRung<Args> = Rung<MatrixConvDims, With<Args>>;
-type Sizes = Dims<keyof ConvDims>;
-
-const imageDims = ['N', 'C', 'H', 'W', 'K', 'R', 'S', 'OH', 'OW'] as const;
-const convDims = [...imageDims, 'strideH', 'strideW', 'padH', 'padW'] as const;
-
-const images = ({ N, C, H, W }: Sizes) => N * C * H * W;
-const weights = ({ K, C, R, S }: Sizes) => K * C * R * S;
-const outputs = ({ N, K, OH, OW }: Sizes) => N * K * OH * OW;
-const flops = (d: Sizes) => 2 * d.N * d.OH * d.OW * weights(d);
-const bytes = (d: Sizes, each = 4) => each * (images(d) + weights(d) + outputs(d));
+import type { Grid, Kernel, Tile, TileOf } from './kernel.ts';
+import { mayRound } from './precision.ts';
 
 /** Rows and columns of a workgroup's tile. */
 const sideM = (tile: TileOf) => tile('SM') * tile('TM') * tile('MM');
@@ -58,8 +45,7 @@ const forward = kernel({
   tensors: ['x', 'w', 'bias', 'y'],
   dims: convDims,
   grid: ({ N, K, OH, OW }, tile) => grid(tile, { M: K, P: N * OH * OW, depth: 1 }),
-  flops,
-  bytes,
+  ...convCost,
   ...shared,
 });
 
@@ -73,12 +59,7 @@ const dataGrad = kernel({
       P: N * ceilDiv(H, strideH) * ceilDiv(W, strideW),
       depth: strideH * strideW,
     }),
-  flops: ({ N, C, H, W, K, R, S, strideH, strideW, padH, padW }) =>
-    2 *
-    (N * C * K) *
-    tapsByPhase({ size: H, window: R, stride: strideH, pad: padH }) *
-    tapsByPhase({ size: W, window: S, stride: strideW, pad: padW }),
-  bytes,
+  ...dataGradCost,
   ...shared,
 });
 
@@ -88,8 +69,7 @@ const weightGrad = kernel({
   dims: [...convDims, 'chunk', 'stride'],
   grid: ({ N, K, C, R, S, OH, OW, chunk }, tile) =>
     grid(tile, { M: K, P: C * R * S, depth: Math.max(1, ceilDiv(N * OH * OW, chunk)) }),
-  flops,
-  bytes: (d, each = 4) => each * (images(d) + outputs(d)) + 4 * weights(d),
+  ...weightGradCost,
   ...shared,
 });
 
@@ -131,12 +111,12 @@ function tilesOf(
 }
 
 /** A rung out of its kernel, the product that it makes of given sizes, and its launch. */
-function matrixRung<Args extends { readonly dims: ConvDims }>(o: {
+function matrixRung<Args extends { readonly dims: ConvSizes }>(o: {
   made: Kernel;
   helpers?: readonly Kernel[];
   product: (dims: ConvDims) => { M: number; P: number; depth: number };
-  launch: (gpu: Gpu, args: With<Args>, tile: Tile | undefined) => void;
-}): MatrixRung<Args> {
+  launch: (gpu: Gpu, args: Args, tile: Tile | undefined) => void;
+}): ConvRung<Args> {
   const tiles = (gpu: Gpu, dims: ConvDims) => tilesOf(gpu, o.made, o.product(dims));
   return {
     name: o.made.name,
@@ -149,68 +129,43 @@ function matrixRung<Args extends { readonly dims: ConvDims }>(o: {
   };
 }
 
-/** Sizes without the words of a `Precision`: what a launch is described by. */
-function sizesOf(dims: MatrixConvDims): ConvDims {
-  const { N, C, H, W, K, R, S, OH, OW, strideH, strideW, padH, padW } = dims;
-  return { N, C, H, W, K, R, S, OH, OW, strideH, strideW, padH, padW };
-}
-
 /** y = x * w (+ bias). */
-export const convForwardMatrix: MatrixRung<ConvForwardArgs> = matrixRung<ConvForwardArgs>({
+export const convForwardMatrix = matrixRung<ConvForwardArgs>({
   made: forward,
   product: ({ N, K, OH, OW }) => ({ M: K, P: N * OH * OW, depth: 1 }),
   launch: (gpu, { x, w, out, bias, dims }, tile) => {
-    forward.run(gpu, {
-      tensors: { x, w, bias: bias ?? w, y: out },
-      dims: sizesOf(dims),
-      tile: { BIAS: String(bias !== undefined), ...tile },
-      stored: storedOf(dims),
-    });
+    const tensors = { x, w, bias: bias ?? w, y: out };
+    forward.run(gpu, { tensors, ...launchOf(dims), tile: { ...biased(bias), ...tile } });
   },
 });
 
 /** dx of dy, or the transposed convolution. */
-export const convDataGradMatrix: MatrixRung<ConvDataGradArgs> = matrixRung<ConvDataGradArgs>({
+export const convDataGradMatrix = matrixRung<ConvDataGradArgs>({
   made: dataGrad,
   product: ({ N, C, H, W }) => ({ M: C, P: N * H * W, depth: 1 }),
   launch: (gpu, { dy, w, out, bias, dims }, tile) => {
-    const [strideH, strideW] = phaseStrides(dims);
-    dataGrad.run(gpu, {
-      tensors: { dy, w, bias: bias ?? w, dx: out },
-      dims: { ...sizesOf(dims), strideH, strideW },
-      tile: { BIAS: String(bias !== undefined), ...tile },
-      stored: storedOf(dims),
-    });
+    const tensors = { dy, w, bias: bias ?? w, dx: out };
+    const phases = launchOf(withPhases(dims));
+    dataGrad.run(gpu, { tensors, ...phases, tile: { ...biased(bias), ...tile } });
   },
 });
 
-/** How the positions of a weight gradient are shared out, for a GPU of a hundred cores or so. */
-function partsFor(dims: ConvDims) {
-  const { N, K, C, R, S, OH, OW } = dims;
-  const terms = N * OH * OW;
-  const units = ceilDiv(K, 64) * ceilDiv(C * R * S, 64);
-  const most = partsOf({ units, terms, wanted: 512, fewest: 256, outputs: weights(dims) });
-  const chunk = Math.max(1, ceilDiv(terms, most));
-  return { chunk, parts: Math.max(1, ceilDiv(terms, chunk)), stride: partStride(weights(dims)) };
-}
+const positions = ({ N, OH, OW }: ConvDims) => N * OH * OW;
 
 /** dw of x and dy: partial sums over parts of the positions, added up in fixed order. */
-export const convWeightGradMatrix: MatrixRung<ConvWeightGradArgs> = matrixRung<ConvWeightGradArgs>({
+export const convWeightGradMatrix = matrixRung<ConvWeightGradArgs>({
   made: weightGrad,
   helpers: [sumParts],
-  product: (dims) => ({ M: dims.K, P: dims.C * dims.R * dims.S, depth: partsFor(dims).parts }),
-  launch: (gpu, { x, dy, out, dims }, tile = {}) => {
-    const { chunk, parts, stride } = partsFor(dims);
-    const target = parts === 1 ? out : gpu.alloc(4 * parts * stride, 'partial weight gradients');
-    weightGrad.run(gpu, {
-      tensors: { x, dy, parts: target },
-      dims: { ...sizesOf(dims), chunk, stride },
-      tile,
-      stored: storedOf(dims),
+  product: (dims) => {
+    const { parts } = splitPositions(dims, positions(dims));
+    return { M: dims.K, P: dims.C * dims.R * dims.S, depth: parts };
+  },
+  launch: (gpu, { x, dy, out, dims: sizes }, tile = {}) => {
+    const { dims, stored } = launchOf(sizes);
+    const { parts, chunk, outputs } = splitPositions(dims, positions(dims));
+    sumInParts(gpu, { parts, outputs, out }, (target, stride) => {
+      const tensors = { x, dy, parts: target };
+      weightGrad.run(gpu, { tensors, dims: { ...dims, chunk, stride }, tile, stored });
     });
-    if (parts === 1) return;
-    const count = { n4: stride / 4, PARTS: parts };
-    sumParts.run(gpu, { tensors: { parts: target, out }, dims: count });
-    gpu.release(target);
   },
 });

@@ -1,6 +1,7 @@
 import type { Gpu } from '../gpu/device.ts';
 import type { Storage } from '../gpu/storage.ts';
 import {
+  convCost,
   dataGradDirect,
   dataGradTiled,
   forwardDirect,
@@ -8,13 +9,12 @@ import {
   gather,
   pointwiseTiled,
   pointwiseWeightGradTiled,
+  weightGradCost,
   weightGradDirect,
   weightGradTiled,
   window,
 } from './conv-kernels.ts';
-import type { ConvDims } from './conv-kernels.ts';
 import {
-  biased,
   runGather,
   runPointwiseTiled,
   runWindow,
@@ -22,6 +22,7 @@ import {
   sumInParts,
   windowTiles,
 } from './conv-launch.ts';
+import { convDataGradMatrix, convForwardMatrix, convWeightGradMatrix } from './conv-matrix.ts';
 import { phaseStrides } from './conv-plan.ts';
 import type { ConvKind } from './conv-plan.ts';
 import {
@@ -33,56 +34,30 @@ import {
   weightGradProduct,
 } from './conv-product.ts';
 import type { Product } from './conv-product.ts';
+import { biased, geometryOf, launchOf, withPhases } from './conv-rung.ts';
+import type {
+  ConvDataGradArgs,
+  ConvForwardArgs,
+  ConvRung,
+  ConvSizes,
+  ConvWeightGradArgs,
+} from './conv-rung.ts';
 import { windowServes } from './conv-window.ts';
 import { broadcastLanes, canRun } from './kernel.ts';
 import type { Kernel } from './kernel.ts';
 import { lanesRung } from './matmul.ts';
+import { bytesOf, inFloats, mayRound, precisionOf, storedOf } from './precision.ts';
 import { climb } from './rung.ts';
-import type { Ladder, Rung } from './rung.ts';
+import type { Ladder } from './rung.ts';
 
 export type { ConvDims } from './conv-kernels.ts';
-
-export interface ConvForwardArgs {
-  /** [N, C, H, W] */
-  readonly x: Storage;
-  /** [K, C, R, S] */
-  readonly w: Storage;
-  /** [N, K, OH, OW] */
-  readonly out: Storage;
-  /** [K] */
-  readonly bias?: Storage | undefined;
-  readonly dims: ConvDims;
-}
-
-export interface ConvDataGradArgs {
-  /** [N, K, OH, OW] */
-  readonly dy: Storage;
-  /** [K, C, R, S] */
-  readonly w: Storage;
-  /** [N, C, H, W] */
-  readonly out: Storage;
-  /** [C] */
-  readonly bias?: Storage | undefined;
-  readonly dims: ConvDims;
-}
-
-export interface ConvWeightGradArgs {
-  /** [N, C, H, W] */
-  readonly x: Storage;
-  /** [N, K, OH, OW] */
-  readonly dy: Storage;
-  /** [K, C, R, S] */
-  readonly out: Storage;
-  readonly dims: ConvDims;
-}
-
-export type ConvRung<Args> = Rung<ConvDims, Args>;
+export type { ConvDataGradArgs, ConvForwardArgs, ConvSizes, ConvWeightGradArgs };
 
 /** A rung of one tile: its kernel, the sizes that it serves, its launch. */
 function plain<Args>(
   made: Kernel,
   run: (gpu: Gpu, args: Args) => void,
-  serves: (dims: ConvDims) => boolean = () => true,
+  serves: (dims: ConvSizes) => boolean = () => true,
 ): ConvRung<Args> {
   return {
     name: made.name,
@@ -97,8 +72,8 @@ function plain<Args>(
  * A convolution that is a matrix product as its operands lie: `product` tells its sizes, and nothing where it is none.
  * A sum over images is one product for each and `sum_parts`.
  */
-function productRung<Args extends { readonly dims: ConvDims; readonly out: Storage }>(
-  product: (dims: ConvDims) => Product | undefined,
+function productRung<Args extends { readonly dims: ConvSizes; readonly out: Storage }>(
+  product: (dims: ConvSizes) => Product | undefined,
   operands: (args: Args) => { a: Storage; b: Storage; bias?: Storage | undefined },
 ): ConvRung<Args> {
   return {
@@ -106,7 +81,7 @@ function productRung<Args extends { readonly dims: ConvDims; readonly out: Stora
     kernels: lanesRung.kernels,
     fits: (gpu, dims) => {
       const made = product(dims);
-      return made !== undefined && lanesRung.fits(gpu, made.sizes);
+      return made !== undefined && inFloats(dims) && lanesRung.fits(gpu, made.sizes);
     },
     tiles: (gpu, dims) => {
       const made = product(dims);
@@ -120,19 +95,38 @@ function productRung<Args extends { readonly dims: ConvDims; readonly out: Stora
   };
 }
 
-function windowRung<Args extends { readonly dims: ConvDims; readonly out: Storage }>(
+type Operands<Args> = (args: Args) => { u: Storage; x: Storage; bias?: Storage | undefined };
+
+function gatherRung<Args extends { readonly dims: ConvSizes; readonly out: Storage }>(
   kind: ConvKind,
-  operands: (args: Args) => { u: Storage; x: Storage; bias?: Storage | undefined },
+  operands: Operands<Args>,
+): ConvRung<Args> {
+  return plain(
+    gather,
+    (gpu, args) => {
+      const { dims, out } = args;
+      runGather(gpu, { kind, ...operands(args), out, dims: geometryOf(dims) });
+    },
+    inFloats,
+  );
+}
+
+function windowRung<Args extends { readonly dims: ConvSizes; readonly out: Storage }>(
+  kind: ConvKind,
+  operands: Operands<Args>,
 ): ConvRung<Args> {
   return {
     name: window.name,
     kernels: [window],
     fits: (gpu, dims) =>
-      canRun(gpu, window) && broadcastLanes(gpu) !== undefined && windowServes(dims),
+      canRun(gpu, window) &&
+      broadcastLanes(gpu) !== undefined &&
+      inFloats(dims) &&
+      windowServes(dims),
     tiles: (gpu, dims) => windowTiles(gpu, kind, dims),
     run: (gpu, args, tile = windowTiles(gpu, kind, args.dims)[0] ?? {}) => {
       const { dims, out } = args;
-      runWindow(gpu, { kind, ...operands(args), out, dims }, tile);
+      runWindow(gpu, { kind, ...operands(args), out, dims: geometryOf(dims) }, tile);
     },
   };
 }
@@ -140,14 +134,12 @@ function windowRung<Args extends { readonly dims: ConvDims; readonly out: Storag
 const forwardRungs: readonly ConvRung<ConvForwardArgs>[] = [
   plain(forwardDirect, (gpu, { x, w, out, bias, dims }) => {
     const tensors = { x, w, bias: bias ?? w, y: out };
-    forwardDirect.run(gpu, { tensors, dims, tile: biased(bias) });
+    forwardDirect.run(gpu, { tensors, ...launchOf(dims), tile: biased(bias) });
   }),
-  plain(gather, (gpu, { x, w, out, bias, dims }) => {
-    runGather(gpu, { kind: 'forward', u: w, x, out, bias, dims });
-  }),
+  gatherRung('forward', ({ x, w, bias }) => ({ u: w, x, bias })),
   plain(forwardTiled, (gpu, { x, w, out, bias, dims }) => {
     const tensors = { x, w, bias: bias ?? w, y: out };
-    forwardTiled.run(gpu, { tensors, dims, tile: biased(bias) });
+    forwardTiled.run(gpu, { tensors, ...launchOf(dims), tile: biased(bias) });
   }),
   windowRung('forward', ({ x, w, bias }) => ({ u: w, x, bias })),
   productRung(forwardProduct, (args) =>
@@ -160,23 +152,18 @@ const forwardRungs: readonly ConvRung<ConvForwardArgs>[] = [
     },
     isPointwise,
   ),
+  convForwardMatrix,
 ];
 
 const dataGradRungs: readonly ConvRung<ConvDataGradArgs>[] = [
   plain(dataGradDirect, (gpu, { dy, w, out, bias, dims }) => {
     const tensors = { dy, w, bias: bias ?? w, dx: out };
-    dataGradDirect.run(gpu, { tensors, dims, tile: biased(bias) });
+    dataGradDirect.run(gpu, { tensors, ...launchOf(dims), tile: biased(bias) });
   }),
-  plain(gather, (gpu, { dy, w, out, bias, dims }) => {
-    runGather(gpu, { kind: 'dataGrad', u: w, x: dy, out, bias, dims });
-  }),
+  gatherRung('dataGrad', ({ dy, w, bias }) => ({ u: w, x: dy, bias })),
   plain(dataGradTiled, (gpu, { dy, w, out, bias, dims }) => {
-    const [strideH, strideW] = phaseStrides(dims);
-    dataGradTiled.run(gpu, {
-      tensors: { dy, w, bias: bias ?? w, dx: out },
-      dims: { ...dims, strideH, strideW },
-      tile: biased(bias),
-    });
+    const tensors = { dy, w, bias: bias ?? w, dx: out };
+    dataGradTiled.run(gpu, { tensors, ...launchOf(withPhases(dims)), tile: biased(bias) });
   }),
   windowRung('dataGrad', ({ dy, w, bias }) => ({ u: w, x: dy, bias })),
   productRung(dataGradProduct, (args) =>
@@ -191,23 +178,20 @@ const dataGradRungs: readonly ConvRung<ConvDataGradArgs>[] = [
     },
     isPointwise,
   ),
+  convDataGradMatrix,
 ];
 
 const weightGradRungs: readonly ConvRung<ConvWeightGradArgs>[] = [
   plain(weightGradDirect, (gpu, { x, dy, out, dims }) => {
-    weightGradDirect.run(gpu, { tensors: { x, dy, dw: out }, dims });
+    weightGradDirect.run(gpu, { tensors: { x, dy, dw: out }, ...launchOf(dims) });
   }),
-  plain(gather, (gpu, { x, dy, out, dims }) => {
-    runGather(gpu, { kind: 'weightGrad', u: dy, x, out, dims });
-  }),
-  plain(weightGradTiled, (gpu, { x, dy, out, dims }) => {
-    const { N, OH, OW } = dims;
-    const { parts, chunk, outputs } = splitPositions(dims, N * OH * OW);
+  gatherRung('weightGrad', ({ x, dy }) => ({ u: dy, x })),
+  plain(weightGradTiled, (gpu, { x, dy, out, dims: sizes }) => {
+    const { dims, stored } = launchOf(sizes);
+    const { parts, chunk, outputs } = splitPositions(dims, dims.N * dims.OH * dims.OW);
     sumInParts(gpu, { parts, outputs, out }, (target, stride) => {
-      weightGradTiled.run(gpu, {
-        tensors: { x, dy, parts: target },
-        dims: { ...dims, chunk, stride },
-      });
+      const tensors = { x, dy, parts: target };
+      weightGradTiled.run(gpu, { tensors, dims: { ...dims, chunk, stride }, stored });
     });
   }),
   windowRung('weightGrad', ({ x, dy }) => ({ u: dy, x })),
@@ -221,68 +205,120 @@ const weightGradRungs: readonly ConvRung<ConvWeightGradArgs>[] = [
         pointwiseWeightGradTiled.run(gpu, {
           tensors: { x, dy, parts: target },
           dims: { N, C, K, HW: H * W, chunk, stride },
+          stored: storedOf(dims),
         });
       });
     },
     isPointwise,
   ),
+  convWeightGradMatrix,
 ];
 
-/** Lanes that share their loads for a CPU driver, workgroup tiles for a GPU; a convolution that is a product runs as one. */
-function preferred(gpu: Gpu, quads: number, pointwise: Kernel, tiled: Kernel) {
-  if (gpu.adapter.kind !== 'software') return [pointwise.name, tiled.name];
+/**
+ * Lanes that share their loads for a CPU driver, workgroup tiles for a GPU, tensor cores once operands may be rounded; a
+ * convolution that is a product runs as one. `tiles` are the names of a GPU's rungs, `quads` the columns of a map, or of a
+ * phase of it.
+ */
+function preferred(
+  { gpu, dims, quads }: { gpu: Gpu; dims: ConvSizes; quads: number },
+  tiles: { readonly cores: string; readonly pointwise: string; readonly tiled: string },
+) {
+  if (gpu.adapter.kind !== 'software') {
+    return [...(mayRound(dims) ? [tiles.cores] : []), tiles.pointwise, tiles.tiled];
+  }
   // Four columns a lane: maps narrower than three would leave most of them idle.
   const wide = quads >= 3 ? [window.name] : [];
   return [lanesRung.name, ...wide, gather.name];
 }
 
-const elements = ({ N, C, H, W, K, R, S, OH, OW }: ConvDims) => ({
+const elements = ({ N, C, H, W, K, R, S, OH, OW }: ConvSizes) => ({
   image: N * C * H * W,
   weights: K * C * R * S,
   result: N * K * OH * OW,
 });
-const dimsOf = ({ dims }: { readonly dims: ConvDims }) => dims;
-const flops = (d: ConvDims) => forwardDirect.flops({ ...d });
-const bytes = (d: ConvDims) => forwardDirect.bytes({ ...d });
+const dimsOf = ({ dims }: { readonly dims: ConvSizes }) => ({
+  ...geometryOf(dims),
+  ...precisionOf(dims),
+});
+const flops = (d: ConvSizes) => convCost.flops(geometryOf(d));
+const bytes = (d: ConvSizes) => convCost.bytes(geometryOf(d), bytesOf(d));
 
-/** out[N,K,OH,OW] = x * w, simplest rung first, those of matrix products last. */
-export const convForwardLadder: Ladder<ConvDims, ConvForwardArgs, 'x' | 'w' | 'out'> = {
+/** out[N,K,OH,OW] = x * w, simplest rung first, those of matrix products and of tensor cores last. */
+export const convForwardLadder: Ladder<ConvSizes, ConvForwardArgs, 'x' | 'w' | 'out'> = {
   name: 'conv-forward',
   rungs: forwardRungs,
-  preferred: (gpu, { OW }) => preferred(gpu, OW, pointwiseTiled, forwardTiled),
+  preferred: (gpu, dims) =>
+    preferred(
+      { gpu, dims, quads: dims.OW },
+      {
+        cores: convForwardMatrix.name,
+        pointwise: pointwiseTiled.name,
+        tiled: forwardTiled.name,
+      },
+    ),
   dimsOf,
   operands: (d) => ({ x: elements(d).image, w: elements(d).weights, out: elements(d).result }),
   outputs: ['out'],
   argsOf: (dims, storages) => ({ ...storages, dims }),
   flops,
   bytes,
+  halves: ['x', 'w', 'out'],
+  inFloats: ({ x, w, out, bias, dims }, swap) => ({
+    ...{ x: swap('x', x), w: swap('w', w), out: swap('out', out), bias },
+    dims: geometryOf(dims),
+  }),
 };
 
 /** out[N,C,H,W] = the gradient of a forward convolution by x; the transposed convolution. */
-export const convDataGradLadder: Ladder<ConvDims, ConvDataGradArgs, 'dy' | 'w' | 'out'> = {
+export const convDataGradLadder: Ladder<ConvSizes, ConvDataGradArgs, 'dy' | 'w' | 'out'> = {
   name: 'conv-data-grad',
   rungs: dataGradRungs,
   preferred: (gpu, dims) =>
-    preferred(gpu, dims.W / phaseStrides(dims)[1], pointwiseTiled, dataGradTiled),
+    preferred(
+      { gpu, dims, quads: dims.W / phaseStrides(dims)[1] },
+      {
+        cores: convDataGradMatrix.name,
+        pointwise: pointwiseTiled.name,
+        tiled: dataGradTiled.name,
+      },
+    ),
   dimsOf,
   operands: (d) => ({ dy: elements(d).result, w: elements(d).weights, out: elements(d).image }),
   outputs: ['out'],
   argsOf: (dims, storages) => ({ ...storages, dims }),
   flops,
   bytes,
+  halves: ['dy', 'w', 'out'],
+  inFloats: ({ dy, w, out, bias, dims }, swap) => ({
+    ...{ dy: swap('dy', dy), w: swap('w', w), out: swap('out', out), bias },
+    dims: geometryOf(dims),
+  }),
 };
 
-/** out[K,C,R,S] = the gradient of a forward convolution by w. */
-export const convWeightGradLadder: Ladder<ConvDims, ConvWeightGradArgs, 'x' | 'dy' | 'out'> = {
+/** out[K,C,R,S] = the gradient of a forward convolution by w, in f32 always. */
+export const convWeightGradLadder: Ladder<ConvSizes, ConvWeightGradArgs, 'x' | 'dy' | 'out'> = {
   name: 'conv-weight-grad',
   rungs: weightGradRungs,
-  preferred: (gpu, { OW }) => preferred(gpu, OW, pointwiseWeightGradTiled, weightGradTiled),
+  preferred: (gpu, dims) =>
+    preferred(
+      { gpu, dims, quads: dims.OW },
+      {
+        cores: convWeightGradMatrix.name,
+        pointwise: pointwiseWeightGradTiled.name,
+        tiled: weightGradTiled.name,
+      },
+    ),
   dimsOf,
   operands: (d) => ({ x: elements(d).image, dy: elements(d).result, out: elements(d).weights }),
   outputs: ['out'],
   argsOf: (dims, storages) => ({ ...storages, dims }),
   flops,
-  bytes,
+  bytes: (d) => weightGradCost.bytes(geometryOf(d), bytesOf(d)),
+  halves: ['x', 'dy'],
+  inFloats: ({ x, dy, out, dims }, swap) => ({
+    ...{ x: swap('x', x), dy: swap('dy', dy), out },
+    dims: geometryOf(dims),
+  }),
 };
 
 /** out[N,K,OH,OW] = x[N,C,H,W] * w[K,C,R,S] (+ bias[K]): PyTorch's conv2d, zero padding. */

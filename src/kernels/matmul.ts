@@ -17,7 +17,7 @@ import {
   vectors,
 } from './matmul-rung.ts';
 import type { MatmulArgs, MatmulDims, MatmulRung, ParamName } from './matmul-rung.ts';
-import { bytesOf, mayRound, precisionOf } from './precision.ts';
+import { bytesOf, inFloats, mayRound, precisionOf } from './precision.ts';
 import { climb } from './rung.ts';
 import type { Ladder, Rung } from './rung.ts';
 
@@ -118,8 +118,6 @@ const sides = {
 };
 const vec4Tiles = (_gpu: Gpu, sizes: MatmulDims) => groupTiles(sizes, sides);
 
-const inFloats = ({ stored }: MatmulDims) => stored !== 'f16';
-
 const plainRung = (made: typeof naive): MatmulRung => ({
   name: made.name,
   kernels: [made],
@@ -182,15 +180,12 @@ export const matmulLadder: Ladder<MatmulDims, MatmulArgs, 'a' | 'b' | 'out'> = {
     halfRung,
     matrixRung,
   ],
-  // Lanes that share their loads, or registers alone, for a CPU driver; workgroup tiles for a GPU. f16 where it may be, tensor cores where there are any.
+  // Lanes that share their loads, or registers alone, for a CPU driver; workgroup tiles for a GPU, tensor cores first where
+  // operands may be f16.
   preferred: ({ adapter }, sizes) => {
-    const floats =
-      adapter.kind === 'software'
-        ? [lanesRung.name, registersRung.name]
-        : [tilesRung.name, registersRung.name];
-    if (!mayRound(sizes)) return floats;
-    const halves = [matrixRung.name, halfRung.name];
-    return adapter.kind === 'software' ? [...floats, ...halves] : [...halves, ...floats];
+    if (adapter.kind === 'software') return [lanesRung.name, registersRung.name];
+    const halves = mayRound(sizes) ? [matrixRung.name, halfRung.name] : [];
+    return [...halves, tilesRung.name, registersRung.name];
   },
   dimsOf: ({ M, N, K, batch, strideA, strideB, transA, transB, ...args }) => ({
     ...{ M, N, K, batch, strideA, strideB, transA, transB },
@@ -205,6 +200,11 @@ export const matmulLadder: Ladder<MatmulDims, MatmulArgs, 'a' | 'b' | 'out'> = {
   argsOf: (dims, storages) => ({ ...dims, ...storages }),
   flops: (d) => cost.flops({ ...d, alpha: 1 }),
   bytes: (d) => cost.bytes({ ...d, alpha: 1 }, bytesOf(d)),
+  halves: ['a', 'b', 'out'],
+  inFloats: ({ stored: _halves, a, b, out, ...args }, swap) => ({
+    ...args,
+    ...{ a: swap('a', a), b: swap('b', b), out: swap('out', out) },
+  }),
 };
 
 /**

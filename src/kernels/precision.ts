@@ -20,6 +20,9 @@ export interface Precision {
 export const mayRound = ({ precision, stored }: Precision) =>
   precision === 'f16' || stored === 'f16';
 
+/** True for tensors in f32: all that a rung without `Stored` reads. */
+export const inFloats = ({ stored }: Precision) => stored !== 'f16';
+
 export const storedOf = ({ stored }: Precision): Stored => stored ?? 'f32';
 
 /** Bytes of an element of a tensor. */

@@ -1,3 +1,4 @@
+import { typeAs } from '../autograd/cast.ts';
 import { at, defineOp, only } from '../autograd/op.ts';
 import type { Tensor } from '../autograd/tensor.ts';
 import { convDataGrad, convForward, convWeightGrad } from '../kernels/conv.ts';
@@ -11,7 +12,9 @@ import { sum } from './reduce.ts';
  *   correlate(x, w) → y      the convolution
  *   scatter(y, w)   → x      its adjoint by x: the data gradient, and the transposed convolution
  *   weigh(x, y)     → w      its adjoint by w: the weight gradient
- * The gradient of each by either argument is one of the other two.
+ * The gradient of each by either argument is one of the other two. x, w and y are of one float type, bias and what `weigh`
+ * gives are f32 in either: the parameters that they belong to are. A gradient that comes in f32 to a result in f16 is
+ * converted before it is multiplied.
  */
 interface Attrs {
   readonly dims: ConvDims;
@@ -19,58 +22,65 @@ interface Attrs {
 
 const correlateOp = defineOp<Attrs>({
   name: 'conv2d',
+  dtypes: ['float', 'float', 'f32'],
   infer: (_inputs, { dims: d }) => [{ shape: [d.N, d.K, d.OH, d.OW] }],
   forward: (gpu, { inputs, outputs, attrs: { dims } }) => {
-    const bias = inputs[2];
+    const [x, w, bias] = [at(inputs, 0), at(inputs, 1), inputs[2]];
     convForward(gpu, {
-      x: at(inputs, 0).storage,
-      w: at(inputs, 1).storage,
+      x: x.storage,
+      w: w.storage,
+      bias: bias?.storage,
       out: only(outputs).storage,
-      dims,
-      ...(bias === undefined ? {} : { bias: bias.storage }),
+      dims: { ...dims, stored: x.stored },
     });
   },
   saves: (inputs) => inputs,
   backward: ({ grads, saved, attrs: { dims } }) => {
-    const [g, x, w] = [at(grads, 0) as Tensor, at(saved, 0), at(saved, 1)];
+    const [x, w] = [at(saved, 0), at(saved, 1)];
+    const g = typeAs(at(grads, 0) as Tensor, x);
     return [() => scatter(g, w, dims), () => weigh(x, g, dims), () => sum(g, [0, 2, 3])];
   },
 });
 
 const scatterOp = defineOp<Attrs>({
   name: 'convTranspose2d',
+  dtypes: ['float', 'float', 'f32'],
   infer: (_inputs, { dims: d }) => [{ shape: [d.N, d.C, d.H, d.W] }],
   forward: (gpu, { inputs, outputs, attrs: { dims } }) => {
-    const bias = inputs[2];
+    const [y, w, bias] = [at(inputs, 0), at(inputs, 1), inputs[2]];
     convDataGrad(gpu, {
-      dy: at(inputs, 0).storage,
-      w: at(inputs, 1).storage,
+      dy: y.storage,
+      w: w.storage,
+      bias: bias?.storage,
       out: only(outputs).storage,
-      dims,
-      ...(bias === undefined ? {} : { bias: bias.storage }),
+      dims: { ...dims, stored: y.stored },
     });
   },
   saves: (inputs) => inputs,
   backward: ({ grads, saved, attrs: { dims } }) => {
-    const [g, y, w] = [at(grads, 0) as Tensor, at(saved, 0), at(saved, 1)];
+    const [y, w] = [at(saved, 0), at(saved, 1)];
+    const g = typeAs(at(grads, 0) as Tensor, y);
     return [() => correlate(g, w, dims), () => weigh(g, y, dims), () => sum(g, [0, 2, 3])];
   },
 });
 
 const weighOp = defineOp<Attrs>({
   name: 'convWeight',
-  infer: (_inputs, { dims: d }) => [{ shape: [d.K, d.C, d.R, d.S] }],
+  dtypes: 'float',
+  infer: (_inputs, { dims: d }) => [{ shape: [d.K, d.C, d.R, d.S], dtype: 'f32' }],
   forward: (gpu, { inputs, outputs, attrs: { dims } }) => {
+    const [x, y] = [at(inputs, 0), at(inputs, 1)];
     convWeightGrad(gpu, {
-      x: at(inputs, 0).storage,
-      dy: at(inputs, 1).storage,
+      x: x.storage,
+      dy: y.storage,
       out: only(outputs).storage,
-      dims,
+      dims: { ...dims, stored: x.stored },
     });
   },
   saves: (inputs) => inputs,
   backward: ({ grads, saved, attrs: { dims } }) => {
-    const [g, x, y] = [at(grads, 0) as Tensor, at(saved, 0), at(saved, 1)];
+    const [x, y] = [at(saved, 0), at(saved, 1)];
+    const g = typeAs(at(grads, 0) as Tensor, x);
     return [() => scatter(y, g, dims), () => correlate(x, g, dims)];
   },
 });
@@ -108,7 +118,8 @@ function geometryOf(op: string, options: ConvOptions) {
 
 /**
  * torch.nn.functional.conv2d: x [N, C, H, W], weight [K, C, R, S], bias [K] → [N, K, OH, OW] with
- * OH = ⌊(H + 2·padding − R)/stride⌋ + 1. Throws a RangeError naming the sizes that do not meet or are no sizes.
+ * OH = ⌊(H + 2·padding − R)/stride⌋ + 1. Input and weight are f32, or both f16, and so is the result; the bias is f32.
+ * Throws a RangeError naming the sizes that do not meet or are no sizes.
  */
 export function conv2d(x: Tensor, weight: Tensor, options: ConvOptions = {}): Tensor {
   const { strideH, strideW, padH, padW } = geometryOf('conv2d', options);
@@ -133,7 +144,7 @@ export function conv2d(x: Tensor, weight: Tensor, options: ConvOptions = {}): Te
 
 /**
  * torch.nn.functional.conv_transpose2d: x [N, Cin, H, W], weight [Cin, Cout, R, S], bias [Cout] → [N, Cout, OH, OW]
- * with OH = (H − 1)·stride − 2·padding + R + outputPadding.
+ * with OH = (H − 1)·stride − 2·padding + R + outputPadding; float types as of `conv2d`.
  */
 export function convTranspose2d(
   x: Tensor,

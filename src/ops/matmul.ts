@@ -1,3 +1,4 @@
+import { typeAs } from '../autograd/cast.ts';
 import { at, defineOp, only } from '../autograd/op.ts';
 import type { Tensor } from '../autograd/tensor.ts';
 import { matmul as matmulKernel } from '../kernels/matmul.ts';
@@ -27,6 +28,7 @@ interface Attrs {
  */
 const matmulOp = defineOp<Attrs>({
   name: 'matmul',
+  dtypes: 'float',
   infer: (inputs, attrs) => {
     const { batch, M, N } = sizes(at(inputs, 0), at(inputs, 1), attrs);
     return [{ shape: [...batch, M, N] }];
@@ -46,12 +48,15 @@ const matmulOp = defineOp<Attrs>({
       batch: sizeOf(batch),
       strideA: stride(a),
       strideB: stride(b),
+      stored: a.stored,
       ...attrs,
     });
   },
   saves: (inputs) => inputs,
   backward: ({ grads, saved, attrs: { transA, transB, alpha } }) => {
-    const [g, a, b] = [at(grads, 0) as Tensor, at(saved, 0), at(saved, 1)];
+    const [a, b] = [at(saved, 0), at(saved, 1)];
+    // It may have come in f32 to a result in f16.
+    const g = typeAs(at(grads, 0) as Tensor, a);
     return [
       () =>
         sumTo(
@@ -95,7 +100,7 @@ function sizes(a: Tensor, b: Tensor, { transA, transB }: Attrs) {
 
 /**
  * Batched matrix product op(A) [..., M, K] · op(B) [..., K, N] → [..., M, N] with NumPy's broadcasting of the leading
- * axes, as torch.matmul; transposes are flags, never a copy.
+ * axes, as torch.matmul; transposes are flags, never a copy. Operands are f32, or both f16, and so is the product.
  */
 export function matmul(a: Tensor, b: Tensor, options: MatmulOptions = {}): Tensor {
   const attrs = {

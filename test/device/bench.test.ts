@@ -1,5 +1,6 @@
 // The harness and the tuner on a device: right rungs are timed, wrong ones refused, and what was tuned is what runs.
 import { describe, expect, inject, test } from 'vitest';
+import { convFamily } from '../../bench/families/conv.ts';
 import { matmulFamily } from '../../bench/families/matmul.ts';
 import { normFamily } from '../../bench/families/norm.ts';
 import { spectralFamily } from '../../bench/families/spectral.ts';
@@ -14,6 +15,7 @@ import { openGpu } from '../../src/gpu/device.ts';
 import { ladderNamed } from '../../src/kernels/ladders.ts';
 import type { AnyLadder, AnyRung } from '../../src/kernels/ladders.ts';
 import { matmulLadder } from '../../src/kernels/matmul.ts';
+import { halfRung } from '../../src/kernels/matmul-matrix.ts';
 import type { MatmulArgs, MatmulDims, MatmulRung } from '../../src/kernels/matmul.ts';
 import type { NormGradsArgs } from '../../src/kernels/norm-sums.ts';
 import { choose, choiceKey } from '../../src/kernels/rung.ts';
@@ -33,6 +35,14 @@ const spoilt = (name: string, spoil: (args: MatmulArgs) => MatmulArgs): MatmulRu
   const [naive] = matmulLadder.rungs;
   return { ...naive!, name, run: (device, args) => naive!.run(device, spoil(args)) };
 };
+/** The same of the rung that reads tensors of f16 as they lie. */
+const spoiltHalf = (name: string, spoil: (args: MatmulArgs) => MatmulArgs): MatmulRung => ({
+  ...halfRung,
+  name,
+  run: (device, args) => {
+    halfRung.run(device, spoil(args));
+  },
+});
 const wrong = spoilt('matmul/0_wrong', (args) => ({ ...args, alpha: 1.0001 }));
 /** Leaves the last row as it was. */
 const short = spoilt('matmul/0_short', (args) => ({ ...args, M: args.M - 1 }));
@@ -146,6 +156,93 @@ describe('the harness', () => {
   });
 });
 
+describe('tensors of f16', () => {
+  const halves: MatmulDims = { ...dims, M: 19, N: 35, K: 11, stored: 'f16' };
+  const f16 = gpu.features.has('shader-f16');
+
+  test.skipIf(!f16)(
+    'are measured on rungs that read them, and on rungs of f32 with copies',
+    async () => {
+      const measured = await measure(gpu, { ...task, dims: halves }, quick);
+      const floats = { ...halves, stored: undefined };
+      const serving = matmulLadder.rungs.filter(
+        (rung) => rung.fits(gpu, halves) || rung.fits(gpu, floats),
+      );
+      expect(measured.map(({ rung }) => rung)).toEqual(serving.map(({ name }) => name));
+      const shipped = choose(gpu, matmulLadder, halves);
+      expect(measured.find((one) => one.shipped)?.rung).toBe(shipped.rung.name);
+      const operands = 2 * (19 * 11 + 11 * 35 + 19 * 35);
+      for (const { rung, verified, memoryBytes } of measured) {
+        expect(verified).toBe(512);
+        const [native] = matmulLadder.rungs.filter(({ name }) => name === rung);
+        // The copies are scratch of the rungs that need them.
+        if (native!.fits(gpu, halves)) expect(memoryBytes, rung).toBe(operands);
+        else expect(memoryBytes, rung).toBeGreaterThan(2.9 * operands);
+      }
+    },
+  );
+
+  test.skipIf(!f16)(
+    'a wrong kernel and one that leaves elements out are refused in f16 too',
+    async () => {
+      const off = spoiltHalf('matmul/0_off', (args) => ({ ...args, alpha: 1.002 }));
+      const cut = spoiltHalf('matmul/0_cut', (args) => ({ ...args, M: args.M - 1 }));
+      const of = (rung: MatmulRung) => ({ ...task, dims: halves, ladder: withRung(rung) });
+      await expect(measure(gpu, of(off), quick)).rejects.toThrow(
+        /^matmul\/0_off is wrong at a small product: out\[\d+\] is /,
+      );
+      await expect(measure(gpu, of(cut), quick)).rejects.toThrow(
+        'matmul/0_cut is wrong at a small product: out[630] is NaN or was never written',
+      );
+    },
+  );
+
+  test.skipIf(!f16)('come to a family by its axis, and operands that may be rounded', async () => {
+    const axes = { precision: 'f16,stored-f16' };
+    const cases = resolveCases(convFamily, { sizes: '2x3x5x7x3', axes }, true);
+    const result = await runFamily(gpu, convFamily, cases, quick);
+    expect(resultSchema.parse(result)).toEqual(result);
+    expect(result.cases).toHaveLength(6);
+    const [rounded, stored] = [result.cases[0]!, result.cases[3]!];
+    expect(stored.label).toBe(`${rounded.label.slice(0, -' f16'.length)} stored-f16`);
+    expect(stored.bytes).toBe(rounded.bytes / 2);
+    expect(stored.rungs.map(({ rung }) => rung)).toEqual(rounded.rungs.map(({ rung }) => rung));
+  });
+
+  test.skipIf(f16)('are refused where the device has none, in a line', async () => {
+    await expect(measure(gpu, { ...task, dims: halves }, quick)).rejects.toThrow(
+      'a small product: tensors of f16 need shader-f16, which this device lacks',
+    );
+  });
+
+  test.skipIf(!f16)(
+    'are tuned, and a rung that needs copies is among what is tried and runs',
+    async () => {
+      gpu.choices.forget();
+      choose(gpu, matmulLadder, halves);
+      const key = choiceKey(matmulLadder, halves);
+      const [found] = await tune(gpu, new Map(gpu.choices.asked), { limit: 60, rounds: 3 });
+      expect(found).toMatchObject({ key, ladder: 'matmul' });
+      const [naive] = matmulLadder.rungs;
+      const tuned = await openGpu({
+        driver: inject('driver'),
+        tuned: () => new Map([[key, { rung: naive!.name, tile: {} }]]),
+      });
+      try {
+        expect(choose(tuned, matmulLadder, halves)).toEqual({
+          rung: naive,
+          tile: {},
+          widened: true,
+        });
+        const measured = await measure(tuned, { ...task, dims: halves }, quick);
+        expect(measured.find((one) => one.shipped)?.rung).toBe(naive!.name);
+      } finally {
+        tuned.close();
+      }
+    },
+  );
+});
+
 describe('tuning', () => {
   const key = choiceKey(matmulLadder, dims);
   const asked = () => {
@@ -179,7 +276,7 @@ describe('tuning', () => {
     });
     try {
       expect(names).toEqual([gpu.adapter.name]);
-      expect(choose(tuned, matmulLadder, dims)).toEqual({ rung: other, tile });
+      expect(choose(tuned, matmulLadder, dims)).toEqual({ rung: other, tile, widened: false });
       expect(tuned.choices.asked.get(key)?.tuned).toBe(true);
       const other2 = { ...dims, M: 21 };
       choose(tuned, matmulLadder, other2);

@@ -6,7 +6,7 @@ import {
   convForwardMatrix,
   convWeightGradMatrix,
 } from '../../src/kernels/conv-matrix.ts';
-import type { MatrixConvDims } from '../../src/kernels/conv-matrix.ts';
+import type { ConvSizes } from '../../src/kernels/conv.ts';
 import type { Tile } from '../../src/kernels/kernel.ts';
 import { conv2d, conv2dBackward } from '../reference/conv.ts';
 import { budget, f32, f64 } from '../reference/naive.ts';
@@ -32,7 +32,7 @@ interface Case {
   readonly pad?: Pair;
 }
 
-function dimsOf(c: Case): MatrixConvDims {
+function dimsOf(c: Case): ConvSizes {
   const { N, C, K, size, window, stride = [1, 1], pad = [0, 0] } = c;
   const out = (i: 0 | 1) => Math.floor((size[i] + 2 * pad[i] - window[i]) / stride[i]) + 1;
   return {
@@ -41,7 +41,7 @@ function dimsOf(c: Case): MatrixConvDims {
   };
 }
 
-const cases: readonly MatrixConvDims[] = [
+const cases: readonly ConvSizes[] = [
   // SAGAN's own: halving, from a latent, 3×3, 1×1.
   dimsOf({ N: 2, C: 3, K: 16, size: [8, 8], window: [4, 4], stride: [2, 2], pad: [1, 1] }),
   dimsOf({ N: 5, C: 24, K: 9, size: [4, 4], window: [4, 4] }),
@@ -62,12 +62,12 @@ const cases: readonly MatrixConvDims[] = [
   dimsOf({ N: 2, C: 36, K: 71, size: [7, 9], window: [3, 3], pad: [1, 1] }),
 ];
 
-const title = (d: MatrixConvDims) =>
+const title = (d: ConvSizes) =>
   `N${d.N} ${d.C}→${d.K} ${d.H}×${d.W}→${d.OH}×${d.OW} window ${d.R}×${d.S}` +
   ` stride ${d.strideH},${d.strideW} pad ${d.padH},${d.padW} ${d.stored ?? 'f32'}`;
 
 /** The three results of a convolution: what they should be, and by how much they may differ. */
-function expectations(d: MatrixConvDims) {
+function expectations(d: ConvSizes) {
   const x = randomHalves(d.N * d.C * d.H * d.W, 1);
   const w = randomHalves(d.K * d.C * d.R * d.S, 2);
   const dy = randomHalves(d.N * d.K * d.OH * d.OW, 3);
@@ -92,7 +92,7 @@ function expectations(d: MatrixConvDims) {
 
 async function resultsOf(
   device: NonNullable<typeof gpu>,
-  d: MatrixConvDims,
+  d: ConvSizes,
   { given, tile }: { given: ReturnType<typeof expectations>['given']; tile?: Tile | undefined },
 ) {
   const halves = d.stored === 'f16';
@@ -117,7 +117,7 @@ async function resultsOf(
   return { y: take(raw.y, dy.length), dx: take(raw.dx, x.length), dw: raw.dw };
 }
 
-async function check(device: NonNullable<typeof gpu>, d: MatrixConvDims, tile?: Tile) {
+async function check(device: NonNullable<typeof gpu>, d: ConvSizes, tile?: Tile) {
   const { given, expected, allowed } = expectations(d);
   const results = await resultsOf(device, d, { given, tile });
   for (const name of ['y', 'dx', 'dw'] as const) {

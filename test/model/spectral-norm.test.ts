@@ -162,6 +162,7 @@ describe('spectral norm wrapper', () => {
 });
 
 describe('the spectral norms of a net taken together', () => {
+  const input = tensor(tape, [0], [1]);
   /** Layers of odd sizes too, so that vec4s fit some and not others; and a bias between the weights. */
   class Net extends Module {
     readonly layers = [
@@ -173,12 +174,12 @@ describe('the spectral norms of a net taken together', () => {
     readonly spectra = new Spectra(this);
 
     weights(together: boolean): Tensor[] {
-      const all = () => this.layers.map((layer) => (layer as unknown as Weighty).weight());
-      return together ? this.spectra.during(all) : all();
+      const all = () => this.layers.map((layer) => (layer as unknown as Weighty).weight(input));
+      return together ? this.spectra.during(input, all) : all();
     }
   }
   interface Weighty {
-    weight(): Tensor;
+    weight(input: Tensor): Tensor;
   }
 
   async function twoSteps(how: { together: boolean; captured: boolean; only?: number }) {
@@ -242,9 +243,9 @@ describe('the spectral norms of a net taken together', () => {
     const fail = () => {
       throw new Error('no');
     };
-    expect(() => net.spectra.during(fail)).toThrow('no');
+    expect(() => net.spectra.during(input, fail)).toThrow('no');
     const [first] = net.weights(false);
-    expect((net.layers[0] as unknown as Weighty).weight()).not.toBe(first);
+    expect((net.layers[0] as unknown as Weighty).weight(input)).not.toBe(first);
   });
 });
 

@@ -35,13 +35,18 @@ describe('--sizes', () => {
 
   test('may leave the last ones to what is usual', () => {
     expect(resolveCases(matmulFamily, { sizes: '96' }, true)).toEqual([
-      { m: 96, n: 96, k: 96, batch: 1, trans: 'nn' },
+      { m: 96, n: 96, k: 96, batch: 1, trans: 'nn', precision: 'f32' },
     ]);
     expect(resolveCases(attentionFamily, { sizes: '2x64x8x32' }, true)).toEqual([
-      { batch: 2, positions: 64, dk: 8, dv: 32, keys: 64, layout: 'channel' },
+      {
+        ...{ batch: 2, positions: 64, dk: 8, dv: 32, keys: 64 },
+        layout: 'channel',
+        precision: 'f32',
+      },
     ]);
     const [conv] = resolveCases(convFamily, { sizes: '1x2x3x8x4x2' }, true);
-    expect(conv).toEqual({ n: 1, c: 2, k: 3, size: 8, window: 4, stride: 2, pad: 1 });
+    const image = { n: 1, c: 2, k: 3, size: 8, window: 4, stride: 2, pad: 1 };
+    expect(conv).toEqual({ ...image, precision: 'f32' });
   });
 
   test.each([
@@ -72,6 +77,24 @@ describe('flags of the axes', () => {
     ]);
   });
 
+  test('say how exactly to multiply, in the sizes and in the label', () => {
+    const axes = { precision: 'f32,f16,stored-f16' };
+    const made = resolveCases(matmulFamily, { sizes: '8', axes }, true);
+    const [f32 = {}, ...others] = made.map((sizes) => matmulFamily.passes[0]!.dims(sizes));
+    expect(f32).not.toHaveProperty('precision');
+    expect(f32).not.toHaveProperty('stored');
+    expect(others).toEqual([
+      { ...f32, precision: 'f16' },
+      { ...f32, stored: 'f16' },
+    ]);
+    expect(made.map((sizes) => matmulFamily.label(sizes))).toEqual([
+      ...['8×8×8', '8×8×8 f16', '8×8×8 stored-f16'],
+    ]);
+    expect(() => resolveCases(convFamily, { axes: { precision: 'f64' } }, true)).toThrow(
+      'precision f64 is unknown; it is f32 or f16 or stored-f16',
+    );
+  });
+
   test('make a case alone, and say what it lacks', () => {
     const axes = { batch: '1', positions: '16,32', dk: '8', dv: '8' };
     expect(resolveCases(attentionFamily, { axes }, true).map((s) => s['positions'])).toEqual([
@@ -93,8 +116,8 @@ describe('--cases', () => {
   ])('reads YAML and JSON: %s', (text) => {
     const file = fileOf('cases', text);
     expect(resolveCases(matmulFamily, { file }, true)).toEqual([
-      { m: 4, n: 5, k: 6, batch: 1, trans: 'nn' },
-      { m: 7, n: 7, k: 7, batch: 1, trans: 'tn' },
+      { m: 4, n: 5, k: 6, batch: 1, trans: 'nn', precision: 'f32' },
+      { m: 7, n: 7, k: 7, batch: 1, trans: 'tn', precision: 'f32' },
     ]);
   });
 

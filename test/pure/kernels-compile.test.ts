@@ -15,20 +15,19 @@ import type { Stored } from '../../src/gpu/wgsl.ts';
 import type { Dispatch, Storage } from '../../src/gpu/storage.ts';
 import { sourceOf } from '../../src/kernels/kernel.ts';
 import type * as KernelModule from '../../src/kernels/kernel.ts';
-import { attentionBackwardMatrix, attentionMatrix } from '../../src/kernels/attention-matrix.ts';
-import { attentionBackwardLadder, attentionForwardLadder } from '../../src/kernels/attention.ts';
+import {
+  attention,
+  attentionBackward,
+  attentionBackwardLadder,
+  attentionForwardLadder,
+} from '../../src/kernels/attention.ts';
 import {
   convDataGradLadder,
   convForwardLadder,
   convWeightGradLadder,
 } from '../../src/kernels/conv.ts';
-import type { ConvDims } from '../../src/kernels/conv.ts';
-import {
-  convDataGradMatrix,
-  convForwardMatrix,
-  convWeightGradMatrix,
-} from '../../src/kernels/conv-matrix.ts';
-import type { MatrixConvDims } from '../../src/kernels/conv-matrix.ts';
+import type { ConvSizes } from '../../src/kernels/conv.ts';
+import { convForwardMatrix } from '../../src/kernels/conv-matrix.ts';
 import { matmulLadder } from '../../src/kernels/matmul.ts';
 import type { MatmulRung } from '../../src/kernels/matmul.ts';
 import type { Precision } from '../../src/kernels/precision.ts';
@@ -312,68 +311,33 @@ describe.each(Object.entries(machines))('variants for %s', (_name, machine) => {
         [2, 3, 5, 7, 1, 1, 0],
         [64, 64, 32, 128, 4, 2, 1],
         [64, 8, 4, 1, 4, 1, 0],
+        [2, 20, 9, 40, 3, 1, 1],
       ],
     ] as [number, number, number, number, number, number, number][]) {
       const out = Math.floor((size + 2 * pad - window) / stride) + 1;
       const image = { N, C, H: size, W: size, K, R: window, S: window, OH: out, OW: out };
       const dims = { ...image, strideH: stride, strideW: stride, padH: pad, padW: pad };
-      const runAll = <Args, O extends string>(ladder: Ladder<ConvDims, Args, O>) => {
-        for (const rung of ladder.rungs.filter((r) => r.fits(gpu, dims))) {
-          for (const tile of rung.tiles(gpu, dims)) {
-            const storages = Object.entries<number>(ladder.operands(dims)).map(
-              ([operand, n]) => [operand, gpu.alloc(4 * n, operand)] as const,
-            );
-            const args = ladder.argsOf(dims, Object.fromEntries(storages) as Record<O, Storage>);
-            rung.run(gpu, args, tile);
-            rung.run(gpu, { ...args, bias: gpu.alloc(4 * Math.max(K, C), 'bias') }, tile);
+      const runAll = <Args, O extends string>(ladder: Ladder<ConvSizes, Args, O>) => {
+        for (const precision of precisions) {
+          const sizes = { ...dims, ...precision };
+          for (const rung of ladder.rungs.filter((r) => r.fits(gpu, sizes))) {
+            for (const tile of rung.tiles(gpu, sizes)) {
+              const storages = Object.entries<number>(ladder.operands(sizes)).map(
+                ([operand, n]) => [operand, gpu.alloc(4 * n, operand)] as const,
+              );
+              const args = ladder.argsOf(sizes, Object.fromEntries(storages) as Record<O, Storage>);
+              rung.run(gpu, args, tile);
+              rung.run(gpu, { ...args, bias: gpu.alloc(4 * Math.max(K, C), 'bias') }, tile);
+            }
           }
         }
       };
+      const cores = convForwardMatrix.fits(gpu, { ...dims, precision: 'f16' });
+      expect(cores).toBe(gpu.adapter.matrixConfigs.length > 0);
       await compileAll(gpu, () => {
         runAll(convForwardLadder);
         runAll(convDataGradLadder);
         runAll(convWeightGradLadder);
-      });
-    }
-  });
-
-  test('the tensor-core rungs of the convolutions and of attention, every tile', async () => {
-    const gpu = open();
-    const conv: MatrixConvDims = {
-      ...{ N: 2, C: 20, H: 9, W: 9, K: 40, R: 3, S: 3, OH: 9, OW: 9 },
-      ...{ strideH: 1, strideW: 1, padH: 1, padW: 1 },
-    };
-    const of = (n: number) => gpu.alloc(4 * n, 'operand');
-    const [x, y, w] = [2 * 20 * 81, 2 * 40 * 81, 40 * 20 * 9];
-    const sizes = { B: 2, Nq: 81, Nk: 33, DK: 5, DV: 70, scale: 1 };
-    for (const precision of precisions.slice(1)) {
-      const dims = { ...conv, ...precision };
-      const fits = convForwardMatrix.fits(gpu, dims);
-      expect(fits).toBe(gpu.adapter.matrixConfigs.length > 0);
-      if (!fits) continue;
-      await compileAll(gpu, () => {
-        const images = { x: of(x), w: of(w), dy: of(y), dims };
-        for (const tile of convForwardMatrix.tiles(gpu, dims)) {
-          convForwardMatrix.run(gpu, { ...images, out: of(y) }, tile);
-          convForwardMatrix.run(gpu, { ...images, out: of(y), bias: of(40) }, tile);
-        }
-        for (const tile of convDataGradMatrix.tiles(gpu, dims)) {
-          convDataGradMatrix.run(gpu, { ...images, out: of(x) }, tile);
-          convDataGradMatrix.run(gpu, { ...images, out: of(x), bias: of(20) }, tile);
-        }
-        for (const tile of convWeightGradMatrix.tiles(gpu, dims)) {
-          convWeightGradMatrix.run(gpu, { ...images, out: of(w) }, tile);
-        }
-        for (const layout of ['channel', 'sequence'] as const) {
-          const a = { ...sizes, ...precision, layout };
-          const [q, k, v, out] = [2 * 81 * 5, 2 * 33 * 5, 2 * 33 * 70, 2 * 81 * 70];
-          const forward = { q: of(q), k: of(k), v: of(v), out: of(out), lse: of(2 * 81), ...a };
-          const gradients = { dOut: of(out), dq: of(q), dk: of(k), dv: of(v) };
-          for (const tile of attentionMatrix.tiles(gpu, a)) {
-            attentionMatrix.run(gpu, forward, tile);
-            attentionBackwardMatrix.run(gpu, { ...forward, ...gradients }, tile);
-          }
-        }
       });
     }
   });
@@ -405,28 +369,34 @@ describe.each(Object.entries(machines))('variants for %s', (_name, machine) => {
     for (const [Nq, Nk, DK, DV] of [
       [1, 1, 1, 1],
       [15, 9, 3, 5],
+      [81, 33, 5, 70],
       [64, 64, 8, 64],
       [1024, 256, 32, 128],
     ] as const) {
       for (const layout of ['channel', 'sequence'] as const) {
         await compileAll(gpu, () => {
-          const dims = { B: 2, Nq, Nk, DK, DV, scale: 1, layout };
+          const sizes = { B: 2, Nq, Nk, DK, DV, scale: 1, layout };
           const storages = Object.fromEntries(
-            Object.entries(attentionBackwardLadder.operands(dims)).map(([name, n]) => [
+            Object.entries(attentionBackwardLadder.operands(sizes)).map(([name, n]) => [
               name,
               gpu.alloc(4 * n, name),
             ]),
           ) as Parameters<typeof attentionBackwardLadder.argsOf>[1];
-          const args = attentionBackwardLadder.argsOf(dims, storages);
-          for (const rung of attentionForwardLadder.rungs.filter((r) => r.fits(gpu, dims))) {
-            for (const tile of rung.tiles(gpu, dims)) rung.run(gpu, args, tile);
-          }
-          for (const rung of attentionBackwardLadder.rungs.filter((r) => r.fits(gpu, dims))) {
-            for (const tile of rung.tiles(gpu, dims)) {
-              rung.run(gpu, args, tile);
-              rung.run(gpu, { ...args, dv: undefined }, tile);
-              rung.run(gpu, { ...args, dk: undefined }, tile);
+          for (const precision of precisions) {
+            const dims = { ...sizes, ...precision };
+            const args = attentionBackwardLadder.argsOf(dims, storages);
+            for (const rung of attentionForwardLadder.rungs.filter((r) => r.fits(gpu, dims))) {
+              for (const tile of rung.tiles(gpu, dims)) rung.run(gpu, args, tile);
             }
+            for (const rung of attentionBackwardLadder.rungs.filter((r) => r.fits(gpu, dims))) {
+              for (const tile of rung.tiles(gpu, dims)) {
+                rung.run(gpu, args, tile);
+                rung.run(gpu, { ...args, dv: undefined }, tile);
+                rung.run(gpu, { ...args, dk: undefined }, tile);
+              }
+            }
+            attention(gpu, args);
+            attentionBackward(gpu, args);
           }
         });
       }

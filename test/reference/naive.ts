@@ -118,3 +118,8 @@ export const tanhAllowance = 1e-5;
 export function softmaxAllowance(cols: number): number {
   return (3 + 3 + 2 * Math.log(cols) + 2.5) * ulp(1);
 }
+
+/** What a result may differ by once it is stored as f16: WGSL lets a conversion round either way. */
+export function storedAsHalf({ abs, rel = 0 }: Budget): Budget {
+  return { abs: abs + 2 ** -24, rel: rel + 2 ** -10 };
+}

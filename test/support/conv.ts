@@ -6,14 +6,16 @@ import {
   convForwardLadder,
   convWeightGradLadder,
 } from '../../src/kernels/conv.ts';
-import type { ConvDims } from '../../src/kernels/conv.ts';
+import type { ConvDims, ConvSizes } from '../../src/kernels/conv.ts';
 import type { Tile } from '../../src/kernels/kernel.ts';
+import { runPicked, servedSizes } from '../../src/kernels/rung.ts';
 import type { Ladder, Rung } from '../../src/kernels/rung.ts';
 import { conv2d, conv2dBackward } from '../reference/conv.ts';
 import { budget, f32, f64 } from '../reference/naive.ts';
 import { expectClose } from './close.ts';
 import { execute } from './execute.ts';
 import type { Content } from './execute.ts';
+import { packHalves, randomHalves, storedAsHalf, unpackHalves } from './half.ts';
 import { randomFloats } from './random.ts';
 
 export type Pair = readonly [number, number];
@@ -40,9 +42,9 @@ export function convDims(o: {
   };
 }
 
-export const convTitle = (d: ConvDims) =>
+export const convTitle = (d: ConvSizes) =>
   `N${d.N} ${d.C}→${d.K} ${d.H}×${d.W}→${d.OH}×${d.OW} window ${d.R}×${d.S}` +
-  ` stride ${d.strideH},${d.strideW} pad ${d.padH},${d.padW}`;
+  ` stride ${d.strideH},${d.strideW} pad ${d.padH},${d.padW}${d.stored === 'f16' ? ' f16' : ''}`;
 
 export const convLengths = (d: ConvDims) => ({
   x: d.N * d.C * d.H * d.W,
@@ -60,18 +62,18 @@ export interface ConvCheck {
   readonly check: (device: Gpu, tile?: Tile) => Promise<Float32Array<ArrayBuffer>>;
 }
 
-/** Every rung that fits these sizes on this device. */
+/**
+ * Every rung that serves these sizes on this device. Where they say that tensors are f16, the values are such as f16 holds,
+ * and the rungs of f32 run between copies.
+ */
 export function convChecks(
   gpu: Gpu,
-  dims: ConvDims,
+  dims: ConvSizes,
   { bias = false }: { bias?: boolean } = {},
 ): ConvCheck[] {
   const size = convLengths(dims);
-  const inputs = {
-    x: randomFloats(size.x, 1),
-    w: randomFloats(size.w, 2),
-    dy: randomFloats(size.dy, 3),
-  };
+  const random = dims.stored === 'f16' ? randomHalves : randomFloats;
+  const inputs = { x: random(size.x, 1), w: random(size.w, 2), dy: random(size.dy, 3) };
   const biasOf = { K: randomFloats(dims.K, 4), C: randomFloats(dims.C, 5) };
   const { N, C, H, W, K, R, S, OH, OW, strideH, strideW, padH, padW } = dims;
   const reference = {
@@ -87,39 +89,54 @@ export function convChecks(
     bias ? y.map((v, i) => round(v + b[Math.floor(i / area) % b.length]!)) : y;
   const back = (round: Round) => (round === f64 ? backward.f64() : backward.f32());
 
-  const checksOf = <Args extends { readonly dims: ConvDims }, O extends string>(
+  const checksOf = <Args extends { readonly dims: ConvSizes }, O extends string>(
     kind: ConvCheck['kind'],
-    ladder: Ladder<ConvDims, Args, O>,
+    ladder: Ladder<ConvSizes, Args, O>,
     loops: (round: Round) => Float64Array,
     b?: Float32Array,
   ): ConvCheck[] => {
+    const ofHalves: readonly string[] = dims.stored === 'f16' ? (ladder.halves ?? []) : [];
+    const outHalves = ofHalves.includes('out');
     const wanted = once(() => {
       const expected = loops(f64);
-      return { expected, allowed: budget(expected, loops(f32)) };
+      const allowed = budget(expected, loops(f32));
+      return { expected, allowed: outHalves ? storedAsHalf(allowed) : allowed };
     });
-    const one = (rung: Rung<ConvDims, Args>): ConvCheck => ({
-      kind,
-      name: rung.name,
-      tiles: rung.tiles(gpu, dims),
-      check: async (device, tile) => {
+    const given = Object.entries(inputs).map(
+      ([name, data]) => [name, ofHalves.includes(name) ? packHalves(data) : data] as const,
+    );
+    const one = (rung: Rung<ConvSizes, Args>): ConvCheck[] => {
+      const served = servedSizes(gpu, { ladder, rung, dims });
+      if (served === undefined) return [];
+      const tiles = rung.tiles(gpu, served);
+      const check = async (device: Gpu, tile?: Tile) => {
         const { expected, allowed } = wanted();
-        const contents: Record<string, Content> = { ...inputs, out: expected.length };
+        const n = expected.length;
+        const contents: Record<string, Content> = Object.fromEntries(given);
+        contents['out'] = outHalves ? Math.ceil(n / 2) : n;
         if (bias && b !== undefined) contents['bias'] = b;
         const { out } = await execute(
           device,
           contents,
           (s) => {
             // argsOf hands on whatever it is given: a bias too.
-            rung.run(device, ladder.argsOf(dims, s as Record<O, Storage>), tile);
+            const args = ladder.argsOf(dims, s as Record<O, Storage>);
+            if (served === dims) rung.run(device, args, tile);
+            else {
+              const picked = { rung, tile: tile ?? tiles[0] ?? {}, widened: true };
+              runPicked(device, { ladder, args, picked });
+            }
           },
           ['out'],
         );
+        const result = outHalves ? Float32Array.from(unpackHalves(out!, n)) : out!;
         const what = `${kind} on ${rung.name} ${JSON.stringify(tile ?? {})} of ${convTitle(dims)}`;
-        if (expected.length > 0) expectClose(out, expected, allowed, what);
-        return out;
-      },
-    });
-    return ladder.rungs.filter((rung) => rung.fits(gpu, dims)).map(one);
+        if (n > 0) expectClose(result, expected, allowed, what);
+        return result;
+      };
+      return [{ kind, name: rung.name, tiles, check }];
+    };
+    return ladder.rungs.flatMap(one);
   };
 
   return [

@@ -3,15 +3,18 @@
 import { describe, expect, test } from 'vitest';
 import { Tape, grad } from '../../src/autograd/tape.ts';
 import { tensor } from '../../src/autograd/tensor.ts';
-import type { Tensor } from '../../src/autograd/tensor.ts';
+import type { FloatType, Tensor } from '../../src/autograd/tensor.ts';
 import { hingeLoss } from '../../src/ops/hinge.ts';
+import { batchNorm } from '../../src/ops/norm.ts';
 import { add, affine, mul, relu } from '../../src/ops/pointwise.ts';
 import { mean } from '../../src/ops/reduce.ts';
 import { residual } from '../../src/ops/residual.ts';
+import { softmax } from '../../src/ops/softmax.ts';
 import { divideAllowance } from '../reference/naive.ts';
 import { expectClose } from '../support/close.ts';
 import { eachCase } from '../support/cases.ts';
 import { openTestGpu } from '../support/device.ts';
+import { randomHalves } from '../support/half.ts';
 import { checkOp, count, leaf, type OpCase, randomInput, replayed } from '../support/ops.ts';
 import { secondBudget, secondOrder } from '../support/second.ts';
 
@@ -135,6 +138,44 @@ describe('fused ops and their compositions', () => {
     const limit = secondBudget(
       wanted.map(({ data }) => data),
       { terms: count(shape) },
+    );
+    found.forEach(({ data }, i) => {
+      expectClose(data, wanted[i]!.data, limit, `result ${i}`);
+    });
+  });
+});
+
+describe.skipIf(!gpu.features.has('shader-f16'))('compositions of fused ops on f16', () => {
+  const statistics = () => ({
+    runningMean: tensor(tape, new Float32Array(4), [4]),
+    runningVar: tensor(tape, new Float32Array(4), [4]),
+  });
+  const [gamma, weight, bias] = [[1], [4], [4]].map((shape, i) =>
+    leaf(tape, randomInput(shape, 7 + i, 0.5, 1.5)),
+  );
+  const cases: Record<string, (x: Tensor) => Tensor> = {
+    residual: (x) => residual(x, gamma!, mul(x, x)),
+    softmax: (x) => softmax(x),
+    'batch norm': (x) => batchNorm(x, { weight, bias, ...statistics(), training: true }),
+  };
+  const [x, dy] = [1, 2].map((seed) => ({ shape: [3, 4, 5], data: randomHalves(60, seed) }));
+
+  test.each(Object.entries(cases))('%s, twice differentiated, as on f32', async (_name, f) => {
+    const on = async (type: FloatType) => {
+      const input = leaf(tape, x!, 'x', type);
+      const upstream = leaf(tape, dy!, 'dy', type);
+      const results = await replayed(gpu, () => {
+        const { y, first, second } = secondOrder(() => f(input), [input], upstream);
+        return [y, ...first, ...second];
+      });
+      expect(results.map((t) => t.dtype)).toEqual(results.map(() => type));
+      return results;
+    };
+    const [found, wanted] = [await on('f16'), await on('f32')];
+    // Each of the four passes rounds what goes in, what comes out and one thing between.
+    const limit = secondBudget(
+      wanted.map(({ data }) => data),
+      { terms: 60, allowance: 4 * 3 * 2 ** -11 },
     );
     found.forEach(({ data }, i) => {
       expectClose(data, wanted[i]!.data, limit, `result ${i}`);

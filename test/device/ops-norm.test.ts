@@ -258,11 +258,11 @@ each(
         name: `[${shape.join(', ')}] rows along ${axis}, ${update ? 'one iteration' : 'u and v still'}`,
         inputs: { w: randomInput(shape, 1) },
         stateful: update,
-        op: ({ w }) =>
+        op: ({ w }, dtype) =>
           spectralNormalize(w!, {
             u: tensor(tape, Float32Array.from(u), [rows]),
             v: tensor(tape, Float32Array.from(v), [cols]),
-            ...{ axis, update },
+            ...{ axis, update, dtype },
           }),
         forward: ({ w }, r) => ({ shape, data: home(spectralNorm(of(w!, r), r).weight, r) }),
         backward: ({ w }, dy, r) => {
@@ -270,6 +270,8 @@ each(
           return { w: home(spectralNormBackward(of(w!, r), moving, r).dw, r) };
         },
         allowance: 16 * divideAllowance(4),
+        // what is normalised is f32
+        halves: { inputs: [] },
       };
     }),
   ),

@@ -28,7 +28,7 @@ export type Named = Readonly<Record<string, Float64Array>>;
 export interface OpCase {
   readonly name: string;
   readonly inputs: Readonly<Record<string, HostInput>>;
-  readonly op: (t: Readonly<Record<string, Tensor>>) => Tensor;
+  readonly op: (t: Readonly<Record<string, Tensor>>, type: FloatType) => Tensor;
   readonly forward: (d: Named, r: Round) => { shape: readonly number[]; data: Data };
   /** Gradients of Σ y·dy, one an input that has one. */
   readonly backward: (d: Named, dy: Data, r: Round) => Readonly<Record<string, Data>>;
@@ -153,7 +153,7 @@ export async function checkOp(tape: Tape, check: OpCase, type: FloatType = 'f32'
   const ones = tensor(tape, Float32Array.from(upstream.constant), shape, ofResult);
   const targets = wanted.map((key) => leaves[key]!);
   const body = () => {
-    const y = op(leaves);
+    const y = op(leaves, type);
     const random = grad([y], targets, { gradOutputs: [dy] });
     const constant = grad([y], targets, { gradOutputs: [ones] });
     return [y, ...random, ...constant];

@@ -171,7 +171,8 @@ export function batchNorm(x: Tensor, options: BatchNormOptions): Tensor {
       );
     }
   }
-  if (!training) return activate(evaluate(x, options, eps), options.activation);
+  if (!training)
+    return typeAs(activate(evaluate(to(x, 'f32'), options, eps), options.activation), x);
   if (N * L < 2) {
     throw new RangeError(
       `batchNorm: one value a channel in ${showShape(x.shape)}; training needs two or more`,
@@ -200,7 +201,7 @@ const invStdOp = defineOp<{ eps: number }>({
   },
 });
 
-/** y = gamma·(x − runningMean)·invStd + beta, in f32: affine in x, so plain ops carry its gradients. */
+/** y = gamma·(x − runningMean)·invStd + beta: affine in x, so plain ops carry its gradients. */
 function evaluate(
   x: Tensor,
   { weight, bias, runningMean, runningVar }: BatchNormOptions,
@@ -208,10 +209,9 @@ function evaluate(
 ) {
   const { shape } = perChannel(x);
   const invStd = only(invStdOp([runningVar], { eps }));
-  const centred = sub(to(x, 'f32'), reshape(runningMean, shape));
-  const normal = mul(centred, reshape(invStd, shape));
+  const normal = mul(sub(x, reshape(runningMean, shape)), reshape(invStd, shape));
   const scaled = weight === undefined ? normal : mul(normal, reshape(weight, shape));
-  return typeAs(bias === undefined ? scaled : add(scaled, reshape(bias, shape)), x);
+  return bias === undefined ? scaled : add(scaled, reshape(bias, shape));
 }
 
 /** The scale or shift that was left out where the other was given. */

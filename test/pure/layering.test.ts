@@ -29,8 +29,8 @@ const table: Readonly<Record<string, readonly string[]>> = {
 /** What bench/ may import besides itself: whatever it measures, and the loops that it holds it to. */
 const ofBench = [...Object.keys(table).filter((folder) => folder !== 'cli'), 'reference'];
 
-/** `autograd` launches one kernel family: the sum in which gradients meet, and the ones they start from. */
-const autogradKernels = ['src/kernels/pointwise.ts'];
+/** What `autograd` launches: the sum in which gradients meet, the ones they start from, and casts between float types. */
+const autogradKernels = ['src/kernels/cast.ts', 'src/kernels/pointwise.ts'];
 
 const engine = ['util', 'gpu', 'kernels', 'autograd', 'ops', 'nn', 'optim', 'models'];
 

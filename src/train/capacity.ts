@@ -5,7 +5,7 @@ import { featureSizes } from '../models/sagan.ts';
 import { UserError, messageOf } from '../util/errors.ts';
 import { sizeOf } from '../util/shape.ts';
 import type { TrainConfig } from './config.ts';
-import { createGan, ganStep } from './gan.ts';
+import { checkPrecision, createGan, ganStep } from './gan.ts';
 import type { Gan } from './gan.ts';
 import { captureSampler, samplerBatch } from './sampler.ts';
 
@@ -23,6 +23,7 @@ export function createGanThatFits(
   config: TrainConfig,
   options: { readonly blank?: boolean } = {},
 ): Gan {
+  checkPrecision(tape.gpu, config);
   const { pool } = tape.gpu;
   const room = pool.budgetBytes - pool.stats().liveBytes;
   if (leastBytes(config) > room) throw new UserError(nothingFits(config, pool.budgetBytes));

@@ -2,6 +2,7 @@ import { to } from '../autograd/cast.ts';
 import { grad } from '../autograd/tape.ts';
 import type { Tape } from '../autograd/tape.ts';
 import type { Tensor } from '../autograd/tensor.ts';
+import type { Gpu } from '../gpu/device.ts';
 import { Discriminator, Generator } from '../models/sagan.ts';
 import { Adam } from '../optim/adam.ts';
 import { GradScaler } from '../optim/scaler.ts';
@@ -44,6 +45,14 @@ export function blankGenerator(tape: Tape, config: TrainConfig): Generator {
   return new Generator(tape, { ...config, init: 'default' }, new NoRng(0));
 }
 
+/** Throws a `UserError` for f16 on a device that has none. */
+export function checkPrecision({ adapter, features }: Gpu, { precision }: TrainConfig): void {
+  if (precision !== 'f16' || features.has('shader-f16')) return;
+  throw new UserError(
+    `--precision f16 needs the feature shader-f16, which ${adapter.name} has not`,
+  );
+}
+
 /**
  * Builds both nets, their optimisers and the averaged generator from a config; the seed decides every bit. `blank` nets
  * hold nothing that is worth keeping, and wait for a checkpoint's values. Throws a `UserError` for f16 on a device that has
@@ -54,13 +63,8 @@ export function createGan(
   config: TrainConfig,
   { blank = false }: { readonly blank?: boolean } = {},
 ): Gan {
-  const { adapter, features } = tape.gpu;
+  checkPrecision(tape.gpu, config);
   const half = config.precision === 'f16';
-  if (half && !features.has('shader-f16')) {
-    throw new UserError(
-      `--precision f16 needs the feature shader-f16, which ${adapter.name} has not`,
-    );
-  }
   const host = (which: keyof typeof stream) =>
     blank ? new NoRng(0) : new HostRng(config.seed, { stream: stream[which] });
   const first = blank ? { ...config, init: 'default' as const } : config;

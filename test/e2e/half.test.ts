@@ -46,16 +46,21 @@ describe('train --precision f16', () => {
     for (const tile of tiles) expect(tile.std).toBeGreaterThan(1);
   });
 
-  test('learns about what f32 learns: the scores of real images go the same way', async () => {
+  test('learns what a run of f32 learns, which can go on in f16 and leave it again', async () => {
     const run = join(folder, 'single');
     await runWell([...trainInto(run, 'f32'), '--steps', '24']);
+    // How far real and made images are apart in the last steps: the same nets, data and noise, but for rounding.
     const gap = (out: string) =>
       readMetrics(out)
-        .slice(-6)
+        .slice(18, 24)
         .reduce((sum, line) => sum + (line.dReal - line.dFake) / 6, 0);
     expect(gap(whole)).toBeGreaterThan(0.5 * gap(run));
     expect(gap(whole)).toBeLessThan(2 * gap(run));
-    expect(readMetrics(run)[0]).not.toHaveProperty('lossScaleD');
+    await runWell(['train', '--out', run, '--resume', '--precision', 'f16', '--steps', '27']);
+    await runWell(['train', '--out', run, '--resume', '--precision', 'f32', '--steps', '30']);
+    expect(readMetrics(run).map((line) => 'lossScaleG' in line)).toEqual(
+      Array.from({ length: 30 }, (_u, i) => i >= 24 && i < 27),
+    );
   });
 
   test('goes on from a checkpoint to the same bits', async () => {
@@ -63,16 +68,6 @@ describe('train --precision f16', () => {
     await runWell([...trainInto(run, 'f16'), '--steps', '6']);
     await runWell(['train', '--out', run, '--resume', '--steps', '24']);
     expect(checkpoint(run, 24)).toEqual(checkpoint(whole, 24));
-  });
-
-  test('can begin where a run of f32 stands, and be left again', async () => {
-    const run = join(folder, 'changed');
-    await runWell([...trainInto(run, 'f32'), '--steps', '6']);
-    await runWell(['train', '--out', run, '--resume', '--precision', 'f16', '--steps', '12']);
-    await runWell(['train', '--out', run, '--resume', '--precision', 'f32', '--steps', '18']);
-    expect(readMetrics(run).map((line) => 'lossScaleG' in line)).toEqual(
-      Array.from({ length: 18 }, (_u, i) => i >= 6 && i < 12),
-    );
   });
 
   test('is refused in one line for a word that is none', async () => {

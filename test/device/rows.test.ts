@@ -54,7 +54,7 @@ describe('storages moved into one buffer', () => {
     unary(gpu, 'affine', { x: span, out: doubled, n: span.bytes / 4, a: 2, b: 0 });
     const values = new Float32Array(await gpu.read(doubled));
     expect(values.subarray(0, 1)).toEqual(before[0]!.map((x) => 2 * x));
-    expect(values.subarray(128, 192)).toEqual(new Float32Array(64).fill(6));
+    expect(values.subarray(256, 320)).toEqual(new Float32Array(64).fill(6));
     fill(gpu, { out: span, n: span.bytes / 4, value: 5 });
     expect(row.map((t) => t.storage.version)).toEqual(versions.map((v) => v + 1));
     for (const [i, found] of (await readAll(row)).entries()) {
@@ -103,7 +103,7 @@ describe('storages of a captured step', () => {
     const program = await capture.build();
     program.run();
     const values = new Float32Array(await gpu.read(doubled));
-    expect([values[0], values[64], values[128], values[192]]).toEqual([8, 8, 4, 10]);
+    expect([values[0], values[64], values[128], values[256]]).toEqual([8, 8, 4, 10]);
     program.destroy();
     expect(made!.parts.every((part) => part.block === undefined)).toBe(true);
   });
@@ -124,10 +124,10 @@ describe('storages of a captured step', () => {
     gpu.capture(() => {
       const { parts } = step([]);
       const [a, b, c, d] = [parts[1]!, parts[2]!, parts[0]!, parts[3]!];
-      expect(gpu.together([a, b], [0, 512])).toBeDefined();
-      // 512 is taken, 256 is free, and so is everything from 768 on
-      expect(gpu.together([a, c], [0, 512])).toBeUndefined();
-      expect(gpu.together([b, c], [512, 0])).toBeUndefined();
+      expect(gpu.together([a, b], [0, 1024])).toBeDefined();
+      // 1024 is taken, 512 is free, and so is everything from 1536 on
+      expect(gpu.together([a, c], [0, 1024])).toBeUndefined();
+      expect(gpu.together([b, c], [1024, 0])).toBeUndefined();
       expect(gpu.together([a, c, b, d])).toBeDefined();
       return [];
     });

@@ -96,7 +96,13 @@ describe('needs', () => {
     const [dispatch] = run(new Gpu(able, summary, {}));
     expect(dispatch!.traffic).toBe(2);
     expect(dispatch!.spec.key).toContain('Stored=f16');
-    expect(() => fill(undefined).specialise({}, 'f16')).toThrow('no `alias Stored = f32;`');
+    const invert = kernel({
+      ...{ file: 'norm/invert.wgsl', tensors: ['spread', 'invStd'], dims: ['C', 'eps'] },
+      grid: () => [1, 1, 1],
+      flops: () => 0,
+      bytes: () => 0,
+    });
+    expect(() => invert.specialise({}, 'f16')).toThrow('no `alias Stored = f32;`');
   });
 
   test('that the device has, or none, launch', () => {

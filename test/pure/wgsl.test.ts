@@ -105,6 +105,8 @@ describe('wgsl', () => {
     expect(rewriteStored(code, 'f16')).toBe(
       'enable f16;\nalias Stored = f16;\nvar<private> x: Stored;\n',
     );
+    const words = code.replace('= f32', '= u32');
+    expect(rewriteStored(words, 'f16')).toBe(rewriteStored(code, 'f16'));
     const enabled = `// head\nenable f16;\n${code}`;
     expect(rewriteStored(enabled, 'f16')).toBe(enabled.replace('= f32', '= f16'));
     expect(() => rewriteStored(source, 'f16')).toThrow('no `alias Stored = f32;` to rewrite');

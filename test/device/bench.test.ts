@@ -20,6 +20,7 @@ import type { MatmulArgs, MatmulDims, MatmulRung } from '../../src/kernels/matmu
 import type { NormGradsArgs } from '../../src/kernels/norm-sums.ts';
 import { choose, choiceKey } from '../../src/kernels/rung.ts';
 import { openTestGpu } from '../support/device.ts';
+import { openMatrixGpu } from '../support/matrices.ts';
 
 const gpu = await openTestGpu({ guard: false });
 
@@ -207,6 +208,15 @@ describe('tensors of f16', () => {
     expect(stored.label).toBe(`${rounded.label.slice(0, -' f16'.length)} stored-f16`);
     expect(stored.bytes).toBe(rounded.bytes / 2);
     expect(stored.rungs.map(({ rung }) => rung)).toEqual(rounded.rungs.map(({ rung }) => rung));
+  });
+
+  test.skipIf(!f16)('come to tensor cores where a device has them', async () => {
+    const device = await openMatrixGpu();
+    const rounded = { ...dims, precision: 'f16' as const };
+    const measured = await measure(device!, { ...task, dims: rounded }, quick);
+    const shipped = measured.find((one) => one.shipped);
+    expect(shipped).toMatchObject({ rung: 'matmul/7_tensor_cores', verified: 512 });
+    expect(measured.map(({ rung }) => rung)).toContain('matmul/6_f16');
   });
 
   test.skipIf(f16)('are refused where the device has none, in a line', async () => {

@@ -212,8 +212,11 @@ describe('tensors of f16', () => {
 
   test.skipIf(!f16)('come to tensor cores where a device has them', async () => {
     const device = await openMatrixGpu();
+    // The emulated device says more lanes than its subgroups have.
+    const rungs = matmulLadder.rungs.filter(({ name }) => !name.endsWith('lanes'));
+    const ladder: AnyLadder = { ...matmulLadder, rungs };
     const rounded = { ...dims, precision: 'f16' as const };
-    const measured = await measure(device!, { ...task, dims: rounded }, quick);
+    const measured = await measure(device!, { ...task, ladder, dims: rounded }, quick);
     const shipped = measured.find((one) => one.shipped);
     expect(shipped).toMatchObject({ rung: 'matmul/7_tensor_cores', verified: 512 });
     expect(measured.map(({ rung }) => rung)).toContain('matmul/6_f16');

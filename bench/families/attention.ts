@@ -1,6 +1,6 @@
 import type { AttentionDims } from '../../src/kernels/attention-common.ts';
 import { ladderNamed } from '../../src/kernels/ladders.ts';
-import { num } from './family.ts';
+import { num, precisionAxis, precisionIn, precisionLabel } from './family.ts';
 import type { CaseSizes, Family } from './family.ts';
 
 function dims(sizes: CaseSizes): AttentionDims {
@@ -9,6 +9,7 @@ function dims(sizes: CaseSizes): AttentionDims {
     ...{ B: num(sizes, 'batch'), Nq: num(sizes, 'positions'), Nk: num(sizes, 'keys') },
     // SAGAN does not scale its scores.
     ...{ DK: num(sizes, 'dk'), DV: num(sizes, 'dv'), scale: 1, layout },
+    ...precisionIn(sizes),
   };
 }
 
@@ -29,6 +30,7 @@ export const attentionFamily: Family = {
       words: ['channel', 'sequence'],
       usual: () => 'channel',
     },
+    precisionAxis,
   ],
   passes: [
     { name: 'forward', ladder: () => ladderNamed('attention-forward'), dims },
@@ -45,6 +47,6 @@ export const attentionFamily: Family = {
   label(sizes) {
     const keys = sizes['keys'] === sizes['positions'] ? '' : `→${sizes['keys']}`;
     const layout = sizes['layout'] === 'channel' ? '' : ' sequence';
-    return `B${sizes['batch']} N${sizes['positions']}${keys} DK${sizes['dk']} DV${sizes['dv']}${layout}`;
+    return `B${sizes['batch']} N${sizes['positions']}${keys} DK${sizes['dk']} DV${sizes['dv']}${layout}${precisionLabel(sizes)}`;
   },
 };

@@ -2,6 +2,7 @@
 import type { Gpu } from '../../src/gpu/device.ts';
 import { attention as runAttention } from '../../src/kernels/attention.ts';
 import type { AttentionDims } from '../../src/kernels/attention-common.ts';
+import { mayRound } from '../../src/kernels/precision.ts';
 import { attention } from '../../test/reference/attention.ts';
 import { logAllowance, maxAbs, softmaxAllowance, ulp } from '../../test/reference/naive.ts';
 import type { Data, Round } from '../../test/reference/naive.ts';
@@ -20,6 +21,10 @@ function row(data: Data, at: (b: number, n: number, d: number) => number, [b, n,
   return Float64Array.from({ length: D ?? 0 }, (_, d) => data[at(b ?? 0, n ?? 0, d)] ?? NaN);
 }
 
+/** What a weight loses where it may be rounded to f16: a share of itself, and whatever is less than f16 holds. */
+const half = (dims: AttentionDims) =>
+  mayRound(dims) ? { share: 2 ** -10, least: 2 ** -24 } : { share: 0, least: 0 };
+
 /** A unit is a query: its row of the output and its lse. */
 export const attentionForwardOracle: Oracle<AttentionDims> = {
   ladder: 'attention-forward',
@@ -37,8 +42,9 @@ export const attentionForwardOracle: Oracle<AttentionDims> = {
     const made = attention({ q, k: k ?? [], v: v ?? [], ...sizes }, r);
     const slack = softmaxAllowance(Nk);
     const atOut = place(dims, Nq, DV);
+    const slackOut = (slack + half(dims).share) * maxAbs(v ?? []);
     const out = Array.from(made.o, (value, d): Entry => {
-      return { output: 'out', at: atOut(b, i, d), value, slack: slack * maxAbs(v ?? []) };
+      return { output: 'out', at: atOut(b, i, d), value, slack: slackOut };
     });
     const lse = made.lse[0] ?? NaN;
     return [...out, { output: 'lse', at: u, value: lse, slack: slack + logAllowance(lse) }];
@@ -86,7 +92,7 @@ function dot(a: Data, b: Data, r: Round): number {
   return sum;
 }
 
-/** P and dS of one pair of query and key, and the share of them that WGSL's exp may be off by. */
+/** P and dS of one pair of query and key, and the share of them that WGSL's exp and a rounding to f16 may take. */
 function pair(
   dims: AttentionDims,
   o: { q: Data; k: Data; v: Data; dOut: Data; lse: number; delta: number },
@@ -95,7 +101,7 @@ function pair(
   const x = r(r(r(dims.scale) * dot(o.q, o.k, r)) - o.lse);
   const p = r(Math.exp(x));
   const ds = r(r(dims.scale) * r(p * r(dot(o.dOut, o.v, r) - o.delta)));
-  return { p, ds, share: (3 + 2 * Math.abs(x)) * ulp(1) };
+  return { p, ds, share: (3 + 2 * Math.abs(x)) * ulp(1) + half(dims).share };
 }
 
 /** Sums of rows with their slack. */
@@ -103,7 +109,11 @@ class Row {
   readonly values: Float64Array;
   readonly slack: Float64Array;
 
-  constructor(D: number) {
+  /** What every factor may be off by, whatever its size. */
+  readonly #least: number;
+
+  constructor(D: number, least: number) {
+    this.#least = least;
     this.values = new Float64Array(D);
     this.slack = new Float64Array(D);
   }
@@ -112,7 +122,8 @@ class Row {
     for (let d = 0; d < this.values.length; d++) {
       const term = r(factor * (by[d] ?? NaN));
       this.values[d] = r((this.values[d] ?? 0) + term);
-      this.slack[d] = (this.slack[d] ?? 0) + share * Math.abs(term);
+      const slack = share * Math.abs(term) + this.#least * Math.abs(by[d] ?? NaN);
+      this.slack[d] = (this.slack[d] ?? 0) + slack;
     }
   }
 
@@ -131,7 +142,7 @@ function queryUnit(dims: AttentionDims, inputs: Inputs, u: number, r: Round): En
   const [q, dOut] = [rows.q(b, i), rows.dOut(b, i)];
   const delta = dot(dOut, rows.out(b, i), r);
   const lse = inputs['lse']?.[u] ?? NaN;
-  const dq = new Row(DK);
+  const dq = new Row(DK, half(dims).least);
   for (let j = 0; j < Nk; j++) {
     const k = rows.k(b, j);
     const { ds, share } = pair(dims, { q, k, v: rows.v(b, j), dOut, lse, delta }, r);
@@ -146,7 +157,8 @@ function keyUnit(dims: AttentionDims, inputs: Inputs, u: number, r: Round): Entr
   const [b, j] = [Math.floor(u / Nk), u % Nk];
   const rows = rowsOf(dims, inputs);
   const [k, v] = [rows.k(b, j), rows.v(b, j)];
-  const [dk, dv] = [new Row(DK), new Row(DV)];
+  const { least } = half(dims);
+  const [dk, dv] = [new Row(DK, least), new Row(DV, least)];
   for (let i = 0; i < Nq; i++) {
     const [q, dOut] = [rows.q(b, i), rows.dOut(b, i)];
     const delta = dot(dOut, rows.out(b, i), r);

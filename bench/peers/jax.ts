@@ -58,12 +58,14 @@ function prepareOp(c: PeerCase, values: Values): Prepared {
   };
 }
 
-/** Waits for the last of so many results; the others are let go at once. */
+/**
+ * Waits for so many results together. None is let go before: what jax-js has not begun when its result is disposed of, it
+ * leaves undone.
+ */
 async function repeat(times: number, once: () => Arrays): Promise<void> {
-  for (let i = 1; i < times; i++) tree.dispose(once());
-  const last = once();
-  await blockUntilReady(last);
-  tree.dispose(last);
+  const results = Array.from({ length: times }, once);
+  await blockUntilReady(results);
+  tree.dispose(results);
 }
 
 function apply(work: Work, t: Arrays): JaxArray {

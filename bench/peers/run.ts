@@ -3,7 +3,7 @@
  *   npx tsx bench/peers/run.ts [--cases matmul,gan-step] [--peers tfjs,jax,onnx,torch] [--quick] [--rounds 5]
  * Writes bench/results/peers-<adapter>.json, .md and .svg. README.md says what to install.
  */
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import os from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -63,6 +63,9 @@ export async function runPeers(options: PeersOptions = {}): Promise<PeersResult>
       ? { rounds: 2, samples: 3, targetMs: 20 }
       : { rounds: 5, samples: 5, targetMs: 100 };
   const rounds = options.rounds ?? pace.rounds;
+  const results = options.out ?? fileURLToPath(new URL('../results', import.meta.url));
+  // Before the work, so that an hour of it is not lost to a folder that cannot be made.
+  mkdirSync(results, { recursive: true });
   const cases = chooseCases(options.cases, sizes);
   const { summary } = await chooseAdapter({ adapter: wanted });
   const { peers, absent, versions } = gatherPeers(
@@ -99,7 +102,7 @@ export async function runPeers(options: PeersOptions = {}): Promise<PeersResult>
     measurements,
     comparison: compare(cases, peers, measurements),
   };
-  await writeResults(result, options.out ?? fileURLToPath(new URL('../results', import.meta.url)));
+  await writeResults(result, results);
   return result;
 }
 

@@ -7,6 +7,7 @@
 // entries    `scalar`: one word a thread, any strides.  `quads`: one vec4 along D3 a thread, where D3, the offsets and
 //            all outer strides are multiples of 4 and the inner strides are 1 (of x also 0: REPEAT).
 // cost       reads and writes n words; bits are moved as they are, whatever the type.
+alias Stored = u32;
 const ROWS = 1u;
 const REPEAT = false;
 const WG = 64u;
@@ -19,10 +20,10 @@ struct Params {
 }
 var<immediate> p: Params;
 
-@group(0) @binding(0) var<storage, read> x: array<u32>;
-@group(0) @binding(1) var<storage, read_write> out: array<u32>;
-@group(0) @binding(0) var<storage, read> xQuads: array<vec4u>;
-@group(0) @binding(1) var<storage, read_write> outQuads: array<vec4u>;
+@group(0) @binding(0) var<storage, read> x: array<Stored>;
+@group(0) @binding(1) var<storage, read_write> out: array<Stored>;
+@group(0) @binding(0) var<storage, read> xQuads: array<vec4<Stored>>;
+@group(0) @binding(1) var<storage, read_write> outQuads: array<vec4<Stored>>;
 
 struct Place { row: u32, column: u32, inside: bool }
 
@@ -73,9 +74,9 @@ fn quads(
   if (at.inside) {
     let start = startsOf(at.row);
     let column = i32(at.column);
-    var four: vec4u;
+    var four: vec4<Stored>;
     if (REPEAT) {
-      four = vec4u(xQuads[start.x / 4][start.x % 4]);
+      four = vec4<Stored>(xQuads[start.x / 4][start.x % 4]);
     } else {
       four = xQuads[start.x / 4 + column];
     }

@@ -5,6 +5,7 @@
 // since strided  reads and writes are vec4s on both sides; no workgroup memory, no barrier.
 // cost       reads and writes n words.
 // needs      R, C, offsets and strides to be multiples of 4.
+alias Stored = u32;
 const WG = 64u;
 
 struct Params {
@@ -14,8 +15,8 @@ struct Params {
 }
 var<immediate> p: Params;
 
-@group(0) @binding(0) var<storage, read> x: array<vec4u>;
-@group(0) @binding(1) var<storage, read_write> out: array<vec4u>;
+@group(0) @binding(0) var<storage, read> x: array<vec4<Stored>>;
+@group(0) @binding(1) var<storage, read_write> out: array<vec4<Stored>>;
 
 @compute @workgroup_size(WG)
 fn main(
@@ -39,8 +40,8 @@ fn main(
   let r1 = x[source + s];
   let r2 = x[source + 2u * s];
   let r3 = x[source + 3u * s];
-  out[dest] = vec4u(r0.x, r1.x, r2.x, r3.x);
-  out[dest + d] = vec4u(r0.y, r1.y, r2.y, r3.y);
-  out[dest + 2u * d] = vec4u(r0.z, r1.z, r2.z, r3.z);
-  out[dest + 3u * d] = vec4u(r0.w, r1.w, r2.w, r3.w);
+  out[dest] = vec4<Stored>(r0.x, r1.x, r2.x, r3.x);
+  out[dest + d] = vec4<Stored>(r0.y, r1.y, r2.y, r3.y);
+  out[dest + 2u * d] = vec4<Stored>(r0.z, r1.z, r2.z, r3.z);
+  out[dest + 3u * d] = vec4<Stored>(r0.w, r1.w, r2.w, r3.w);
 }

@@ -8,6 +8,7 @@
 // cost       reads and writes n words.
 // needs      BT·(BT+1)·4 bytes of workgroup memory.
 // after      Harris 2013, "An efficient matrix transpose in CUDA C/C++".
+alias Stored = u32;
 const BT = 32u;
 const TY = 8u;
 
@@ -18,10 +19,10 @@ struct Params {
 }
 var<immediate> p: Params;
 
-@group(0) @binding(0) var<storage, read> x: array<u32>;
-@group(0) @binding(1) var<storage, read_write> out: array<u32>;
+@group(0) @binding(0) var<storage, read> x: array<Stored>;
+@group(0) @binding(1) var<storage, read_write> out: array<Stored>;
 
-var<workgroup> block: array<u32, BT * (BT + 1u)>;
+var<workgroup> block: array<Stored, BT * (BT + 1u)>;
 
 @compute @workgroup_size(BT, TY)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_id) local: vec3u) {
@@ -32,7 +33,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_id) local
   for (var j = local.y; j < BT; j += TY) {
     let r = r0 + j;
     let c = c0 + local.x;
-    var v = 0u;
+    var v = Stored(0);
     if (r < p.R && c < p.C) { v = x[source + r * p.ir + c]; }
     block[j * (BT + 1u) + local.x] = v;
   }

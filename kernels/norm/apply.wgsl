@@ -5,8 +5,10 @@
 // grid       ROWS = 1: group.x walks L, group.yz the N·C rows, so a row's five numbers are loaded once for a workgroup;
 //            ROWS = 0 (a short L): the threads walk the elements in a line.
 // entries    `scalar`, and `quads` (one vec4 along L a thread) for L a multiple of 4.
-// cost       4·n flops;  reads n, writes n floats.
+// cost       4·n flops;  reads n, writes n numbers.
 // needs      without SCALE or SHIFT the caller binds any [C] tensor in the place of gamma or beta; it is not read.
+alias Stored = f32;
+
 // The activation that comes after: none, max(y, 0), or y > 0 ? y : slope·y.
 const NONE = 0u;
 const RELU = 1u;
@@ -21,14 +23,14 @@ const WG = 64u;
 struct Params { N: u32, C: u32, L: u32, slope: f32 }
 var<immediate> p: Params;
 
-@group(0) @binding(0) var<storage, read> x: array<f32>;
+@group(0) @binding(0) var<storage, read> x: array<Stored>;
 @group(0) @binding(1) var<storage, read> mean: array<f32>;
 @group(0) @binding(2) var<storage, read> invStd: array<f32>;
 @group(0) @binding(3) var<storage, read> gamma: array<f32>;
 @group(0) @binding(4) var<storage, read> beta: array<f32>;
-@group(0) @binding(5) var<storage, read_write> out: array<f32>;
-@group(0) @binding(0) var<storage, read> xQuads: array<vec4f>;
-@group(0) @binding(5) var<storage, read_write> outQuads: array<vec4f>;
+@group(0) @binding(5) var<storage, read_write> out: array<Stored>;
+@group(0) @binding(0) var<storage, read> xQuads: array<vec4<Stored>>;
+@group(0) @binding(5) var<storage, read_write> outQuads: array<vec4<Stored>>;
 
 struct Place { row: u32, column: u32, inside: bool }
 
@@ -71,7 +73,7 @@ fn scalar(
   let at = placeOf(group, groups, local, p.L);
   if (at.inside) {
     let i = at.row * p.L + at.column;
-    out[i] = activated(normalised(vec4f(x[i]), at.row % p.C)).x;
+    out[i] = Stored(activated(normalised(vec4f(f32(x[i])), at.row % p.C)).x);
   }
 }
 
@@ -84,6 +86,6 @@ fn quads(
   let at = placeOf(group, groups, local, p.L / 4u);
   if (at.inside) {
     let i = at.row * (p.L / 4u) + at.column;
-    outQuads[i] = activated(normalised(xQuads[i], at.row % p.C));
+    outQuads[i] = vec4<Stored>(activated(normalised(vec4f(xQuads[i]), at.row % p.C)));
   }
 }

@@ -5,8 +5,10 @@
 //
 // grid       ROWS as in norm/apply.
 // entries    `scalar`, and `quads` (one vec4 along L a thread) for L a multiple of 4.
-// cost       6·n flops;  reads 2·n, writes n floats.
+// cost       6·n flops;  reads 2·n, writes n numbers.
 // needs      without SCALE or SHIFT the caller binds any [C] tensor in the place of gamma or beta; it is not read.
+alias Stored = f32;
+
 // The activation that comes after: none, max(y, 0), or y > 0 ? y : slope·y.
 const NONE = 0u;
 const RELU = 1u;
@@ -21,17 +23,17 @@ const WG = 64u;
 struct Params { N: u32, C: u32, L: u32, slope: f32 }
 var<immediate> p: Params;
 
-@group(0) @binding(0) var<storage, read> x: array<f32>;
-@group(0) @binding(1) var<storage, read> dy: array<f32>;
+@group(0) @binding(0) var<storage, read> x: array<Stored>;
+@group(0) @binding(1) var<storage, read> dy: array<Stored>;
 @group(0) @binding(2) var<storage, read> mean: array<f32>;
 @group(0) @binding(3) var<storage, read> invStd: array<f32>;
 @group(0) @binding(4) var<storage, read> gamma: array<f32>;
 @group(0) @binding(5) var<storage, read> beta: array<f32>;
 @group(0) @binding(6) var<storage, read> means: array<vec2f>;
-@group(0) @binding(7) var<storage, read_write> dx: array<f32>;
-@group(0) @binding(0) var<storage, read> xQuads: array<vec4f>;
-@group(0) @binding(1) var<storage, read> dyQuads: array<vec4f>;
-@group(0) @binding(7) var<storage, read_write> dxQuads: array<vec4f>;
+@group(0) @binding(7) var<storage, read_write> dx: array<Stored>;
+@group(0) @binding(0) var<storage, read> xQuads: array<vec4<Stored>>;
+@group(0) @binding(1) var<storage, read> dyQuads: array<vec4<Stored>>;
+@group(0) @binding(7) var<storage, read_write> dxQuads: array<vec4<Stored>>;
 
 struct Place { row: u32, column: u32, inside: bool }
 
@@ -74,7 +76,7 @@ fn scalar(
   let at = placeOf(group, groups, local, p.L);
   if (at.inside) {
     let i = at.row * p.L + at.column;
-    dx[i] = gradient(vec4f(x[i]), vec4f(dy[i]), at.row % p.C).x;
+    dx[i] = Stored(gradient(vec4f(f32(x[i])), vec4f(f32(dy[i])), at.row % p.C).x);
   }
 }
 
@@ -87,6 +89,6 @@ fn quads(
   let at = placeOf(group, groups, local, p.L / 4u);
   if (at.inside) {
     let i = at.row * (p.L / 4u) + at.column;
-    dxQuads[i] = gradient(xQuads[i], dyQuads[i], at.row % p.C);
+    dxQuads[i] = vec4<Stored>(gradient(vec4f(xQuads[i]), vec4f(dyQuads[i]), at.row % p.C));
   }
 }

@@ -4,7 +4,9 @@
 //   g = dy past the activation
 //
 // grid       C threads: most of a machine idles where there are few channels.
-// cost       4·n flops;  reads 2·n floats.
+// cost       4·n flops;  reads 2·n numbers.
+alias Stored = f32;
+
 // The activation that comes after: none, max(y, 0), or y > 0 ? y : slope·y.
 const NONE = 0u;
 const RELU = 1u;
@@ -18,8 +20,8 @@ const WG = 16u;
 struct Params { N: u32, C: u32, L: u32, slope: f32 }
 var<immediate> p: Params;
 
-@group(0) @binding(0) var<storage, read> x: array<f32>;
-@group(0) @binding(1) var<storage, read> dy: array<f32>;
+@group(0) @binding(0) var<storage, read> x: array<Stored>;
+@group(0) @binding(1) var<storage, read> dy: array<Stored>;
 @group(0) @binding(2) var<storage, read> mean: array<f32>;
 @group(0) @binding(3) var<storage, read> invStd: array<f32>;
 @group(0) @binding(4) var<storage, read> gamma: array<f32>;
@@ -50,8 +52,8 @@ fn main(
     let row = (n * p.C + c) * p.L;
     var sum = vec2f(0.0);
     for (var i = 0u; i < p.L; i++) {
-      let v = x[row + i];
-      let g = passed(vec4f(dy[row + i]), vec4f(v), c).x;
+      let v = f32(x[row + i]);
+      let g = passed(vec4f(f32(dy[row + i])), vec4f(v), c).x;
       sum += vec2f(g, g * (v - mean[c]));
     }
     total += sum;

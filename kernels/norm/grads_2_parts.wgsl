@@ -7,7 +7,9 @@
 // grid       parts·C threads; part p takes C0 images from C0·⌊p/P1⌋ and C1 positions from C1·(p mod P1).
 // entries    `scalar`: any L.  `quads`: L and C1 multiples of 4.
 // measured   lavapipe on two busy cores, x 16×64×256: 333 µs with the join, 1_naive 577; 16×16×4096: 954 and 1,917.
-// cost       4·n flops;  reads 2·n floats.
+// cost       4·n flops;  reads 2·n numbers.
+alias Stored = f32;
+
 // The activation that comes after: none, max(y, 0), or y > 0 ? y : slope·y.
 const NONE = 0u;
 const RELU = 1u;
@@ -21,15 +23,15 @@ const WG = 16u;
 struct Params { N: u32, C: u32, L: u32, C0: u32, C1: u32, P1: u32, parts: u32, slope: f32 }
 var<immediate> p: Params;
 
-@group(0) @binding(0) var<storage, read> x: array<f32>;
-@group(0) @binding(1) var<storage, read> dy: array<f32>;
+@group(0) @binding(0) var<storage, read> x: array<Stored>;
+@group(0) @binding(1) var<storage, read> dy: array<Stored>;
 @group(0) @binding(2) var<storage, read> mean: array<f32>;
 @group(0) @binding(3) var<storage, read> invStd: array<f32>;
 @group(0) @binding(4) var<storage, read> gamma: array<f32>;
 @group(0) @binding(5) var<storage, read> beta: array<f32>;
 @group(0) @binding(6) var<storage, read_write> sums: array<vec2f>;
-@group(0) @binding(0) var<storage, read> xQuads: array<vec4f>;
-@group(0) @binding(1) var<storage, read> dyQuads: array<vec4f>;
+@group(0) @binding(0) var<storage, read> xQuads: array<vec4<Stored>>;
+@group(0) @binding(1) var<storage, read> dyQuads: array<vec4<Stored>>;
 
 // The gradient that the activation lets through; which branch it took is told by y, made again as norm/apply made it.
 fn passed(g: vec4f, v: vec4f, c: u32) -> vec4f {
@@ -70,8 +72,8 @@ fn scalar(
     let row = (n * p.C + s.c) * p.L;
     var sum = vec2f(0.0);
     for (var i = s.from1; i < s.to1; i++) {
-      let v = x[row + i];
-      let g = passed(vec4f(dy[row + i]), vec4f(v), s.c).x;
+      let v = f32(x[row + i]);
+      let g = passed(vec4f(f32(dy[row + i])), vec4f(v), s.c).x;
       sum += vec2f(g, g * (v - average));
     }
     total += sum;
@@ -96,8 +98,8 @@ fn quads(
     var sum = vec4f(0.0);
     var sumHat = vec4f(0.0);
     for (var i = s.from1 / 4u; i < s.to1 / 4u; i++) {
-      let v = xQuads[row + i];
-      let g = passed(dyQuads[row + i], v, s.c);
+      let v = vec4f(xQuads[row + i]);
+      let g = passed(vec4f(dyQuads[row + i]), v, s.c);
       sum += g;
       sumHat += g * (v - average);
     }

@@ -5,13 +5,14 @@
 // grid       C threads: most of a machine idles where there are few channels.
 // exact      deviations are taken from the mean itself: the sum of squares less the squared sum would lose every digit
 //            at a mean of 100.
-// cost       4·n flops;  reads n floats twice.
+// cost       4·n flops;  reads n numbers twice.
+alias Stored = f32;
 const WG = 16u;
 
 struct Params { N: u32, C: u32, L: u32 }
 var<immediate> p: Params;
 
-@group(0) @binding(0) var<storage, read> x: array<f32>;
+@group(0) @binding(0) var<storage, read> x: array<Stored>;
 @group(0) @binding(1) var<storage, read_write> partMean: array<f32>;
 @group(0) @binding(2) var<storage, read_write> partM2: array<f32>;
 
@@ -27,7 +28,7 @@ fn main(
   for (var n = 0u; n < p.N; n++) {
     let row = (n * p.C + c) * p.L;
     var sum = 0.0;
-    for (var i = 0u; i < p.L; i++) { sum += x[row + i]; }
+    for (var i = 0u; i < p.L; i++) { sum += f32(x[row + i]); }
     total += sum;
   }
   let mean = total / f32(p.N * p.L);
@@ -36,7 +37,7 @@ fn main(
     let row = (n * p.C + c) * p.L;
     var sum = 0.0;
     for (var i = 0u; i < p.L; i++) {
-      let d = x[row + i] - mean;
+      let d = f32(x[row + i]) - mean;
       sum += d * d;
     }
     m2 += sum;

@@ -2,8 +2,9 @@
 //
 //   a [n or 1] · b [n or 1]  →  out [n] = OP(a, b; param)
 //
-// cost       1–3·n flops;  reads 2·n, writes n floats.
+// cost       1–3·n flops;  reads 2·n, writes n numbers.
 // needs      nothing; the lanes past n in the last vec4 are padding of the binding.
+alias Stored = f32;
 const ADD = 0u;
 const SUB = 1u;
 const MUL = 2u;
@@ -24,9 +25,9 @@ const WG = 256u;
 struct Params { n: u32, param: f32 }
 var<immediate> p: Params;
 
-@group(0) @binding(0) var<storage, read> a: array<vec4f>;
-@group(0) @binding(1) var<storage, read> b: array<vec4f>;
-@group(0) @binding(2) var<storage, read_write> out: array<vec4f>;
+@group(0) @binding(0) var<storage, read> a: array<vec4<Stored>>;
+@group(0) @binding(1) var<storage, read> b: array<vec4<Stored>>;
+@group(0) @binding(2) var<storage, read_write> out: array<vec4<Stored>>;
 
 // y, or v where v is NaN, which max and min drop: told by the bits, since a compiler may take for granted that no float
 // is NaN.
@@ -58,8 +59,8 @@ fn main(
   if (i < (p.n + 3u) / 4u) {
     var l: vec4f;
     var r: vec4f;
-    if (A_ONE) { l = vec4f(a[0].x); } else { l = a[i]; }
-    if (B_ONE) { r = vec4f(b[0].x); } else { r = b[i]; }
-    out[i] = apply(l, r);
+    if (A_ONE) { l = vec4f(f32(a[0].x)); } else { l = vec4f(a[i]); }
+    if (B_ONE) { r = vec4f(f32(b[0].x)); } else { r = vec4f(b[i]); }
+    out[i] = vec4<Stored>(apply(l, r));
   }
 }

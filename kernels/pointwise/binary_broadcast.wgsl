@@ -6,7 +6,8 @@
 //            workgroup; otherwise (a short D3) the threads walk the elements in a line.
 // entries    `scalar`: one element a thread, any strides.  `quads`: one vec4 along D3 a thread, for D3 % 4 == 0,
 //            inner strides 0 or 1 and outer strides that are multiples of 4 where the inner one is 1.
-// cost       1–3·n flops;  reads each input once from memory, writes n floats.
+// cost       1–3·n flops;  reads each input once from memory, writes n numbers.
+alias Stored = f32;
 const ADD = 0u;
 const SUB = 1u;
 const MUL = 2u;
@@ -33,13 +34,13 @@ struct Params {
 }
 var<immediate> p: Params;
 
-@group(0) @binding(0) var<storage, read> a: array<f32>;
-@group(0) @binding(1) var<storage, read> b: array<f32>;
-@group(0) @binding(2) var<storage, read_write> out: array<f32>;
+@group(0) @binding(0) var<storage, read> a: array<Stored>;
+@group(0) @binding(1) var<storage, read> b: array<Stored>;
+@group(0) @binding(2) var<storage, read_write> out: array<Stored>;
 
-@group(0) @binding(0) var<storage, read> aQuads: array<vec4f>;
-@group(0) @binding(1) var<storage, read> bQuads: array<vec4f>;
-@group(0) @binding(2) var<storage, read_write> outQuads: array<vec4f>;
+@group(0) @binding(0) var<storage, read> aQuads: array<vec4<Stored>>;
+@group(0) @binding(1) var<storage, read> bQuads: array<vec4<Stored>>;
+@group(0) @binding(2) var<storage, read_write> outQuads: array<vec4<Stored>>;
 
 // y, or v where v is NaN, which max and min drop: told by the bits, since a compiler may take for granted that no float
 // is NaN.
@@ -93,9 +94,9 @@ fn scalar(
   let at = placeOf(group, groups, local, p.D3);
   if (at.inside) {
     let start = startsOf(at.row);
-    let l = vec4f(a[start.x + at.column * p.a3]);
-    let r = vec4f(b[start.y + at.column * p.b3]);
-    out[at.row * p.D3 + at.column] = apply(l, r).x;
+    let l = vec4f(f32(a[start.x + at.column * p.a3]));
+    let r = vec4f(f32(b[start.y + at.column * p.b3]));
+    out[at.row * p.D3 + at.column] = Stored(apply(l, r).x);
   }
 }
 
@@ -111,15 +112,15 @@ fn quads(
     var l: vec4f;
     var r: vec4f;
     if (A_INNER_ONE) {
-      l = vec4f(aQuads[start.x / 4u][start.x % 4u]);
+      l = vec4f(f32(aQuads[start.x / 4u][start.x % 4u]));
     } else {
-      l = aQuads[start.x / 4u + at.column];
+      l = vec4f(aQuads[start.x / 4u + at.column]);
     }
     if (B_INNER_ONE) {
-      r = vec4f(bQuads[start.y / 4u][start.y % 4u]);
+      r = vec4f(f32(bQuads[start.y / 4u][start.y % 4u]));
     } else {
-      r = bQuads[start.y / 4u + at.column];
+      r = vec4f(bQuads[start.y / 4u + at.column]);
     }
-    outQuads[at.row * (p.D3 / 4u) + at.column] = apply(l, r);
+    outQuads[at.row * (p.D3 / 4u) + at.column] = vec4<Stored>(apply(l, r));
   }
 }

@@ -2,14 +2,15 @@
 //
 //   bytes uint8 [n], four to a word, lowest first  →  out [n] = byte·(2/255) − 1, in [−1, 1]
 //
-// cost       2·n flops;  reads n bytes, writes n floats.
+// cost       2·n flops;  reads n bytes, writes n numbers.
+alias Stored = f32;
 const WG = 256u;
 
 struct Params { n: u32 }
 var<immediate> p: Params;
 
 @group(0) @binding(0) var<storage, read> bytes: array<u32>;
-@group(0) @binding(1) var<storage, read_write> out: array<vec4f>;
+@group(0) @binding(1) var<storage, read_write> out: array<vec4<Stored>>;
 
 @compute @workgroup_size(WG)
 fn main(
@@ -21,6 +22,6 @@ fn main(
   if (i < (p.n + 3u) / 4u) {
     let word = bytes[i];
     let four = vec4u(word, word >> 8u, word >> 16u, word >> 24u) & vec4u(0xffu);
-    out[i] = vec4f(four) * (2.0 / 255.0) - 1.0;
+    out[i] = vec4<Stored>(vec4f(four) * (2.0 / 255.0) - 1.0);
   }
 }

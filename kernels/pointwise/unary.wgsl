@@ -2,11 +2,12 @@
 //
 //   x [n]  →  out [n] = OP(x; a, b)
 //
-// cost       1–20·n flops;  reads n, writes n floats.
+// cost       1–20·n flops;  reads n, writes n numbers.
 // needs      nothing; the lanes past n in the last vec4 are padding of the binding.
 // NaN        stays NaN in every OP but STEP, as in PyTorch.
 // exact      tanh, sigmoid and softplus form only exp of negative numbers, so they hold for |x| up to 1e4 and more.
 // after      Cephes tanhf (Moshier) for |x| < 0.625.
+alias Stored = f32;
 const NEG = 0u;
 const ABS = 1u;
 const SQUARE = 2u;
@@ -31,8 +32,8 @@ const WG = 256u;
 struct Params { n: u32, a: f32, b: f32 }
 var<immediate> p: Params;
 
-@group(0) @binding(0) var<storage, read> x: array<vec4f>;
-@group(0) @binding(1) var<storage, read_write> out: array<vec4f>;
+@group(0) @binding(0) var<storage, read> x: array<vec4<Stored>>;
+@group(0) @binding(1) var<storage, read_write> out: array<vec4<Stored>>;
 
 // The quotient loses its digits near 0, where the odd polynomial takes over.
 fn tanhOf(v: vec4f) -> vec4f {
@@ -101,6 +102,6 @@ fn main(
 ) {
   let i = (group.y * groups.x + group.x) * WG + local;
   if (i < (p.n + 3u) / 4u) {
-    out[i] = apply(x[i]);
+    out[i] = vec4<Stored>(apply(vec4f(x[i])));
   }
 }

@@ -7,7 +7,8 @@
 //            `quadsAlongI`: I a multiple of 4; a thread owns four neighbouring results.
 // order      every R0 row is summed by itself before it joins the total, which keeps long sums short.
 // max        is NaN where a term is, and -∞ where all are: it starts from the first term of the part.
-// cost       n flops;  reads n floats once.
+// cost       n flops;  reads n numbers once, writes floats.
+alias Stored = f32;
 const SUM = 0u;
 const MAX = 1u;
 
@@ -21,9 +22,9 @@ struct Params {
 }
 var<immediate> p: Params;
 
-@group(0) @binding(0) var<storage, read> x: array<f32>;
+@group(0) @binding(0) var<storage, read> x: array<Stored>;
 @group(0) @binding(1) var<storage, read_write> out: array<f32>;
-@group(0) @binding(0) var<storage, read> xQuads: array<vec4f>;
+@group(0) @binding(0) var<storage, read> xQuads: array<vec4<Stored>>;
 @group(0) @binding(1) var<storage, read_write> outQuads: array<vec4f>;
 
 // y, or v where v is NaN, which max drops: told by the bits, since a compiler may take for granted that no float is NaN.
@@ -69,13 +70,13 @@ fn scalar(
   let part = t / p.outputs;
   let span = spanOf(t - part * p.outputs, part);
   var start = vec4f(0.0);
-  if (OP == MAX) { start = vec4f(x[span.base + (span.from0 * p.K * p.R1 + span.from1) * p.I]); }
+  if (OP == MAX) { start = vec4f(f32(x[span.base + (span.from0 * p.K * p.R1 + span.from1) * p.I])); }
   var total = start;
   for (var r0 = span.from0; r0 < span.to0; r0++) {
     let row = span.base + r0 * p.K * p.R1 * p.I;
     var sum = start;
     for (var r1 = span.from1; r1 < span.to1; r1++) {
-      sum = join(sum, vec4f(x[row + r1 * p.I]));
+      sum = join(sum, vec4f(f32(x[row + r1 * p.I])));
     }
     total = join(total, sum);
   }
@@ -93,13 +94,13 @@ fn quadsAlongR(
   let part = t / p.outputs;
   let span = spanOf(t - part * p.outputs, part);
   var start = vec4f(0.0);
-  if (OP == MAX) { start = xQuads[(span.base + span.from0 * p.K * p.R1 + span.from1) / 4u]; }
+  if (OP == MAX) { start = vec4f(xQuads[(span.base + span.from0 * p.K * p.R1 + span.from1) / 4u]); }
   var total = start;
   for (var r0 = span.from0; r0 < span.to0; r0++) {
     let row = (span.base + r0 * p.K * p.R1) / 4u;
     var sum = start;
     for (var r1 = span.from1 / 4u; r1 < span.to1 / 4u; r1++) {
-      sum = join(sum, xQuads[row + r1]);
+      sum = join(sum, vec4f(xQuads[row + r1]));
     }
     total = join(total, sum);
   }
@@ -119,13 +120,15 @@ fn quadsAlongI(
   let span = spanOf((t - part * quads) * 4u, part);
   let step = p.I / 4u;
   var start = vec4f(0.0);
-  if (OP == MAX) { start = xQuads[span.base / 4u + (span.from0 * p.K * p.R1 + span.from1) * step]; }
+  if (OP == MAX) {
+    start = vec4f(xQuads[span.base / 4u + (span.from0 * p.K * p.R1 + span.from1) * step]);
+  }
   var total = start;
   for (var r0 = span.from0; r0 < span.to0; r0++) {
     let row = span.base / 4u + r0 * p.K * p.R1 * step;
     var sum = start;
     for (var r1 = span.from1; r1 < span.to1; r1++) {
-      sum = join(sum, xQuads[row + r1 * step]);
+      sum = join(sum, vec4f(xQuads[row + r1 * step]));
     }
     total = join(total, sum);
   }

@@ -6,8 +6,9 @@
 // grid       parts·O·K workgroups; W threads (a power of two) go along R1, WG/W along R0.
 // order      fixed: a thread's own terms, then halves of the workgroup, so the same bits every time.
 // max        is NaN where a term is, and -∞ where all are: every thread starts from the first term of the part.
-// cost       n flops;  reads n floats once.
+// cost       n flops;  reads n numbers once, writes floats.
 // needs      WG·4 bytes of workgroup memory.
+alias Stored = f32;
 const SUM = 0u;
 const MAX = 1u;
 
@@ -21,7 +22,7 @@ struct Params {
 }
 var<immediate> p: Params;
 
-@group(0) @binding(0) var<storage, read> x: array<f32>;
+@group(0) @binding(0) var<storage, read> x: array<Stored>;
 @group(0) @binding(1) var<storage, read_write> out: array<f32>;
 
 var<workgroup> sums: array<f32, WG>;
@@ -54,11 +55,11 @@ fn main(
   let to1 = min(p.R1, (part1 + 1u) * p.C1);
 
   var total = 0.0;
-  if (OP == MAX) { total = x[base + part0 * p.C0 * p.K * p.R1 + part1 * p.C1]; }
+  if (OP == MAX) { total = f32(x[base + part0 * p.C0 * p.K * p.R1 + part1 * p.C1]); }
   for (var r0 = part0 * p.C0 + local / p.W; r0 < to0; r0 += WG / p.W) {
     let row = base + r0 * p.K * p.R1;
     for (var r1 = part1 * p.C1 + local % p.W; r1 < to1; r1 += p.W) {
-      total = join(total, x[row + r1]);
+      total = join(total, f32(x[row + r1]));
     }
   }
   sums[local] = total;

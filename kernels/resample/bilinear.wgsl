@@ -7,16 +7,17 @@
 //
 // cost       6·|out| flops;  the gradient looks at about (2·OH/H + 4)·(2·OW/W + 4) results a pixel.
 // after      torch.nn.functional.interpolate(mode='bilinear'), no antialias.
+alias Stored = f32;
 const CORNERS = false;
 const WG = 64u;
 
 struct Params { N: u32, H: u32, W: u32, OH: u32, OW: u32, scaleH: f32, scaleW: f32 }
 var<immediate> p: Params;
 
-@group(0) @binding(0) var<storage, read> x: array<f32>;
-@group(0) @binding(1) var<storage, read_write> out: array<f32>;
-@group(0) @binding(0) var<storage, read> dOut: array<f32>;
-@group(0) @binding(1) var<storage, read_write> dx: array<f32>;
+@group(0) @binding(0) var<storage, read> x: array<Stored>;
+@group(0) @binding(1) var<storage, read_write> out: array<Stored>;
+@group(0) @binding(0) var<storage, read> dOut: array<Stored>;
+@group(0) @binding(1) var<storage, read_write> dx: array<Stored>;
 
 struct Taps { low: u32, high: u32, t: f32 }
 
@@ -59,9 +60,9 @@ fn resize(
   let columns = tapsOf(i - line * p.OW, p.scaleW, p.W);
   let low = (plane * p.H + rows.low) * p.W;
   let high = (plane * p.H + rows.high) * p.W;
-  let top = (1.0 - columns.t) * x[low + columns.low] + columns.t * x[low + columns.high];
-  let bottom = (1.0 - columns.t) * x[high + columns.low] + columns.t * x[high + columns.high];
-  out[i] = (1.0 - rows.t) * top + rows.t * bottom;
+  let top = (1.0 - columns.t) * f32(x[low + columns.low]) + columns.t * f32(x[low + columns.high]);
+  let bottom = (1.0 - columns.t) * f32(x[high + columns.low]) + columns.t * f32(x[high + columns.high]);
+  out[i] = Stored((1.0 - rows.t) * top + rows.t * bottom);
 }
 
 @compute @workgroup_size(WG)
@@ -84,9 +85,10 @@ fn resizeBackward(
     if (weight == 0.0) { continue; }
     var along = 0.0;
     for (var ow = columns.first; ow < columns.last; ow++) {
-      along += weightOf(w, tapsOf(ow, p.scaleW, p.W)) * dOut[(plane * p.OH + oh) * p.OW + ow];
+      let g = f32(dOut[(plane * p.OH + oh) * p.OW + ow]);
+      along += weightOf(w, tapsOf(ow, p.scaleW, p.W)) * g;
     }
     sum += weight * along;
   }
-  dx[i] = sum;
+  dx[i] = Stored(sum);
 }

@@ -9,6 +9,7 @@
 // Of equal values the first in row order wins, and NaN before every number, as in PyTorch. One element of the result a
 // thread.
 // cost       KERNEL²·|out| comparisons or flops, (KERNEL/STRIDE)²·|dx| for the gradients;  reads and writes once.
+alias Stored = f32;
 const KERNEL = 2u;
 const STRIDE = 2u;
 const WG = 64u;
@@ -16,16 +17,16 @@ const WG = 64u;
 struct Params { N: u32, H: u32, W: u32, OH: u32, OW: u32, padding: u32 }
 var<immediate> p: Params;
 
-@group(0) @binding(0) var<storage, read> x: array<f32>;
-@group(0) @binding(1) var<storage, read_write> out: array<f32>;
+@group(0) @binding(0) var<storage, read> x: array<Stored>;
+@group(0) @binding(1) var<storage, read_write> out: array<Stored>;
 @group(0) @binding(2) var<storage, read_write> indexOut: array<u32>;
 
-@group(0) @binding(0) var<storage, read> dOut: array<f32>;
+@group(0) @binding(0) var<storage, read> dOut: array<Stored>;
 @group(0) @binding(1) var<storage, read> index: array<u32>;
-@group(0) @binding(2) var<storage, read_write> dx: array<f32>;
+@group(0) @binding(2) var<storage, read_write> dx: array<Stored>;
 
-@group(0) @binding(2) var<storage, read_write> gathered: array<f32>;
-@group(0) @binding(1) var<storage, read_write> dxMean: array<f32>;
+@group(0) @binding(2) var<storage, read_write> gathered: array<Stored>;
+@group(0) @binding(1) var<storage, read_write> dxMean: array<Stored>;
 
 struct Place { plane: u32, row: u32, column: u32, inside: bool }
 
@@ -68,17 +69,17 @@ fn maxPool(
   let columns = windowOf(at.column, p.W);
   let base = at.plane * p.H * p.W;
   var place = rows.first * p.W + columns.first;
-  var best = x[base + place];
+  var best = f32(x[base + place]);
   for (var h = rows.first; h < rows.last; h++) {
     for (var w = columns.first; w < columns.last; w++) {
-      let v = x[base + h * p.W + w];
+      let v = f32(x[base + h * p.W + w]);
       if (isNaN(v) | ((v > best) & !isNaN(best))) {
         best = v;
         place = h * p.W + w;
       }
     }
   }
-  out[i] = best;
+  out[i] = Stored(best);
   indexOut[i] = place;
 }
 
@@ -98,10 +99,10 @@ fn maxPoolBackward(
   for (var oh = rows.first; oh < rows.last; oh++) {
     for (var ow = columns.first; ow < columns.last; ow++) {
       let o = (at.plane * p.OH + oh) * p.OW + ow;
-      if (index[o] == own) { sum += dOut[o]; }
+      if (index[o] == own) { sum += f32(dOut[o]); }
     }
   }
-  dx[i] = sum;
+  dx[i] = Stored(sum);
 }
 
 @compute @workgroup_size(WG)
@@ -129,9 +130,9 @@ fn avgPool(
   let base = at.plane * p.H * p.W;
   var sum = 0.0;
   for (var h = rows.first; h < rows.last; h++) {
-    for (var w = columns.first; w < columns.last; w++) { sum += x[base + h * p.W + w]; }
+    for (var w = columns.first; w < columns.last; w++) { sum += f32(x[base + h * p.W + w]); }
   }
-  out[i] = sum / f32(KERNEL * KERNEL);
+  out[i] = Stored(sum / f32(KERNEL * KERNEL));
 }
 
 @compute @workgroup_size(WG)
@@ -148,8 +149,8 @@ fn avgPoolBackward(
   var sum = 0.0;
   for (var oh = rows.first; oh < rows.last; oh++) {
     for (var ow = columns.first; ow < columns.last; ow++) {
-      sum += dOut[(at.plane * p.OH + oh) * p.OW + ow];
+      sum += f32(dOut[(at.plane * p.OH + oh) * p.OW + ow]);
     }
   }
-  dxMean[i] = sum / f32(KERNEL * KERNEL);
+  dxMean[i] = Stored(sum / f32(KERNEL * KERNEL));
 }

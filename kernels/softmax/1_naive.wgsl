@@ -5,6 +5,10 @@
 //
 // cost       forward 5·rows·cols flops, backward 4·rows·cols; forward moves 6 floats an element, backward 5.
 // needs      nothing. The maximum is taken off first, so that logits of any size give exponents of at most 0.
+alias Stored = f32;
+// True where a tensor rounds what is put into it: then nothing is kept there that is still to be computed with.
+const ROUNDED = f32(Stored(0.1)) != 0.1f;
+
 struct Params {
   rows: u32,
   cols: u32,
@@ -14,12 +18,12 @@ const WG = 16u;
 // The lowest f32: start of a maximum.
 const LOWEST = -3.4028234e38f;
 
-@group(0) @binding(0) var<storage, read> x: array<f32>;
-@group(0) @binding(1) var<storage, read_write> out: array<f32>;
+@group(0) @binding(0) var<storage, read> x: array<Stored>;
+@group(0) @binding(1) var<storage, read_write> out: array<Stored>;
 
-@group(0) @binding(0) var<storage, read> y: array<f32>;
-@group(0) @binding(1) var<storage, read> dy: array<f32>;
-@group(0) @binding(2) var<storage, read_write> dx: array<f32>;
+@group(0) @binding(0) var<storage, read> y: array<Stored>;
+@group(0) @binding(1) var<storage, read> dy: array<Stored>;
+@group(0) @binding(2) var<storage, read_write> dx: array<Stored>;
 
 var<immediate> p: Params;
 
@@ -45,16 +49,20 @@ fn forward(
   let start = row * p.cols;
   var m = LOWEST;
   for (var j = 0u; j < p.cols; j++) {
-    m = max(m, x[start + j]);
+    m = max(m, f32(x[start + j]));
   }
   var l = 0.0;
   for (var j = 0u; j < p.cols; j++) {
-    let e = exponential(x[start + j] - m);
-    out[start + j] = e;
+    let e = exponential(f32(x[start + j]) - m);
+    if (!ROUNDED) { out[start + j] = Stored(e); }
     l += e;
   }
   for (var j = 0u; j < p.cols; j++) {
-    out[start + j] /= l;
+    if (ROUNDED) {
+      out[start + j] = Stored(exponential(f32(x[start + j]) - m) / l);
+    } else {
+      out[start + j] /= Stored(l);
+    }
   }
 }
 
@@ -71,9 +79,9 @@ fn backward(
   let start = row * p.cols;
   var sum = 0.0;
   for (var j = 0u; j < p.cols; j++) {
-    sum = fma(y[start + j], dy[start + j], sum);
+    sum = fma(f32(y[start + j]), f32(dy[start + j]), sum);
   }
   for (var j = 0u; j < p.cols; j++) {
-    dx[start + j] = y[start + j] * (dy[start + j] - sum);
+    dx[start + j] = Stored(f32(y[start + j]) * (f32(dy[start + j]) - sum));
   }
 }

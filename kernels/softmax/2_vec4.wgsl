@@ -7,6 +7,10 @@
 //            of a CPU driver, whose lanes are rows.
 // cost       as rung 1.
 // needs      cols % 4 = 0.
+alias Stored = f32;
+// True where a tensor rounds what is put into it: then nothing is kept there that is still to be computed with.
+const ROUNDED = f32(Stored(0.1)) != 0.1f;
+
 struct Params {
   rows: u32,
   cols: u32,
@@ -15,12 +19,12 @@ struct Params {
 const WG = 8u;
 const LOWEST = -3.4028234e38f;
 
-@group(0) @binding(0) var<storage, read> x: array<vec4f>;
-@group(0) @binding(1) var<storage, read_write> out: array<vec4f>;
+@group(0) @binding(0) var<storage, read> x: array<vec4<Stored>>;
+@group(0) @binding(1) var<storage, read_write> out: array<vec4<Stored>>;
 
-@group(0) @binding(0) var<storage, read> y: array<vec4f>;
-@group(0) @binding(1) var<storage, read> dy: array<vec4f>;
-@group(0) @binding(2) var<storage, read_write> dx: array<vec4f>;
+@group(0) @binding(0) var<storage, read> y: array<vec4<Stored>>;
+@group(0) @binding(1) var<storage, read> dy: array<vec4<Stored>>;
+@group(0) @binding(2) var<storage, read_write> dx: array<vec4<Stored>>;
 
 var<immediate> p: Params;
 
@@ -47,18 +51,22 @@ fn forward(
   let start = row * cols4;
   var m4 = vec4f(LOWEST);
   for (var j = 0u; j < cols4; j++) {
-    m4 = max(m4, x[start + j]);
+    m4 = max(m4, vec4f(x[start + j]));
   }
   let m = max(max(m4.x, m4.y), max(m4.z, m4.w));
   var l4 = vec4f();
   for (var j = 0u; j < cols4; j++) {
-    let e = exponential(x[start + j] - m);
-    out[start + j] = e;
+    let e = exponential(vec4f(x[start + j]) - m);
+    if (!ROUNDED) { out[start + j] = vec4<Stored>(e); }
     l4 += e;
   }
   let l = (l4.x + l4.y) + (l4.z + l4.w);
   for (var j = 0u; j < cols4; j++) {
-    out[start + j] /= l;
+    if (ROUNDED) {
+      out[start + j] = vec4<Stored>(exponential(vec4f(x[start + j]) - m) / l);
+    } else {
+      out[start + j] /= Stored(l);
+    }
   }
 }
 
@@ -76,10 +84,10 @@ fn backward(
   let start = row * cols4;
   var sum4 = vec4f();
   for (var j = 0u; j < cols4; j++) {
-    sum4 = fma(y[start + j], dy[start + j], sum4);
+    sum4 = fma(vec4f(y[start + j]), vec4f(dy[start + j]), sum4);
   }
   let sum = (sum4.x + sum4.y) + (sum4.z + sum4.w);
   for (var j = 0u; j < cols4; j++) {
-    dx[start + j] = y[start + j] * (dy[start + j] - sum);
+    dx[start + j] = vec4<Stored>(vec4f(y[start + j]) * (vec4f(dy[start + j]) - sum));
   }
 }

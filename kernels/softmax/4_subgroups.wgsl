@@ -11,6 +11,8 @@
 // after      Milakov & Gimelshein 2018, algorithm 3.
 enable subgroups;
 
+alias Stored = f32;
+
 struct Params {
   rows: u32,
   cols: u32,
@@ -19,12 +21,12 @@ struct Params {
 const WG = 128u;
 const LOWEST = -3.4028234e38f;
 
-@group(0) @binding(0) var<storage, read> x: array<f32>;
-@group(0) @binding(1) var<storage, read_write> out: array<f32>;
+@group(0) @binding(0) var<storage, read> x: array<Stored>;
+@group(0) @binding(1) var<storage, read_write> out: array<Stored>;
 
-@group(0) @binding(0) var<storage, read> y: array<f32>;
-@group(0) @binding(1) var<storage, read> dy: array<f32>;
-@group(0) @binding(2) var<storage, read_write> dx: array<f32>;
+@group(0) @binding(0) var<storage, read> y: array<Stored>;
+@group(0) @binding(1) var<storage, read> dy: array<Stored>;
+@group(0) @binding(2) var<storage, read_write> dx: array<Stored>;
 
 var<immediate> p: Params;
 
@@ -55,7 +57,7 @@ fn forward(
   let cols = select(0u, p.cols, row < p.rows);
   var state = vec2f(LOWEST, 0.0);
   for (var j = thread; j < cols; j += WG) {
-    let v = x[start + j];
+    let v = f32(x[start + j]);
     let m = max(state.x, v);
     state = vec2f(m, state.y * exp(state.x - m) + exponential(v - m));
   }
@@ -71,7 +73,7 @@ fn forward(
     whole = joined(whole, partial[s]);
   }
   for (var j = thread; j < cols; j += WG) {
-    out[start + j] = exp(x[start + j] - whole.x) / whole.y;
+    out[start + j] = Stored(exp(f32(x[start + j]) - whole.x) / whole.y);
   }
 }
 
@@ -89,7 +91,7 @@ fn backward(
   let cols = select(0u, p.cols, row < p.rows);
   var sum = 0.0;
   for (var j = thread; j < cols; j += WG) {
-    sum = fma(y[start + j], dy[start + j], sum);
+    sum = fma(f32(y[start + j]), f32(dy[start + j]), sum);
   }
   for (var step = 1u; step < size; step *= 2u) {
     sum += subgroupShuffleXor(sum, step);
@@ -103,6 +105,6 @@ fn backward(
     whole += partial[s].x;
   }
   for (var j = thread; j < cols; j += WG) {
-    dx[start + j] = y[start + j] * (dy[start + j] - whole);
+    dx[start + j] = Stored(f32(y[start + j]) * (f32(dy[start + j]) - whole));
   }
 }

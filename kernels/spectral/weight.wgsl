@@ -11,6 +11,7 @@
 //            of a line of `inner` a thread, so that a long stretch costs one division.
 // entries    `gradQuads` is `grad` in vec4s, for an inner that is a multiple of 4.
 // cost       n, 2·n and 4·n flops;  reads n or 2·n, writes n floats.
+alias Stored = f32;
 const TABLE = false;
 const WG = 64u;
 
@@ -30,7 +31,7 @@ struct Layer {
 
 @group(0) @binding(1) var<storage, read> w: array<vec4f>;
 @group(0) @binding(2) var<storage, read> sigma: array<f32>;
-@group(0) @binding(3) var<storage, read_write> out: array<vec4f>;
+@group(0) @binding(3) var<storage, read_write> out: array<vec4<Stored>>;
 
 @group(0) @binding(1) var<storage, read> dwnQuads: array<vec4f>;
 @group(0) @binding(2) var<storage, read> wOther: array<vec4f>;
@@ -72,7 +73,7 @@ fn scale(
   let n = at.l.outer * at.l.rows * at.l.inner;
   if (at.inside && at.t < (n + 3u) / 4u) {
     let i = at.l.at / 4u + at.t;
-    out[i] = w[i] * inverse(sigma[at.index]);
+    out[i] = vec4<Stored>(w[i] * inverse(sigma[at.index]));
   }
 }
 

@@ -12,7 +12,7 @@ function parser(key: ConfigKey): (text: string) => unknown {
   return toNumber;
 }
 
-const textKeys = new Set<ConfigKey>(['data', 'preset', 'init', 'loss']);
+const textKeys = new Set<ConfigKey>(['data', 'preset', 'init', 'loss', 'precision']);
 const switchKeys = new Set<ConfigKey>(['flip', 'strict']);
 
 function toNumber(text: string): number {

@@ -60,11 +60,11 @@ export type Stored = 'f32' | 'f16';
 
 /**
  * Sets what the elements of a file's tensors of `Stored` are: `alias Stored = f32;` stands in the file, f16 can take its
- * place. Throws where there is no such alias: the file then serves f32 alone.
+ * place. (`= u32` where words are moved as they are.) Throws where there is no such alias: the file then serves f32 alone.
  */
 export function rewriteStored(source: string, stored: Stored): string {
   if (stored === 'f32') return source;
-  const alias = /^alias Stored = f32;$/m;
+  const alias = /^alias Stored = (?:f32|u32);$/m;
   if (!alias.test(source)) throw new Error('there is no `alias Stored = f32;` to rewrite');
   const code = source.replace(alias, `alias Stored = ${stored};`);
   return /^enable f16;$/m.test(code) ? code : `enable f16;\n${code}`;

@@ -9,7 +9,8 @@ import type { Rung } from './rung.ts';
 /** `channel`: [B, dims, positions], as a 1×1 convolution writes it. `sequence`: [B, positions, dims]. */
 export type AttentionLayout = 'channel' | 'sequence';
 
-export interface AttentionDims {
+/** `stored: f16` is every tensor but lse, which is f32 always. */
+export interface AttentionDims extends Precision {
   readonly B: number;
   readonly Nq: number;
   readonly Nk: number;
@@ -57,18 +58,22 @@ export type ForwardKernel = Kernel<(typeof forwardTensors)[number], Param>;
 export type QueriesKernel = Kernel<(typeof queriesTensors)[number], Param>;
 export type KeysKernel = Kernel<(typeof keysTensors)[number], Param>;
 
-// Bytes: every operand once. Flops: 2 a multiply-add.
+// Bytes: every operand once, lse and delta in f32. Flops: 2 a multiply-add.
+const products = ({ B, Nq, Nk }: Dims<Param>, depth: number) => 2 * B * Nq * Nk * depth;
+/** Queries, keys, values, and out or its gradient. */
+const tensors = ({ B, Nq, Nk, DK, DV }: Dims<Param>) => B * (Nq + Nk) * (DK + DV);
 export const forwardCost = {
-  flops: ({ B, Nq, Nk, DK, DV }: Dims<Param>) => 2 * B * Nq * Nk * (DK + DV),
-  bytes: ({ B, Nq, Nk, DK, DV }: Dims<Param>) => 4 * B * (Nq + Nk) * (DK + DV) + 4 * B * Nq,
+  flops: (d: Dims<Param>) => products(d, d.DK + d.DV),
+  bytes: (d: Dims<Param>, each = 4) => each * tensors(d) + 4 * d.B * d.Nq,
 };
 export const queriesCost = {
-  flops: ({ B, Nq, Nk, DK, DV }: Dims<Param>) => 2 * B * Nq * Nk * (2 * DK + DV),
-  bytes: ({ B, Nq, Nk, DK, DV }: Dims<Param>) => 4 * B * ((Nq + Nk) * (DK + DV) + Nq * DK + 2 * Nq),
+  flops: (d: Dims<Param>) => products(d, 2 * d.DK + d.DV),
+  bytes: (d: Dims<Param>, each = 4) => each * (tensors(d) + d.B * d.Nq * d.DK) + 8 * d.B * d.Nq,
 };
 export const keysCost = {
-  flops: ({ B, Nq, Nk, DK, DV }: Dims<Param>) => 2 * B * Nq * Nk * (2 * DK + 2 * DV),
-  bytes: ({ B, Nq, Nk, DK, DV }: Dims<Param>) => 4 * B * ((Nq + 2 * Nk) * (DK + DV) + 2 * Nq),
+  flops: (d: Dims<Param>) => products(d, 2 * d.DK + 2 * d.DV),
+  bytes: (d: Dims<Param>, each = 4) =>
+    each * (tensors(d) + d.B * d.Nk * (d.DK + d.DV)) + 8 * d.B * d.Nq,
 };
 
 /** What softmax takes off each query's dP, for every backward rung. */
@@ -82,7 +87,7 @@ export const delta = kernel({
 });
 
 /** [B, Nq] = Σ dOut·out, in scratch. */
-export function makeDelta(gpu: Gpu, args: AttentionBackwardArgs & Precision): Storage {
+export function makeDelta(gpu: Gpu, args: AttentionBackwardArgs): Storage {
   const { out, dOut, B, Nq, DV } = args;
   const made = gpu.alloc(4 * B * Nq, 'attention delta');
   const tile = { CHANNEL: channel(args) };

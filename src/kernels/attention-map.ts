@@ -5,6 +5,7 @@ import type { AttentionDims, BackwardRung, ForwardRung } from './attention-commo
 import { kernel, linearGrid } from './kernel.ts';
 import type { Dims } from './kernel.ts';
 import { matmul } from './matmul.ts';
+import { inFloats } from './precision.ts';
 
 const mapShared = {
   file: 'attention/1_materialised.wgsl',
@@ -99,8 +100,8 @@ export function mapWithLse(
 
 const name = 'attention/1_materialised';
 /** The sizes of the map are those of a buffer: past a device's limit the other rungs remain. */
-const fits = (gpu: Gpu, { B, Nq, Nk }: AttentionDims) =>
-  4 * B * Nq * Nk <= (gpu.limits['maxStorageBufferBindingSize'] ?? 2 ** 27);
+const fits = (gpu: Gpu, { B, Nq, Nk, stored }: AttentionDims) =>
+  inFloats({ stored }) && 4 * B * Nq * Nk <= (gpu.limits['maxStorageBufferBindingSize'] ?? 2 ** 27);
 
 export const materialisedForward: ForwardRung = {
   name,

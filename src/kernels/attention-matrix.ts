@@ -2,26 +2,31 @@
 import { matrixFeatures, matrixTiles } from '../gpu/adapter.ts';
 import type { Gpu } from '../gpu/device.ts';
 import { ceilDiv } from '../util/shape.ts';
-import { delta, makeDelta } from './attention-common.ts';
-import type { AttentionArgs, AttentionBackwardArgs, AttentionDims } from './attention-common.ts';
+import {
+  channel,
+  delta,
+  flag,
+  forwardCost,
+  keysCost,
+  keysTensors,
+  makeDelta,
+  params,
+  paramsOf,
+  queriesCost,
+  queriesTensors,
+} from './attention-common.ts';
+import type {
+  AttentionArgs,
+  AttentionBackwardArgs,
+  AttentionDims,
+  Param,
+} from './attention-common.ts';
 import { canRun, kernel } from './kernel.ts';
 import type { Dims, Grid, Kernel, Tile, TileOf } from './kernel.ts';
 import { mayRound, storedOf } from './precision.ts';
-import type { Precision } from './precision.ts';
 import type { Rung } from './rung.ts';
 
-/** `stored: f16` is every tensor but lse, which is f32 always. */
-export type MatrixAttentionDims = AttentionDims & Precision;
-
-type Param = 'B' | 'Nq' | 'Nk' | 'DK' | 'DV' | 'scale';
 type Sizes = Dims<Param>;
-const dims = ['B', 'Nq', 'Nk', 'DK', 'DV', 'scale'] as const;
-const paramsOf = ({ B, Nq, Nk, DK, DV, scale }: AttentionDims) => ({ B, Nq, Nk, DK, DV, scale });
-
-/** Queries, keys and values; and what they give. */
-const inputs = ({ B, Nq, Nk, DK, DV }: Sizes) => B * (Nq * DK + Nk * (DK + DV));
-const outputs = ({ B, Nq, DV }: Sizes) => B * Nq * DV;
-const products = ({ B, Nq, Nk }: Sizes, depth: number) => 2 * B * Nq * Nk * depth;
 
 const rowsOf = (tile: TileOf) => tile('SG') * tile('MM');
 const grid =
@@ -33,7 +38,7 @@ const grid =
   ];
 
 const shared = {
-  dims,
+  dims: params,
   needs: (tile: TileOf) => {
     const [ROWS, COLS, DC, TV] = [rowsOf(tile), tile('COLS'), tile('DC'), tile('TV')];
     const threads = tile('SG') * tile('LANES');
@@ -54,7 +59,7 @@ const statistics = kernel({
   entry: 'statistics',
   tensors: ['q', 'k', 'v', 'lse'],
   grid: (d, tile) => [ceilDiv(d.Nq, rowsOf(tile)), d.B, 1],
-  flops: (d) => products(d, d.DK),
+  flops: ({ B, Nq, Nk, DK }) => 2 * B * Nq * Nk * DK,
   bytes: ({ B, Nq, Nk, DK }, each = 4) => each * B * (Nq + Nk) * DK + 4 * B * Nq,
 });
 
@@ -67,35 +72,31 @@ const forward = kernel({
     (d) => d.Nq,
     (d) => d.DV,
   ),
-  flops: (d) => products(d, d.DK + d.DV),
-  bytes: (d, each = 4) => each * (inputs(d) + outputs(d)) + 4 * d.B * d.Nq,
+  ...forwardCost,
 });
 
 const queries = kernel({
   ...shared,
   file: 'attention/7_tensor_cores_backward.wgsl',
   entry: 'queries',
-  tensors: ['q', 'k', 'v', 'dOut', 'lse', 'delta', 'dq'],
+  tensors: queriesTensors,
   grid: grid(
     (d) => d.Nq,
     (d) => d.DK,
   ),
-  flops: (d) => products(d, 2 * d.DK + d.DV),
-  bytes: (d, each = 4) => each * (inputs(d) + outputs(d) + d.B * d.Nq * d.DK) + 8 * d.B * d.Nq,
+  ...queriesCost,
 });
 
 const keys = kernel({
   ...shared,
   file: 'attention/7_tensor_cores_backward.wgsl',
   entry: 'keys',
-  tensors: ['q', 'k', 'v', 'dOut', 'lse', 'delta', 'dk', 'dv'],
+  tensors: keysTensors,
   grid: grid(
     (d) => d.Nk,
     (d) => Math.max(d.DK, d.DV),
   ),
-  flops: (d) => products(d, 2 * d.DK + 2 * d.DV),
-  bytes: (d, each = 4) =>
-    each * (inputs(d) + outputs(d) + d.B * d.Nk * (d.DK + d.DV)) + 8 * d.B * d.Nq,
+  ...keysCost,
 });
 
 const shapes = {
@@ -118,24 +119,24 @@ function tilesOf(gpu: Gpu, { DV }: AttentionDims): readonly Tile[] {
     .filter((tile) => canRun(gpu, forward, tile));
 }
 
-function rung<Args extends AttentionDims & Precision>(
+function rung<Args extends AttentionDims>(
   name: string,
   kernels: readonly Kernel[],
   launch: (gpu: Gpu, args: Args, tile: Tile) => void,
-): Rung<MatrixAttentionDims, Args> {
+): Rung<AttentionDims, Args> {
   return {
     name,
     kernels,
     fits: (gpu, sizes) => mayRound(sizes) && tilesOf(gpu, sizes).length > 0,
     tiles: tilesOf,
     run: (gpu, args, tile = tilesOf(gpu, args)[0] ?? {}) => {
-      launch(gpu, args, { CHANNEL: String(args.layout === 'channel'), ...tile });
+      launch(gpu, args, { CHANNEL: channel(args), ...tile });
     },
   };
 }
 
 /** out and lse: first the statistics of every row, then the rows that they weigh. */
-export const attentionMatrix = rung<AttentionArgs & Precision>(
+export const attentionMatrix = rung<AttentionArgs>(
   'attention/7_tensor_cores',
   [statistics, forward],
   (gpu, args, tile) => {
@@ -147,7 +148,7 @@ export const attentionMatrix = rung<AttentionArgs & Precision>(
 );
 
 /** dq, dk and dv, recomputed from lse. */
-export const attentionBackwardMatrix = rung<AttentionBackwardArgs & Precision>(
+export const attentionBackwardMatrix = rung<AttentionBackwardArgs>(
   'attention/7_tensor_cores_backward',
   [queries, keys, delta],
   (gpu, args, tile) => {
@@ -161,7 +162,7 @@ export const attentionBackwardMatrix = rung<AttentionBackwardArgs & Precision>(
       const unused = () => gpu.alloc(16, 'attention gradient nobody needs');
       keys.run(gpu, {
         tensors: { ...operands, dk: dk ?? unused(), dv: dv ?? unused() },
-        tile: { ...tile, WRITE_DK: String(dk !== undefined), WRITE_DV: String(dv !== undefined) },
+        tile: { ...tile, WRITE_DK: flag(dk !== undefined), WRITE_DV: flag(dv !== undefined) },
         ...launch,
       });
     });

@@ -25,12 +25,14 @@ import type {
   QueriesKernel,
 } from './attention-common.ts';
 import { broadcastLanes, canRun, kernel } from './kernel.ts';
-import type { Dims, Grid, Needs, Tile } from './kernel.ts';
+import type { Dims, Grid, Needs, Tile, TileOf } from './kernel.ts';
+import { inFloats, mayRound, storedOf } from './precision.ts';
 
-type TileOf = (name: string) => number;
 type Tiles = readonly [Tile, ...Tile[]];
 
 interface Choosing {
+  /** The precisions it serves: f32 tensors alone if left out. */
+  readonly serves?: (dims: AttentionDims) => boolean;
   /** Beside what the kernels' needs say. */
   readonly fits?: (gpu: Gpu, dims: AttentionDims) => boolean;
   /** Tiles that a tuner may try, the default first. */
@@ -39,11 +41,14 @@ interface Choosing {
   readonly flags: (dims: AttentionDims, tile: Tile) => Tile;
 }
 
+const serves = (gpu: Gpu, { serves = inFloats, fits }: Choosing, dims: AttentionDims) =>
+  serves(dims) && (fits?.(gpu, dims) ?? true);
+
 function forwardRung(made: ForwardKernel, o: Choosing): ForwardRung {
   return {
     name: made.file.replace('.wgsl', ''),
     kernels: [made],
-    fits: (gpu, dims) => canRun(gpu, made) && (o.fits?.(gpu, dims) ?? true),
+    fits: (gpu, dims) => canRun(gpu, made) && serves(gpu, o, dims),
     tiles: o.tiles,
     run(gpu, args, tile = o.tiles(gpu, args)[0]) {
       const { q, k, v, out, lse } = args;
@@ -52,6 +57,7 @@ function forwardRung(made: ForwardKernel, o: Choosing): ForwardRung {
         tensors: { q, k, v, out, lse },
         dims: paramsOf(args),
         tile: constants,
+        stored: storedOf(args),
       });
     },
   };
@@ -70,7 +76,7 @@ function backwardRung({ queries, keys }: Gradients, o: Choosing): BackwardRung {
   return {
     name: queries.file.replace('.wgsl', ''),
     kernels: [queries, keys, delta],
-    fits: (gpu, dims) => canRun(gpu, queries) && canRun(gpu, keys) && (o.fits?.(gpu, dims) ?? true),
+    fits: (gpu, dims) => canRun(gpu, queries) && canRun(gpu, keys) && serves(gpu, o, dims),
     tiles: o.tiles,
     run(gpu, args, tile = o.tiles(gpu, args)[0]) {
       const { q, k, v, dOut, lse, dq, dk, dv } = args;
@@ -78,6 +84,7 @@ function backwardRung({ queries, keys }: Gradients, o: Choosing): BackwardRung {
       const launch = {
         dims: paramsOf(args),
         tile: { CHANNEL: channel(args), ...o.flags(args, tile), ...tile },
+        stored: storedOf(args),
       };
       gpu.scope(() => {
         const shared = { q, k, v, dOut, lse, delta: makeDelta(gpu, args) };
@@ -85,8 +92,8 @@ function backwardRung({ queries, keys }: Gradients, o: Choosing): BackwardRung {
         const runKeys = (wanted: { dk?: Storage | undefined; dv?: Storage | undefined }) => {
           const writes = { WRITE_DK: wanted.dk ? 1 : 0, WRITE_DV: wanted.dv ? 1 : 0 };
           keys.run(gpu, {
+            ...launch,
             tensors: { ...shared, dk: wanted.dk ?? unused(), dv: wanted.dv ?? unused() },
-            dims: launch.dims,
             tile: { ...launch.tile, ...writes },
           });
         };
@@ -187,7 +194,7 @@ const subgroups = kernelsOf('attention/5_subgroups', {
   narrow: 'TV',
   needs: { features: ['subgroups'], invocations: 256, workgroupBytes: 16384 },
 });
-const subgroupsChoosing = {
+const shuffling = {
   fits: (gpu: Gpu) => gpu.adapter.subgroupSizes[0] >= 4,
   // Threads of a row, at most what the smallest subgroup holds.
   tiles: (gpu: Gpu): Tiles => {
@@ -195,20 +202,35 @@ const subgroupsChoosing = {
     const tile = (X: number) => ({ X, TV: 64 });
     return [tile(first ?? 4), ...others.map(tile)];
   },
-  flags: noFlags,
 };
+const subgroupsChoosing = { ...shuffling, flags: noFlags };
 export const subgroupsForward = forwardRung(subgroups.forward, subgroupsChoosing);
 export const subgroupsBackward = backwardRung(subgroups, subgroupsChoosing);
 
-// ---- 8: a CPU driver's threads, each for itself ---------------------------------------------------------------------
-
-const ownPositions = 4;
+// ---- 6: operands of two bytes ---------------------------------------------------------------------------------------
 
 /** True if the contiguous axis of every tensor is a whole number of vec4s. */
 export function readsVec4({ layout, Nq, Nk, DK, DV }: AttentionDims): boolean {
   const contiguous = layout === 'channel' ? [Nq, Nk] : [DK, DV];
   return contiguous.every((n) => n % 4 === 0);
 }
+
+const halves = kernelsOf('attention/6_f16', {
+  rows: (tile) => tile('ROWS'),
+  narrow: 'TV',
+  needs: { features: ['subgroups', 'shader-f16'], invocations: 256, workgroupBytes: 16384 },
+});
+const halvesChoosing = {
+  ...shuffling,
+  serves: mayRound,
+  flags: (dims: AttentionDims) => ({ ALIGNED: flag(readsVec4(dims)) }),
+};
+export const halvesForward = forwardRung(halves.forward, halvesChoosing);
+export const halvesBackward = backwardRung(halves, halvesChoosing);
+
+// ---- 8: a CPU driver's threads, each for itself ---------------------------------------------------------------------
+
+const ownPositions = 4;
 
 const threads = kernelsOf('attention/8_threads', {
   rows: (tile) => ownPositions * tile('WG'),

@@ -9,7 +9,10 @@ import type {
   ForwardRung,
 } from './attention-common.ts';
 import { mapWithLse, materialisedBackward, materialisedForward } from './attention-map.ts';
+import { attentionBackwardMatrix, attentionMatrix } from './attention-matrix.ts';
 import {
+  halvesBackward,
+  halvesForward,
   lanesBackward,
   lanesForward,
   readsVec4,
@@ -24,6 +27,7 @@ import {
   tilesBackward,
   tilesForward,
 } from './attention-rungs.ts';
+import { bytesOf, mayRound, precisionOf } from './precision.ts';
 import { climb } from './rung.ts';
 import type { Ladder } from './rung.ts';
 
@@ -33,28 +37,43 @@ function inputsOf({ B, Nq, Nk, DK, DV }: AttentionDims): Record<Input, number> {
   return { q: B * Nq * DK, k: B * Nk * DK, v: B * Nk * DV, out: B * Nq * DV, lse: B * Nq };
 }
 
-function bytesOf(operands: Readonly<Record<string, number>>): number {
-  return 4 * Object.values(operands).reduce((sum, n) => sum + n, 0);
+/** Bytes of all operands: lse is f32 always. */
+function bytesFor(dims: AttentionDims, operands: Readonly<Record<string, number>>): number {
+  const { lse = 0, ...others } = operands;
+  return 4 * lse + bytesOf(dims) * Object.values(others).reduce((sum, n) => sum + n, 0);
 }
 
-const dimsOf = ({ B, Nq, Nk, DK, DV, scale, layout }: AttentionDims): AttentionDims => ({
-  ...{ B, Nq, Nk, DK, DV, scale, layout },
-});
+const dimsOf = (args: AttentionDims): AttentionDims => {
+  const { B, Nq, Nk, DK, DV, scale, layout } = args;
+  return { B, Nq, Nk, DK, DV, scale, layout, ...precisionOf(args) };
+};
+
+/** What both passes have of tensors that `stored` speaks of. */
+function swapped(
+  { q, k, v, out }: AttentionArgs,
+  swap: (operand: 'q' | 'k' | 'v' | 'out', storage: Storage) => Storage,
+) {
+  return { q: swap('q', q), k: swap('k', k), v: swap('v', v), out: swap('out', out) };
+}
 
 const smallMapBytes = 2 ** 26;
 const widestQueries = 32;
 type Named = Pick<ForwardRung | BackwardRung, 'name'>;
-type Candidates = Readonly<Record<'map' | 'threads' | 'lanes' | 'registers' | 'subgroups', Named>>;
+type Candidate = 'map' | 'registers' | 'subgroups' | 'halves' | 'matrix' | 'threads' | 'lanes';
 
 /**
- * Fused rungs, which keep no N×N map: lanes or threads alone for a CPU driver, workgroup tiles for a GPU. While the map is
- * small, a CPU driver without subgroups goes through it where its threads are slow: wide queries, and positions that
- * cannot be read four at a time (odd feature maps).
+ * Fused rungs, which keep no N×N map: lanes or threads alone for a CPU driver, workgroup tiles for a GPU, with operands
+ * of f16 where they may be. While the map is small, a CPU driver without subgroups goes through it where its threads are
+ * slow: wide queries, and positions that cannot be read four at a time (odd feature maps).
  */
-function preferredOf({ map, threads, lanes, registers, subgroups }: Candidates) {
-  const names = (...rungs: Named[]) => rungs.map(({ name }) => name);
+function preferredOf(rungs: Readonly<Record<Candidate, Named>>) {
+  const { map, registers, subgroups, halves, matrix, threads, lanes } = rungs;
+  const names = (...chosen: Named[]) => chosen.map(({ name }) => name);
   return (gpu: Gpu, dims: AttentionDims): readonly string[] => {
-    if (gpu.adapter.kind !== 'software') return names(subgroups, registers);
+    if (gpu.adapter.kind !== 'software') {
+      const floats = names(subgroups, registers);
+      return mayRound(dims) ? [...names(matrix, halves), ...floats] : floats;
+    }
     const { B, Nq, Nk, DK } = dims;
     const suited = readsVec4(dims) && DK <= widestQueries;
     if (suited || 4 * B * Nq * Nk > smallMapBytes) return names(lanes, threads);
@@ -71,22 +90,28 @@ export const attentionForwardLadder: Ladder<AttentionDims, AttentionArgs, Input>
     tilesForward,
     registersForward,
     subgroupsForward,
+    halvesForward,
+    attentionMatrix,
     threadsForward,
     lanesForward,
   ],
   preferred: preferredOf({
     map: materialisedForward,
-    threads: threadsForward,
-    lanes: lanesForward,
     registers: registersForward,
     subgroups: subgroupsForward,
+    halves: halvesForward,
+    matrix: attentionMatrix,
+    threads: threadsForward,
+    lanes: lanesForward,
   }),
   dimsOf,
   operands: inputsOf,
   outputs: ['out', 'lse'],
   argsOf: (dims, storages) => ({ ...dims, ...storages }),
   flops: forwardCost.flops,
-  bytes: (dims) => bytesOf(inputsOf(dims)),
+  bytes: (dims) => bytesFor(dims, inputsOf(dims)),
+  halves: ['q', 'k', 'v', 'out'],
+  inFloats: (args, swap) => ({ ...args, ...swapped(args, swap), stored: undefined }),
 };
 
 /** dOut → dq, dk, dv, simplest rung first; it may be another rung than the one that went forward. */
@@ -102,15 +127,19 @@ export const attentionBackwardLadder: Ladder<
     tilesBackward,
     registersBackward,
     subgroupsBackward,
+    halvesBackward,
+    attentionBackwardMatrix,
     threadsBackward,
     lanesBackward,
   ],
   preferred: preferredOf({
     map: materialisedBackward,
-    threads: threadsBackward,
-    lanes: lanesBackward,
     registers: registersBackward,
     subgroups: subgroupsBackward,
+    halves: halvesBackward,
+    matrix: attentionBackwardMatrix,
+    threads: threadsBackward,
+    lanes: lanesBackward,
   }),
   dimsOf,
   operands: (dims) => {
@@ -121,7 +150,20 @@ export const attentionBackwardLadder: Ladder<
   argsOf: (dims, storages) => ({ ...dims, ...storages }),
   // S, dP, dq, dk and dv are a product each.
   flops: ({ B, Nq, Nk, DK, DV }) => 2 * B * Nq * Nk * (3 * DK + 2 * DV),
-  bytes: (dims) => bytesOf(attentionBackwardLadder.operands(dims)),
+  bytes: (dims) => bytesFor(dims, attentionBackwardLadder.operands(dims)),
+  halves: ['q', 'k', 'v', 'out', 'dOut', 'dq', 'dk', 'dv'],
+  inFloats: (args, swap) => {
+    const { dOut, dq, dk, dv } = args;
+    return {
+      ...args,
+      ...swapped(args, swap),
+      dOut: swap('dOut', dOut),
+      dq: dq && swap('dq', dq),
+      dk: dk && swap('dk', dk),
+      dv: dv && swap('dv', dv),
+      stored: undefined,
+    };
+  },
 };
 
 /**

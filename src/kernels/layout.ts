@@ -1,9 +1,11 @@
 import type { Gpu } from '../gpu/device.ts';
 import type { Storage } from '../gpu/storage.ts';
+import type { Stored } from '../gpu/wgsl.ts';
 import { ceilDiv } from '../util/shape.ts';
 import type { Shape } from '../util/shape.ts';
 import { kernel, linearGrid } from './kernel.ts';
 import type { Dims } from './kernel.ts';
+import { bytesOf } from './precision.ts';
 import { rowsForm, rowsGrid } from './rows.ts';
 
 /** `blocks` and `tile` are transposes; `strided` does any move. */
@@ -21,7 +23,7 @@ const stridedRecord = {
   dims: stridedDims,
   tile: { ROWS: 1, REPEAT: 'false', WG: 64 },
   flops: () => 0,
-  bytes: (dims: StridedDims) => 8 * rowsOf(dims) * dims.D3,
+  bytes: (dims: StridedDims, each = 4) => 2 * each * rowsOf(dims) * dims.D3,
 };
 
 export const stridedScalar = kernel({
@@ -46,7 +48,7 @@ const transposeRecord = {
   tensors: ['x', 'out'] as const,
   dims: transposeDims,
   flops: () => 0,
-  bytes: ({ B, R, C }: TransposeDims) => 8 * B * R * C,
+  bytes: ({ B, R, C }: TransposeDims, each = 4) => 2 * each * B * R * C,
 };
 
 export const transposeBlocks = kernel({
@@ -73,6 +75,8 @@ export interface StridedCopyArgs {
   /** Element where each side begins. Default 0. */
   readonly inOffset?: number;
   readonly outOffset?: number;
+  /** f16: halves are moved, and not words. */
+  readonly stored?: Stored;
   /** Default: chosen for the adapter. A transpose rung is taken only where the move is a transpose. */
   readonly rung?: CopyRung;
 }
@@ -89,20 +93,22 @@ interface Move {
   readonly axes: readonly Axis[];
   readonly iOffset: number;
   readonly oOffset: number;
+  readonly stored: Stored;
 }
 
 /**
- * out[outOffset + i·outStrides] = x[inOffset + i·inStrides] for every index i of `shape`; words of 4 bytes, moved as
- * they are. Axes are joined where both sides allow it; a move that still has more than four is launched once for every
+ * out[outOffset + i·outStrides] = x[inOffset + i·inStrides] for every index i of `shape`; words of 4 bytes (or halves),
+ * moved as they are. Axes are joined where both sides allow it; a move that still has more than four is launched once for every
  * index of its outer axes.
  */
 export function stridedCopy(gpu: Gpu, args: StridedCopyArgs): void {
-  const { x, out, shape, inStrides, outStrides, inOffset = 0, outOffset = 0, rung } = args;
+  const { x, out, shape, inStrides, outStrides, stored = 'f32', rung } = args;
+  const { inOffset: iOffset = 0, outOffset: oOffset = 0 } = args;
   const axes = collapse(
     shape.map((size, i) => ({ size, from: inStrides[i] ?? 0, to: outStrides[i] ?? 0 })),
   );
   if (axes.some((a) => a.size === 0)) return;
-  copy(gpu, { x, out, axes, iOffset: inOffset, oOffset: outOffset }, rung);
+  copy(gpu, { x, out, axes, iOffset, oOffset, stored }, rung);
 }
 
 function copy(gpu: Gpu, move: Move, rung: CopyRung | undefined): void {
@@ -117,14 +123,14 @@ function copy(gpu: Gpu, move: Move, rung: CopyRung | undefined): void {
   }
   const transpose = rung === 'strided' ? undefined : transposeOf(move);
   if (transpose !== undefined) {
-    const { x, out } = move;
+    const { x, out, stored } = move;
     const chosen = rung ?? chooseTranspose(gpu, transpose);
     if (chosen === 'blocks' && fitsBlocks(transpose)) {
-      transposeBlocks.run(gpu, { tensors: { x, out }, dims: transpose });
+      transposeBlocks.run(gpu, { tensors: { x, out }, dims: transpose, stored });
       return;
     }
     if (chosen === 'tile' && transpose.B <= 65535) {
-      transposeTile.run(gpu, { tensors: { x, out }, dims: transpose });
+      transposeTile.run(gpu, { tensors: { x, out }, dims: transpose, stored });
       return;
     }
   }
@@ -171,7 +177,7 @@ export function chooseTranspose(gpu: Gpu, dims: TransposeDims): CopyRung {
 }
 
 function strided(gpu: Gpu, move: Move): void {
-  const { x, out, iOffset, oOffset } = move;
+  const { x, out, iOffset, oOffset, stored } = move;
   const axes = padToQuads(move);
   const at = (i: number): Axis => axes[axes.length - 4 + i] ?? { size: 1, from: 0, to: 0 };
   const [a, b, c, d] = [at(0), at(1), at(2), at(3)];
@@ -190,17 +196,19 @@ function strided(gpu: Gpu, move: Move): void {
     (repeat || (d.from === 1 && iOffset % 4 === 0 && outer.every((axis) => axis.from % 4 === 0)));
   if (quads) {
     const tile = { ROWS: rowsForm(d.size / 4, 64), REPEAT: String(repeat) };
-    stridedQuads.run(gpu, { tensors: { xQuads: x, outQuads: out }, dims, tile });
+    stridedQuads.run(gpu, { tensors: { xQuads: x, outQuads: out }, dims, tile, stored });
   } else {
-    stridedScalar.run(gpu, { tensors: { x, out }, dims, tile: { ROWS: rowsForm(d.size, 64) } });
+    const tile = { ROWS: rowsForm(d.size, 64) };
+    stridedScalar.run(gpu, { tensors: { x, out }, dims, tile, stored });
   }
 }
 
 /** A whole contiguous tensor may move its padding too: its last vec4 belongs to nobody else. */
-function padToQuads({ x, out, axes, iOffset, oOffset }: Move): readonly Axis[] {
+function padToQuads({ x, out, axes, iOffset, oOffset, stored }: Move): readonly Axis[] {
   const [only] = axes;
   if (axes.length > 1 || only === undefined || iOffset !== 0 || oOffset !== 0) return axes;
   const whole = only.from === 1 && only.to === 1;
-  const last = x.bytes >= 4 * only.size && out.bytes === 4 * only.size;
+  const bytes = bytesOf({ stored }) * only.size;
+  const last = x.bytes >= bytes && out.bytes === bytes;
   return whole && last ? [{ ...only, size: ceilDiv(only.size, 4) * 4 }] : axes;
 }

@@ -1,8 +1,10 @@
 import type { Gpu } from '../gpu/device.ts';
 import type { Storage } from '../gpu/storage.ts';
+import type { Stored } from '../gpu/wgsl.ts';
 import { ceilDiv } from '../util/shape.ts';
 import { canRun, kernel, linearGrid } from './kernel.ts';
 import type { Dims, Grid, Kernel } from './kernel.ts';
+import { bytesOf, precisionOf, storedOf } from './precision.ts';
 import type { Ladder, Rung } from './rung.ts';
 import { powerOfTwoAbove, splitTerms } from './split.ts';
 import type { Split } from './split.ts';
@@ -12,6 +14,8 @@ export interface NormSizes {
   readonly C: number;
   /** Positions: H·W, or 1. */
   readonly L: number;
+  /** What x and dy are made of; statistics, sums and parameters are f32. */
+  readonly stored?: Stored | undefined;
 }
 
 /** What comes after the norm in the same launch: ReLU, or LeakyReLU with a slope above 0. */
@@ -42,8 +46,15 @@ const byThread = ({ parts, C }: PartDims, tile: Tile): Grid => linearGrid(parts 
 const byGroup = ({ parts, C }: PartDims): Grid => linearGrid(parts * C, 1);
 const cost = (tensors: number) => ({
   flops: ({ N, C, L }: Dims<'N' | 'C' | 'L'>) => 4 * N * C * L,
-  bytes: ({ N, C, L }: Dims<'N' | 'C' | 'L'>) => 4 * tensors * N * C * L,
+  bytes: ({ N, C, L }: Dims<'N' | 'C' | 'L'>, each = 4) => each * tensors * N * C * L,
 });
+const ladderCost = (tensors: number) => {
+  const { flops, bytes } = cost(tensors);
+  return {
+    flops: ({ N, C, L }: NormSizes) => flops({ N, C, L }),
+    bytes: ({ N, C, L, stored }: NormSizes) => bytes({ N, C, L }, bytesOf({ stored })),
+  };
+};
 
 const statsOut = ['partMean', 'partM2'] as const;
 const statsNaive = kernel({
@@ -182,6 +193,7 @@ interface StatsLaunch {
   readonly partM2: Storage;
   readonly dims: PartDims;
   readonly split: Split;
+  readonly stored: Stored;
 }
 
 function statsRung(
@@ -201,7 +213,7 @@ function statsRung(
       const dims = { N, C, L, ...split };
       const partMean = gpu.alloc(4 * split.parts * C, 'batchNorm part means');
       const partM2 = gpu.alloc(4 * split.parts * C, 'batchNorm part deviations');
-      launch(gpu, { x, partMean, partM2, dims, split });
+      launch(gpu, { x, partMean, partM2, dims, split, stored: storedOf(args) });
       const tensors = { partMean, partM2, mean, invStd, variance };
       if (running === undefined) {
         statsJoin.run(gpu, { tensors, dims: { ...dims, eps, momentum: 0, unbias: 1 } });
@@ -224,25 +236,27 @@ export const normStatsLadder: Ladder<
 > = {
   name: 'norm-stats',
   rungs: [
-    statsRung([statsNaive], whole, (gpu, { x, partMean, partM2, dims: { N, C, L } }) => {
-      statsNaive.run(gpu, { tensors: { x, partMean, partM2 }, dims: { N, C, L } });
+    statsRung([statsNaive], whole, (gpu, { x, partMean, partM2, dims: { N, C, L }, stored }) => {
+      statsNaive.run(gpu, { tensors: { x, partMean, partM2 }, dims: { N, C, L }, stored });
     }),
-    statsRung([statsScalar, statsQuads], byThreads, (gpu, { x, dims, split, ...out }) => {
-      if (fitsQuads(dims.L, split)) statsQuads.run(gpu, { tensors: { xQuads: x, ...out }, dims });
-      else statsScalar.run(gpu, { tensors: { x, ...out }, dims });
+    statsRung([statsScalar, statsQuads], byThreads, (gpu, { x, dims, split, stored, ...out }) => {
+      if (fitsQuads(dims.L, split)) {
+        statsQuads.run(gpu, { tensors: { xQuads: x, ...out }, dims, stored });
+      } else statsScalar.run(gpu, { tensors: { x, ...out }, dims, stored });
     }),
     ...[statsTree, statsSubgroups].map((made) =>
-      statsRung([made], byGroups, (gpu, { x, dims, split, ...out }) => {
-        made.run(gpu, { tensors: { x, ...out }, dims: { ...dims, W: widthOf(split) } });
+      statsRung([made], byGroups, (gpu, { x, dims, split, stored, ...out }) => {
+        made.run(gpu, { tensors: { x, ...out }, dims: { ...dims, W: widthOf(split) }, stored });
       }),
     ),
   ],
   preferred: preferred('stats'),
-  dimsOf: ({ N, C, L }) => ({ N, C, L }),
+  dimsOf: ({ N, C, L, stored }) => ({ N, C, L, ...precisionOf({ stored }) }),
   operands: ({ N, C, L }) => ({ x: N * C * L, mean: C, invStd: C, variance: C }),
   outputs: ['mean', 'invStd', 'variance'],
+  halves: ['x'],
   argsOf: (dims, storages) => ({ ...dims, ...storages, eps: 1e-5 }),
-  ...cost(1),
+  ...ladderCost(1),
 };
 
 // ---- sums of the gradients ------------------------------------------------------------------------------------------
@@ -267,6 +281,7 @@ interface GradsLaunch {
   readonly dims: PartDims & { readonly slope: number };
   readonly tile: Readonly<Record<string, string>>;
   readonly split: Split;
+  readonly stored: Stored;
 }
 
 function gradsRung(
@@ -290,6 +305,7 @@ function gradsRung(
         dims: { N, C, L, ...split, slope },
         tile: { ACT, SCALE: String(gamma !== undefined), SHIFT: String(beta !== undefined) },
         split,
+        stored: storedOf(args),
       });
       const dims = { C, parts: split.parts, share: 1 / (N * L) };
       gradsJoin.run(gpu, { tensors: { sums, dgamma, dbeta, means }, dims });
@@ -305,28 +321,29 @@ export const normGradsLadder: Ladder<
 > = {
   name: 'norm-grads',
   rungs: [
-    gradsRung([gradsNaive], whole, (gpu, { tensors, dims: { N, C, L, slope }, tile }) => {
-      gradsNaive.run(gpu, { tensors, dims: { N, C, L, slope }, tile });
+    gradsRung([gradsNaive], whole, (gpu, { tensors, dims: { N, C, L, slope }, tile, stored }) => {
+      gradsNaive.run(gpu, { tensors, dims: { N, C, L, slope }, tile, stored });
     }),
-    gradsRung([gradsScalar, gradsQuads], byThreads, (gpu, { tensors, dims, tile, split }) => {
-      const { x, dy, ...rest } = tensors;
-      if (fitsQuads(dims.L, split)) {
-        gradsQuads.run(gpu, { tensors: { xQuads: x, dyQuads: dy, ...rest }, dims, tile });
-      } else gradsScalar.run(gpu, { tensors, dims, tile });
+    gradsRung([gradsScalar, gradsQuads], byThreads, (gpu, { tensors, split, ...rest }) => {
+      const { x, dy, ...others } = tensors;
+      if (fitsQuads(rest.dims.L, split)) {
+        gradsQuads.run(gpu, { tensors: { xQuads: x, dyQuads: dy, ...others }, ...rest });
+      } else gradsScalar.run(gpu, { tensors, ...rest });
     }),
     ...[gradsTree, gradsSubgroups].map((made) =>
-      gradsRung([made], byGroups, (gpu, { tensors, dims, tile, split }) => {
-        made.run(gpu, { tensors, dims: { ...dims, W: widthOf(split) }, tile });
+      gradsRung([made], byGroups, (gpu, { tensors, dims, tile, split, stored }) => {
+        made.run(gpu, { tensors, dims: { ...dims, W: widthOf(split) }, tile, stored });
       }),
     ),
   ],
   preferred: preferred('grads'),
-  dimsOf: ({ N, C, L }) => ({ N, C, L }),
+  dimsOf: ({ N, C, L, stored }) => ({ N, C, L, ...precisionOf({ stored }) }),
   operands: ({ N, C, L }) => ({
     ...{ x: N * C * L, dy: N * C * L, mean: C, invStd: C },
     ...{ dgamma: C, dbeta: C, means: 2 * C },
   }),
   outputs: ['dgamma', 'dbeta', 'means'],
+  halves: ['x', 'dy'],
   argsOf: (dims, storages) => ({ ...dims, ...storages }),
-  ...cost(2),
+  ...ladderCost(2),
 };

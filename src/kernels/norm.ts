@@ -5,6 +5,7 @@ import { kernel } from './kernel.ts';
 import type { Dims } from './kernel.ts';
 import { activationOf, normGradsLadder, normStatsLadder, perChannel } from './norm-sums.ts';
 import type { NormActivation, NormGradsArgs, NormSizes, NormStatsArgs } from './norm-sums.ts';
+import { storedOf } from './precision.ts';
 import { rowsForm, rowsGrid } from './rows.ts';
 import { climb } from './rung.ts';
 import type { Rung } from './rung.ts';
@@ -23,7 +24,7 @@ const applyRecord = {
   dims: ['N', 'C', 'L', 'slope'],
   tile: { ACT: 'NONE', SCALE: 'true', SHIFT: 'true', ROWS: 1, WG: 64 },
   flops: ({ N, C, L }: Planes) => 4 * N * C * L,
-  bytes: ({ N, C, L }: Planes) => 8 * N * C * L,
+  bytes: ({ N, C, L }: Planes, each = 4) => 2 * each * N * C * L,
 } as const;
 export const applyScalar = kernel({
   ...applyRecord,
@@ -43,7 +44,7 @@ const dxRecord = {
   dims: ['N', 'C', 'L', 'slope'],
   tile: { ACT: 'NONE', SCALE: 'true', SHIFT: 'true', ROWS: 1, WG: 64 },
   flops: ({ N, C, L }: Planes) => 6 * N * C * L,
-  bytes: ({ N, C, L }: Planes) => 12 * N * C * L,
+  bytes: ({ N, C, L }: Planes, each = 4) => 3 * each * N * C * L,
 } as const;
 export const dxScalar = kernel({
   ...dxRecord,
@@ -100,8 +101,9 @@ export function batchNormApply(gpu: Gpu, args: BatchNormApplyArgs): void {
     ROWS: rowsForm(quads ? L / 4 : L, applyRecord.tile.WG),
   };
   const dims = { N, C, L, slope };
-  if (quads) applyQuads.run(gpu, { tensors: { xQuads: x, ...rest, outQuads: out }, dims, tile });
-  else applyScalar.run(gpu, { tensors: { x, ...rest, out }, dims, tile });
+  const launch = { dims, tile, stored: storedOf(args) };
+  if (quads) applyQuads.run(gpu, { tensors: { xQuads: x, ...rest, outQuads: out }, ...launch });
+  else applyScalar.run(gpu, { tensors: { x, ...rest, out }, ...launch });
 }
 
 export interface BatchNormBackwardArgs extends NormSizes {
@@ -124,13 +126,13 @@ export interface BatchNormBackwardArgs extends NormSizes {
 
 /** Gradients of batch norm (and the activation) in training: mean and invStd are functions of x. */
 export function batchNormBackward(gpu: Gpu, args: BatchNormBackwardArgs): void {
-  const { x, dy, mean, invStd, gamma, beta, activation, dx, N, C, L } = args;
+  const { x, dy, mean, invStd, gamma, beta, activation, dx, N, C, L, stored } = args;
   const dgamma = args.dgamma ?? gpu.alloc(4 * C, 'batchNorm dgamma');
   const dbeta = args.dbeta ?? gpu.alloc(4 * C, 'batchNorm dbeta');
   const means = gpu.alloc(8 * C, 'batchNorm gradient means');
   const given = { gamma, beta, activation };
   const sums: NormGradsArgs = {
-    ...{ x, dy, mean, invStd, ...given, dgamma, dbeta, means, N, C, L },
+    ...{ x, dy, mean, invStd, ...given, dgamma, dbeta, means, N, C, L, stored },
   };
   if (args.rung === undefined) climb(gpu, normGradsLadder, sums);
   else args.rung.run(gpu, sums);
@@ -141,11 +143,11 @@ export function batchNormBackward(gpu: Gpu, args: BatchNormBackwardArgs): void {
   const rest = { mean, invStd, gamma: gamma ?? mean, beta: beta ?? mean };
   const quads = L % 4 === 0;
   const tile = { ...flags, ROWS: rowsForm(quads ? L / 4 : L, dxRecord.tile.WG) };
-  const sizes = { N, C, L, slope };
+  const launch = { dims: { N, C, L, slope }, tile, stored: storedOf(args) };
   if (quads) {
     const tensors = { xQuads: x, dyQuads: dy, ...rest, means, dxQuads: dx };
-    dxQuads.run(gpu, { tensors, dims: sizes, tile });
-  } else dxScalar.run(gpu, { tensors: { x, dy, ...rest, means, dx }, dims: sizes, tile });
+    dxQuads.run(gpu, { tensors, ...launch });
+  } else dxScalar.run(gpu, { tensors: { x, dy, ...rest, means, dx }, ...launch });
 }
 
 /** invStd = 1/√(variance + eps), C elements; for evaluation. */

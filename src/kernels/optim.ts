@@ -25,31 +25,72 @@ export const hyperIndex = {
 /** Length of the hyper buffer in f32 words; the rest is spare. */
 export const hyperWords = 12;
 
+/** Words of the f32 buffer that a loss scale lives in; `found` is a u32, 0 between steps. The host owns the last three. */
+export const scalerIndex = {
+  scale: 0,
+  good: 1,
+  found: 2,
+  skipped: 3,
+  growth: 4,
+  backoff: 5,
+  interval: 6,
+} as const;
+
+/** Length of the buffer of a loss scale in f32 words. */
+export const scalerWords = 8;
+
 const perQuad = ({ n }: Dims<'n'>, tile: (name: string) => number): Grid =>
   linearGrid(ceilDiv(n, 4), tile('WG'));
 
-const adamRecord = { file: 'optim/adam.wgsl', dims: ['n'], grid: perQuad } as const;
+const adamRecord = {
+  file: 'optim/adam.wgsl',
+  dims: ['n'],
+  tile: { SCALED: 'false' },
+  grid: perQuad,
+} as const;
 export const adamPlain = kernel({
   ...adamRecord,
   entry: 'adam',
-  tensors: ['g', 'hyper', 'w', 'm', 'v'],
+  tensors: ['g', 'hyper', 'scaler', 'w', 'm', 'v'],
   flops: ({ n }) => 15 * n,
   bytes: ({ n }) => 28 * n,
 });
 export const adamEma = kernel({
   ...adamRecord,
   entry: 'adamEma',
-  tensors: ['g', 'hyper', 'w', 'm', 'v', 'ema'],
+  tensors: ['g', 'hyper', 'scaler', 'w', 'm', 'v', 'ema'],
   flops: ({ n }) => 18 * n,
   bytes: ({ n }) => 36 * n,
 });
-export const adamStep = kernel({
+const adamStepRecord = {
   ...adamRecord,
-  entry: 'advance',
-  tensors: ['hyperNext'],
-  grid: () => [1, 1, 1],
+  grid: (): Grid => [1, 1, 1],
   flops: () => 3,
   bytes: () => 24,
+};
+export const adamStep = kernel({ ...adamStepRecord, entry: 'advance', tensors: ['hyperNext'] });
+export const adamStepScaled = kernel({
+  ...adamStepRecord,
+  entry: 'advanceScaled',
+  tensors: ['hyperNext', 'scalerNow'],
+});
+
+const scalerRecord = { file: 'optim/scaler.wgsl', dims: ['n'] } as const;
+export const scalerInspect = kernel({
+  ...scalerRecord,
+  entry: 'inspect',
+  tensors: ['g', 'valid', 'flags'],
+  grid: perQuad,
+  flops: () => 0,
+  bytes: ({ n }) => 4 * n,
+});
+export const scalerStep = kernel({
+  ...scalerRecord,
+  entry: 'update',
+  tensors: ['state'],
+  grid: () => [1, 1, 1],
+  flops: () => 2,
+  bytes: () => 4 * scalerWords,
 });
 
 const sgdRecord = { file: 'optim/sgd.wgsl', dims: ['n'], grid: perQuad } as const;
@@ -86,9 +127,17 @@ export const sgdStep = kernel({
   bytes: () => 8,
 });
 
-/** Once a step and group, before `adam`: step += 1, beta1Power *= beta1, beta2Power *= beta2. */
-export function adamAdvance(gpu: Gpu, { hyper }: { hyper: Storage }): void {
-  adamStep.run(gpu, { tensors: { hyperNext: hyper }, dims: { n: 1 } });
+/**
+ * Once a step and group, before `adam`: step += 1, beta1Power *= beta1, beta2Power *= beta2; nothing where the scaler's
+ * state says that a gradient overflowed.
+ */
+export function adamAdvance(
+  gpu: Gpu,
+  { hyper, scaler }: { hyper: Storage; scaler?: Storage | undefined },
+): void {
+  const dims = { n: 1 };
+  if (scaler === undefined) adamStep.run(gpu, { tensors: { hyperNext: hyper }, dims });
+  else adamStepScaled.run(gpu, { tensors: { hyperNext: hyper, scalerNow: scaler }, dims });
 }
 
 export interface AdamArgs {
@@ -99,15 +148,51 @@ export interface AdamArgs {
   /** Gradient [n]. */
   readonly g: Storage;
   readonly hyper: Storage;
+  /** State of a loss scale: the gradient is divided by it, and after an overflow nothing is changed. */
+  readonly scaler?: Storage | undefined;
   /** Moving average of the weights [n], changed in place: emaDecay·ema + (1 − emaDecay)·w. */
-  readonly ema?: Storage;
+  readonly ema?: Storage | undefined;
   readonly n: number;
 }
 
 /** A step of torch.optim.Adam, with the average of the weights in the same pass. 1 − β is taken of the f32 β. */
-export function adam(gpu: Gpu, { w, g, m, v, hyper, ema, n }: AdamArgs): void {
-  if (ema === undefined) adamPlain.run(gpu, { tensors: { g, hyper, w, m, v }, dims: { n } });
-  else adamEma.run(gpu, { tensors: { g, hyper, w, m, v, ema }, dims: { n } });
+export function adam(gpu: Gpu, { w, g, m, v, hyper, scaler, ema, n }: AdamArgs): void {
+  const tensors = { g, hyper, scaler: scaler ?? hyper, w, m, v };
+  const launch = { dims: { n }, tile: { SCALED: String(scaler !== undefined) } };
+  if (ema === undefined) adamPlain.run(gpu, { tensors, ...launch });
+  else adamEma.run(gpu, { tensors: { ...tensors, ema }, ...launch });
+}
+
+/** Elements that one number of `validOf` speaks of. */
+const validBlock = 128;
+
+/**
+ * Tells `inspectGradients` which elements of a row belong to a tensor: `from` and `n` in elements of each of them, `from` a
+ * multiple of 128.
+ */
+export function validOf(tensors: readonly { from: number; n: number }[]): Uint32Array {
+  const end = tensors.reduce((most, { from, n }) => Math.max(most, from + n), 0);
+  const valid = new Uint32Array(Math.max(1, ceilDiv(end, validBlock)));
+  for (const { from, n } of tensors) {
+    if (from % validBlock !== 0) throw new Error(`a tensor begins at ${from} of its row`);
+    for (let i = 0; i < n; i += validBlock) {
+      valid[(from + i) / validBlock] = Math.min(validBlock, n - i);
+    }
+  }
+  return valid;
+}
+
+/** Sets the scaler's flag if a gradient of the row g [n] is infinite or NaN; `valid` as `validOf` makes it. */
+export function inspectGradients(
+  gpu: Gpu,
+  { g, valid, scaler, n }: { g: Storage; valid: Storage; scaler: Storage; n: number },
+): void {
+  scalerInspect.run(gpu, { tensors: { g, valid, flags: scaler }, dims: { n } });
+}
+
+/** Once a step, behind the optimiser: the scale for the next one. */
+export function scalerUpdate(gpu: Gpu, { scaler }: { scaler: Storage }): void {
+  scalerStep.run(gpu, { tensors: { state: scaler }, dims: { n: 1 } });
 }
 
 /** Once a step and group, before `sgd`: step += 1. */

@@ -52,7 +52,7 @@ export const unaryKernel = kernel({
   tile: { OP: 'RELU' },
   grid: perQuad,
   flops: ({ n }) => n,
-  bytes: ({ n }) => 8 * n,
+  bytes: ({ n }, each = 4) => 2 * each * n,
 });
 
 export const binaryKernel = kernel({
@@ -62,7 +62,7 @@ export const binaryKernel = kernel({
   tile: { OP: 'ADD', A_ONE: 'false', B_ONE: 'false' },
   grid: perQuad,
   flops: ({ n }) => n,
-  bytes: ({ n }) => 12 * n,
+  bytes: ({ n }, each = 4) => 3 * each * n,
 });
 
 const broadcastDims = [
@@ -74,8 +74,8 @@ type BroadcastDims = Dims<(typeof broadcastDims)[number]>;
 const rowsOf = ({ D0, D1, D2 }: BroadcastDims) => D0 * D1 * D2;
 const broadcastCost = {
   flops: (dims: BroadcastDims) => rowsOf(dims) * dims.D3,
-  bytes: (dims: BroadcastDims) =>
-    4 * (rowsOf(dims) * dims.D3 + readOf(dims, 'a') + readOf(dims, 'b')),
+  bytes: (dims: BroadcastDims, each = 4) =>
+    each * (rowsOf(dims) * dims.D3 + readOf(dims, 'a') + readOf(dims, 'b')),
 };
 
 /** Elements that one side really has: axes of stride 0 count once. */
@@ -135,7 +135,7 @@ export const imagesKernel = kernel({
   dims: ['n'],
   grid: perQuad,
   flops: ({ n }) => 2 * n,
-  bytes: ({ n }) => 5 * n,
+  bytes: ({ n }, each = 4) => (1 + each) * n,
 });
 
 export interface UnaryArgs {
@@ -146,11 +146,15 @@ export interface UnaryArgs {
   readonly a?: number;
   /** Shift of affine, high of clamp. Default 0. */
   readonly b?: number;
+  /** What x and out are made of. */
+  readonly stored?: Stored;
 }
 
 /** out = f(x), elementwise over n floats. `step` is x > 0 ? 1 : a; `affine` is a·x + b; `clamp` keeps [a, b]. */
-export function unary(gpu: Gpu, op: UnaryOp, { x, out, n, a = 0, b = 0 }: UnaryArgs): void {
-  unaryKernel.run(gpu, { tensors: { x, out }, dims: { n, a, b }, tile: { OP: constantOf(op) } });
+export function unary(gpu: Gpu, op: UnaryOp, args: UnaryArgs): void {
+  const { x, out, n, a = 0, b = 0, stored = 'f32' } = args;
+  const tile = { OP: constantOf(op) };
+  unaryKernel.run(gpu, { tensors: { x, out }, dims: { n, a, b }, tile, stored });
 }
 
 export interface BinaryArgs {
@@ -163,6 +167,8 @@ export interface BinaryArgs {
   readonly shape: Shape;
   /** Slope of leakyReluGrad. Default 0. */
   readonly param?: number;
+  /** What all three are made of. */
+  readonly stored?: Stored;
 }
 
 /**
@@ -171,13 +177,13 @@ export interface BinaryArgs {
  * Throws where more than four dims are left after neighbours that broadcast alike are joined.
  */
 export function binary(gpu: Gpu, op: BinaryOp, args: BinaryArgs): void {
-  const { a, b, out, aShape, bShape, shape, param = 0 } = args;
+  const { a, b, out, aShape, bShape, shape, param = 0, stored = 'f32' } = args;
   const n = sizeOf(shape);
   const [aCount, bCount] = [sizeOf(aShape), sizeOf(bShape)];
   const OP = constantOf(op);
   if ((aCount === n || aCount === 1) && (bCount === n || bCount === 1)) {
     const tile = { OP, A_ONE: String(aCount < n), B_ONE: String(bCount < n) };
-    binaryKernel.run(gpu, { tensors: { a, b, out }, dims: { n, param }, tile });
+    binaryKernel.run(gpu, { tensors: { a, b, out }, dims: { n, param }, tile, stored });
     return;
   }
   const axes = collapse(aShape, bShape, shape);
@@ -185,8 +191,8 @@ export function binary(gpu: Gpu, op: BinaryOp, args: BinaryArgs): void {
   const { quads, tile } = broadcastForm(axes, { OP, D3: dims.D3 });
   if (quads) {
     const [aQuads, bQuads, outQuads] = [a, b, out];
-    broadcastQuads.run(gpu, { tensors: { aQuads, bQuads, outQuads }, dims, tile });
-  } else broadcastScalar.run(gpu, { tensors: { a, b, out }, dims, tile });
+    broadcastQuads.run(gpu, { tensors: { aQuads, bQuads, outQuads }, dims, tile, stored });
+  } else broadcastScalar.run(gpu, { tensors: { a, b, out }, dims, tile, stored });
 }
 
 interface BroadcastAxis {
@@ -278,7 +284,7 @@ export function total(gpu: Gpu, { terms, out, n, stored = 'f32' }: TotalArgs): v
 /** Pixels to floats: n bytes, four to a u32 word, → byte·(2/255) − 1. */
 export function imagesToFloat(
   gpu: Gpu,
-  { bytes, out, n }: { bytes: Storage; out: Storage; n: number },
+  { bytes, out, n, stored = 'f32' }: { bytes: Storage; out: Storage; n: number; stored?: Stored },
 ): void {
-  imagesKernel.run(gpu, { tensors: { bytes, out }, dims: { n } });
+  imagesKernel.run(gpu, { tensors: { bytes, out }, dims: { n }, stored });
 }

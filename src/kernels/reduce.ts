@@ -1,5 +1,6 @@
 import type { Gpu } from '../gpu/device.ts';
 import type { Storage } from '../gpu/storage.ts';
+import type { Stored } from '../gpu/wgsl.ts';
 import type { Shape } from '../util/shape.ts';
 import { kernel, linearGrid } from './kernel.ts';
 import type { Dims, Grid } from './kernel.ts';
@@ -17,8 +18,8 @@ const treeDims = ['K', 'R0', 'R1', 'C0', 'C1', 'P1', 'parts', 'outputs', 'W', 's
 
 const cost = {
   flops: ({ R0, R1, outputs }: Dims<'R0' | 'R1' | 'outputs'>) => R0 * R1 * outputs,
-  bytes: ({ R0, R1, outputs, parts }: Dims<'R0' | 'R1' | 'outputs' | 'parts'>) =>
-    4 * outputs * (R0 * R1 + parts),
+  bytes: ({ R0, R1, outputs, parts }: Dims<'R0' | 'R1' | 'outputs' | 'parts'>, each = 4) =>
+    outputs * (each * R0 * R1 + 4 * parts),
 };
 const threads = ({ outputs, parts }: ThreadDims, tile: (name: string) => number): Grid =>
   linearGrid(outputs * parts, tile('WG'));
@@ -64,6 +65,8 @@ export interface ReduceArgs {
   readonly axes: readonly number[];
   /** Multiplies the result: 1/count makes a mean. Default 1. */
   readonly scale?: number;
+  /** What x is made of; results are f32. */
+  readonly stored?: Stored;
   /** Default: chosen for the adapter. */
   readonly rung?: ReduceRung;
 }
@@ -89,7 +92,7 @@ interface AxisGroup {
  */
 export function reduce(gpu: Gpu, op: ReduceOp, args: ReduceArgs): void {
   const { out, shape, axes, scale = 1, rung } = args;
-  let x = args.x;
+  let { x, stored = 'f32' } = args;
   let groups = groupsOf(shape, axes);
   while (groups.filter((g) => g.reduced).length > 2) {
     const last = groups.findLastIndex((g) => g.reduced);
@@ -98,15 +101,20 @@ export function reduce(gpu: Gpu, op: ReduceOp, args: ReduceArgs): void {
       ...groups.slice(last),
     ]);
     const next = gpu.alloc(4 * view.O * view.I, `reduce ${op} pass`);
-    pass(gpu, op, { x, out: next, view, scale: 1, rung });
+    pass(gpu, op, { x, out: next, view, scale: 1, rung, stored });
     x = next;
+    stored = 'f32';
     groups = joined(groups.filter((_g, i) => i !== last));
   }
   if (groups.every((g) => !g.reduced)) {
-    unary(gpu, 'affine', { x, out, n: product(groups), a: scale, b: 0 });
+    const n = product(groups);
+    // From f16 to f32: sums of one term.
+    const view = { O: 1, R0: 1, K: 1, R1: 1, I: n };
+    if (stored === 'f16') pass(gpu, op, { x, out, view, scale, rung, stored });
+    else unary(gpu, 'affine', { x, out, n, a: scale, b: 0 });
     return;
   }
-  pass(gpu, op, { x, out, view: viewOf(groups), scale, rung });
+  pass(gpu, op, { x, out, view: viewOf(groups), scale, rung, stored });
 }
 
 function groupsOf(shape: Shape, axes: readonly number[]): AxisGroup[] {
@@ -147,19 +155,20 @@ interface PassArgs {
   readonly view: View;
   readonly scale: number;
   readonly rung: ReduceRung | undefined;
+  readonly stored: Stored;
 }
 
 function pass(gpu: Gpu, op: ReduceOp, args: PassArgs): void {
-  const { x, out, view, scale } = args;
+  const { x, out, view, scale, stored } = args;
   const rung = args.rung ?? chooseReduce(gpu, view);
   const split = splitOf(gpu, view, rung);
   if (split.parts === 1) {
-    launch(gpu, op, { x, out, view, scale, rung, split });
+    launch(gpu, op, { x, out, view, scale, rung, split, stored });
     return;
   }
   const outputs = view.O * view.K * view.I;
   const partial = gpu.alloc(4 * outputs * split.parts, `reduce ${op} parts`);
-  launch(gpu, op, { x, out: partial, view, scale: 1, rung, split });
+  launch(gpu, op, { x, out: partial, view, scale: 1, rung, split, stored });
   const again: View = { O: 1, R0: 1, K: 1, R1: split.parts, I: outputs };
   launch(gpu, op, {
     x: partial,
@@ -168,6 +177,7 @@ function pass(gpu: Gpu, op: ReduceOp, args: PassArgs): void {
     scale,
     rung: args.rung ?? chooseReduce(gpu, again),
     split: { parts: 1, P1: 1, C0: 1, C1: again.R1 },
+    stored: 'f32',
   });
 }
 
@@ -192,21 +202,22 @@ function launch(
   op: ReduceOp,
   args: Omit<PassArgs, 'rung'> & { rung: ReduceRung; split: Split },
 ): void {
-  const { x, out, view, scale, rung, split } = args;
+  const { x, out, view, scale, rung, split, stored } = args;
   const { O, R0, K, R1, I } = view;
   const dims = { R0, K, R1, ...split, outputs: O * K * I, scale };
   const OP = op === 'max' ? 'MAX' : 'SUM';
   if (rung === 'tree' && I === 1) {
     const W = Math.min(256, powerOfTwoAbove(split.C1));
-    tree.run(gpu, { tensors: { x, out }, dims: { ...dims, W }, tile: { OP } });
+    tree.run(gpu, { tensors: { x, out }, dims: { ...dims, W }, tile: { OP }, stored });
     return;
   }
   // Few threads: small workgroups, so that every core gets some.
   const tile = { OP, WG: dims.outputs * dims.parts < 4096 ? 16 : 64 };
+  const rest = { dims: { ...dims, I }, tile, stored };
   if (I % 4 === 0) {
     const tensors = { xQuads: x, outQuads: out };
-    threadQuadsAlongI.run(gpu, { tensors, dims: { ...dims, I }, tile });
+    threadQuadsAlongI.run(gpu, { tensors, ...rest });
   } else if (I === 1 && R1 % 4 === 0 && split.C1 % 4 === 0) {
-    threadQuadsAlongR.run(gpu, { tensors: { xQuads: x, out }, dims: { ...dims, I }, tile });
-  } else threadScalar.run(gpu, { tensors: { x, out }, dims: { ...dims, I }, tile });
+    threadQuadsAlongR.run(gpu, { tensors: { xQuads: x, out }, ...rest });
+  } else threadScalar.run(gpu, { tensors: { x, out }, ...rest });
 }

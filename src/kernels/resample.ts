@@ -1,5 +1,6 @@
 import type { Gpu } from '../gpu/device.ts';
 import type { Storage } from '../gpu/storage.ts';
+import type { Stored } from '../gpu/wgsl.ts';
 import { kernel, linearGrid } from './kernel.ts';
 import type { Dims, Grid } from './kernel.ts';
 
@@ -9,10 +10,11 @@ type PlaneDims = Dims<'N' | 'H' | 'W' | 'OH' | 'OW'>;
 
 const overOut = ({ N, OH, OW }: PlaneDims, tile: Tile): Grid => linearGrid(N * OH * OW, tile('WG'));
 const overIn = ({ N, H, W }: PlaneDims, tile: Tile): Grid => linearGrid(N * H * W, tile('WG'));
+/** Bytes of so many numbers a pixel and a result, and of so many indices a result. */
 const bytesOf =
-  (inputs: number, outputs: number) =>
-  ({ N, H, W, OH, OW }: PlaneDims) =>
-    4 * N * (inputs * H * W + outputs * OH * OW);
+  (inputs: number, outputs: number, indices = 0) =>
+  ({ N, H, W, OH, OW }: PlaneDims, each = 4) =>
+    N * (each * (inputs * H * W + outputs * OH * OW) + 4 * indices * OH * OW);
 
 const poolRecord = {
   file: 'resample/pool.wgsl',
@@ -25,21 +27,21 @@ export const maxPool = kernel({
   entry: 'maxPool',
   tensors: ['x', 'out', 'indexOut'],
   grid: overOut,
-  bytes: bytesOf(1, 2),
+  bytes: bytesOf(1, 1, 1),
 });
 export const maxPoolBackward = kernel({
   ...poolRecord,
   entry: 'maxPoolBackward',
   tensors: ['dOut', 'index', 'dx'],
   grid: overIn,
-  bytes: bytesOf(1, 2),
+  bytes: bytesOf(1, 1, 1),
 });
 export const maxPoolGather = kernel({
   ...poolRecord,
   entry: 'maxPoolGather',
   tensors: ['x', 'index', 'gathered'],
   grid: overOut,
-  bytes: bytesOf(0, 3),
+  bytes: bytesOf(0, 2, 1),
 });
 export const avgPool = kernel({
   ...poolRecord,
@@ -60,7 +62,7 @@ const nearestRecord = {
   file: 'resample/nearest.wgsl',
   dims: ['N', 'H', 'W'],
   grid: ({ N, H, W }: Dims<'N' | 'H' | 'W'>, tile: Tile): Grid => linearGrid(N * H * W, tile('WG')),
-  bytes: ({ N, H, W }: Dims<'N' | 'H' | 'W'>) => 20 * N * H * W,
+  bytes: ({ N, H, W }: Dims<'N' | 'H' | 'W'>, each = 4) => 5 * each * N * H * W,
 } as const;
 export const upsample = kernel({
   ...nearestRecord,
@@ -105,10 +107,13 @@ export interface PoolSizes {
   readonly kernel: number;
   readonly stride: number;
   readonly padding: number;
+  /** What the numbers are made of. */
+  readonly stored?: Stored;
 }
 
-function poolArgs({ N, H, W, OH, OW, kernel: KERNEL, stride: STRIDE, padding }: PoolSizes) {
-  return { dims: { N, H, W, OH, OW, padding }, tile: { KERNEL, STRIDE } };
+function poolArgs(sizes: PoolSizes) {
+  const { N, H, W, OH, OW, kernel: KERNEL, stride: STRIDE, padding, stored = 'f32' } = sizes;
+  return { dims: { N, H, W, OH, OW, padding }, tile: { KERNEL, STRIDE }, stored };
 }
 
 /** out = largest of each window, index (u32) = its place h·W + w in the plane; of equal values the first. */
@@ -157,22 +162,24 @@ interface NearestSizes {
   readonly N: number;
   readonly H: number;
   readonly W: number;
+  /** What the numbers are made of. */
+  readonly stored?: Stored;
 }
 
 /** x [N, H, W] → out [N, 2H, 2W], every pixel four times. */
 export function upsampleNearest2x(
   gpu: Gpu,
-  { x, out, N, H, W }: NearestSizes & { x: Storage; out: Storage },
+  { x, out, N, H, W, stored = 'f32' }: NearestSizes & { x: Storage; out: Storage },
 ): void {
-  upsample.run(gpu, { tensors: { x, outPairs: out }, dims: { N, H, W } });
+  upsample.run(gpu, { tensors: { x, outPairs: out }, dims: { N, H, W }, stored });
 }
 
 /** dOut [N, 2H, 2W] → dx [N, H, W], the sum of each pixel's four; H and W are x's. */
 export function upsampleNearest2xBackward(
   gpu: Gpu,
-  { dOut, dx, N, H, W }: NearestSizes & { dOut: Storage; dx: Storage },
+  { dOut, dx, N, H, W, stored = 'f32' }: NearestSizes & { dOut: Storage; dx: Storage },
 ): void {
-  upsampleBackward.run(gpu, { tensors: { dOutPairs: dOut, dx }, dims: { N, H, W } });
+  upsampleBackward.run(gpu, { tensors: { dOutPairs: dOut, dx }, dims: { N, H, W }, stored });
 }
 
 export interface ResizeSizes {
@@ -182,15 +189,19 @@ export interface ResizeSizes {
   readonly OH: number;
   readonly OW: number;
   readonly alignCorners: boolean;
+  /** What the numbers are made of. */
+  readonly stored?: Stored;
 }
 
-function resizeArgs({ planes, H, W, OH, OW, alignCorners }: ResizeSizes) {
+function resizeArgs(sizes: ResizeSizes) {
+  const { planes, H, W, OH, OW, alignCorners, stored = 'f32' } = sizes;
   const ratio = (from: number, to: number) => {
     if (!alignCorners) return from / to;
     return to > 1 ? (from - 1) / (to - 1) : 0;
   };
   const scales = { scaleH: ratio(H, OH), scaleW: ratio(W, OW) };
-  return { dims: { N: planes, H, W, OH, OW, ...scales }, tile: { CORNERS: String(alignCorners) } };
+  const tile = { CORNERS: String(alignCorners) };
+  return { dims: { N: planes, H, W, OH, OW, ...scales }, tile, stored };
 }
 
 /** x [planes, H, W] → out [planes, OH, OW], torch's interpolate(mode='bilinear', align_corners). */

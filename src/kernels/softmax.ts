@@ -1,13 +1,17 @@
 import type { Gpu } from '../gpu/device.ts';
 import type { Storage } from '../gpu/storage.ts';
+import type { Stored } from '../gpu/wgsl.ts';
 import { canRun, kernel, linearGrid } from './kernel.ts';
 import type { Dims, Kernel, Needs, Tile } from './kernel.ts';
+import { bytesOf, precisionOf, storedOf } from './precision.ts';
 import { climb } from './rung.ts';
 import type { Ladder, Rung } from './rung.ts';
 
 export interface SoftmaxDims {
   readonly rows: number;
   readonly cols: number;
+  /** What the tensors are made of. */
+  readonly stored?: Stored | undefined;
 }
 
 export interface SoftmaxArgs extends SoftmaxDims {
@@ -41,6 +45,11 @@ interface Rungs {
   readonly backward: Rung<SoftmaxDims, SoftmaxBackwardArgs>;
 }
 
+const launchOf = ({ rows, cols, ...precision }: SoftmaxDims) => ({
+  dims: { rows, cols },
+  stored: storedOf(precision),
+});
+
 /** Both directions of one file. */
 function rungs(name: string, o: Options): Rungs {
   const most = Math.max(...o.threads);
@@ -61,14 +70,14 @@ function rungs(name: string, o: Options): Rungs {
     entry: 'forward',
     tensors: ['x', 'out'],
     flops: ({ rows, cols }) => o.flops * rows * cols,
-    bytes: ({ rows, cols }) => 8 * rows * cols,
+    bytes: ({ rows, cols }, each = 4) => 2 * each * rows * cols,
   });
   const backward = kernel({
     ...shared,
     entry: 'backward',
     tensors: ['y', 'dy', 'dx'],
     flops: ({ rows, cols }) => 4 * rows * cols,
-    bytes: ({ rows, cols }) => 12 * rows * cols,
+    bytes: ({ rows, cols }, each = 4) => 3 * each * rows * cols,
   });
   const [first, ...others] = o.threads.map((WG): Tile => ({ WG }));
   const tiles = [first ?? {}, ...others] as const;
@@ -81,14 +90,14 @@ function rungs(name: string, o: Options): Rungs {
   return {
     forward: {
       ...of(forward),
-      run: (gpu, { x, out, rows, cols }, tile = tiles[0]) => {
-        forward.run(gpu, { tensors: { x, out }, dims: { rows, cols }, tile });
+      run: (gpu, { x, out, ...sizes }, tile = tiles[0]) => {
+        forward.run(gpu, { tensors: { x, out }, ...launchOf(sizes), tile });
       },
     },
     backward: {
       ...of(backward),
-      run: (gpu, { y, dy, dx, rows, cols }, tile = tiles[0]) => {
-        backward.run(gpu, { tensors: { y, dy, dx }, dims: { rows, cols }, tile });
+      run: (gpu, { y, dy, dx, ...sizes }, tile = tiles[0]) => {
+        backward.run(gpu, { tensors: { y, dy, dx }, ...launchOf(sizes), tile });
       },
     },
   };
@@ -129,7 +138,11 @@ const flops = { forward: 5, backward: 4 };
 /** A thread a row for a CPU driver, a workgroup a row for a GPU. */
 const preferred = ({ adapter }: Gpu): readonly string[] =>
   (adapter.kind === 'software' ? [vec4, naive] : [subgroups, online]).map((r) => r.forward.name);
-const dimsOf = ({ rows, cols }: SoftmaxDims): SoftmaxDims => ({ rows, cols });
+const dimsOf = ({ rows, cols, stored }: SoftmaxDims): SoftmaxDims => ({
+  rows,
+  cols,
+  ...precisionOf({ stored }),
+});
 
 /** out[rows, cols] = softmax of every row of x, simplest rung first. */
 export const softmaxForwardLadder: Ladder<SoftmaxDims, SoftmaxArgs, 'x' | 'out'> = {
@@ -139,9 +152,10 @@ export const softmaxForwardLadder: Ladder<SoftmaxDims, SoftmaxArgs, 'x' | 'out'>
   dimsOf,
   operands: ({ rows, cols }) => ({ x: rows * cols, out: rows * cols }),
   outputs: ['out'],
+  halves: ['x', 'out'],
   argsOf: (dims, storages) => ({ ...dims, ...storages }),
   flops: ({ rows, cols }) => flops.forward * rows * cols,
-  bytes: ({ rows, cols }) => 8 * rows * cols,
+  bytes: ({ rows, cols, stored }) => 2 * bytesOf({ stored }) * rows * cols,
 };
 
 /** dx[rows, cols] = y · (dy − Σ y·dy) over each row, simplest rung first. */
@@ -152,9 +166,10 @@ export const softmaxBackwardLadder: Ladder<SoftmaxDims, SoftmaxBackwardArgs, 'y'
   dimsOf,
   operands: ({ rows, cols }) => ({ y: rows * cols, dy: rows * cols, dx: rows * cols }),
   outputs: ['dx'],
+  halves: ['y', 'dy', 'dx'],
   argsOf: (dims, storages) => ({ ...dims, ...storages }),
   flops: ({ rows, cols }) => flops.backward * rows * cols,
-  bytes: ({ rows, cols }) => 12 * rows * cols,
+  bytes: ({ rows, cols, stored }) => 3 * bytesOf({ stored }) * rows * cols,
 };
 
 /** out[rows, cols] = softmax of every row of x; rows of any length, finite logits of any size. */

@@ -1,5 +1,6 @@
 import type { Gpu } from '../gpu/device.ts';
 import type { Storage } from '../gpu/storage.ts';
+import type { Stored } from '../gpu/wgsl.ts';
 import { canRun, kernel, linearGrid } from './kernel.ts';
 import type { Dims, Grid } from './kernel.ts';
 import type { Ladder } from './rung.ts';
@@ -96,7 +97,7 @@ export const weightScale = kernel({
   entry: 'scale',
   tensors: ['layers', 'w', 'sigma', 'out'],
   flops: elements,
-  bytes: (d) => 8 * elements(d),
+  bytes: (d, each = 4) => (4 + each) * elements(d),
 });
 export const weightDot = kernel({
   ...weightRecord,
@@ -259,15 +260,15 @@ export const powerIterationLadder: Ladder<
   bytes: ({ outer, rows, inner }) => 4 * (outer * rows * inner + 2 * rows + 2 * outer * inner),
 };
 
-/** out = w/σ; 0 where σ = 0. One launch. */
+/** out = w/σ, of f16 if `stored` says so; 0 where σ = 0. One launch. */
 export function spectralScale(
   gpu: Gpu,
-  args: { w: Storage; sigma: Storage; out: Storage; batch: MatrixBatch },
+  args: { w: Storage; sigma: Storage; out: Storage; batch: MatrixBatch; stored?: Stored },
 ): void {
-  const { w, sigma, out, batch } = args;
+  const { w, sigma, out, batch, stored = 'f32' } = args;
   const work = matrixWork(gpu, batch.matrices).stages.scale;
   const { layers, ...launch } = launchOf(gpu, { batch, stage: 'scale', work });
-  weightScale.run(gpu, { tensors: { layers, w, sigma, out }, ...launch });
+  weightScale.run(gpu, { tensors: { layers, w, sigma, out }, ...launch, stored });
 }
 
 export interface SpectralBackwardArgs {

@@ -134,7 +134,7 @@ export class Generator extends Layer {
 
   override forward(z: Tensor): Tensor {
     const seed = reshape(z, [-1, this.#latentSize, 1, 1]);
-    return this.#spectra.during(() => this.#main.forward(seed));
+    return this.#spectra.during(z, () => this.#main.forward(seed));
   }
 }
 
@@ -169,6 +169,6 @@ export class Discriminator extends Layer {
   }
 
   override forward(x: Tensor): Tensor {
-    return this.#spectra.during(() => reshape(this.#main.forward(x), [-1, 1]));
+    return this.#spectra.during(x, () => reshape(this.#main.forward(x), [-1, 1]));
   }
 }

@@ -27,7 +27,7 @@ export class Conv2d extends WeightedLayer {
 
   override forward(x: Tensor): Tensor {
     const { stride = 1, padding = 0 } = this.#options;
-    return conv2d(x, this.weight(), { bias: this.bias, stride, padding });
+    return conv2d(x, this.weight(x), { bias: this.bias, stride, padding });
   }
 }
 
@@ -48,6 +48,6 @@ export class ConvTranspose2d extends WeightedLayer {
 
   override forward(x: Tensor): Tensor {
     const { stride = 1, padding = 0, outputPadding = 0 } = this.#options;
-    return convTranspose2d(x, this.weight(), { bias: this.bias, stride, padding, outputPadding });
+    return convTranspose2d(x, this.weight(x), { bias: this.bias, stride, padding, outputPadding });
   }
 }

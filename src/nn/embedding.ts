@@ -12,6 +12,6 @@ export class Embedding extends WeightedLayer {
   }
 
   override forward(index: Tensor): Tensor {
-    return embedding(index, this.weight());
+    return embedding(index, this.weight(index));
   }
 }

@@ -3,7 +3,7 @@ import type { Tensor } from '../autograd/tensor.ts';
 import { planSpectra, spectralNormalizeAll } from '../ops/spectral.ts';
 import type { SpectralPlan } from '../ops/spectral.ts';
 import type { Module } from './module.ts';
-import { WeightedLayer } from './weighted.ts';
+import { WeightedLayer, floatTypeOf } from './weighted.ts';
 
 /**
  * All spectral norms of a net, taken at the beginning of its forward pass in the launches of one. For the end of a model's
@@ -41,8 +41,11 @@ export class Spectra {
     this.#plan = planSpectra(spectra);
   }
 
-  /** Runs a forward pass in which every layer's weight has been normalised beforehand, in training mode after a move. */
-  during<T>(forward: () => T): T {
+  /**
+   * Runs the forward pass of an input, in which every layer's weight has been normalised beforehand, in training mode after a
+   * move, and is in the input's float type.
+   */
+  during<T>(input: Tensor, forward: () => T): T {
     const spectra = this.#spectra();
     const [first] = spectra;
     // Layers of different eps or mode are left to themselves.
@@ -51,7 +54,8 @@ export class Spectra {
       spectra.every(({ eps }) => eps === first.eps) &&
       this.#layers.every(({ training }) => training === this.#net.training);
     if (!alike) return forward();
-    const options = { update: this.#net.training, eps: first.eps, plan: this.#plan };
+    const dtype = floatTypeOf(input);
+    const options = { update: this.#net.training, eps: first.eps, plan: this.#plan, dtype };
     const weights = spectralNormalizeAll(spectra, options);
     try {
       this.#layers.forEach((layer, i) => {

@@ -1,6 +1,7 @@
 import type { Tape } from '../autograd/tape.ts';
+import { to } from '../autograd/cast.ts';
 import { tensor } from '../autograd/tensor.ts';
-import type { Tensor } from '../autograd/tensor.ts';
+import type { DType, FloatType, Tensor } from '../autograd/tensor.ts';
 import { spectralNormalize, spectralSizes } from '../ops/spectral.ts';
 import type { SpectralLayer } from '../ops/spectral.ts';
 import type { HostRng } from '../util/philox.ts';
@@ -32,6 +33,11 @@ interface Spectral {
   readonly u: Tensor;
   readonly v: Tensor;
   readonly eps: number;
+}
+
+/** The float type in which a layer computes with an input: its own, f32 for indices. */
+export function floatTypeOf({ dtype }: { readonly dtype: DType }): FloatType {
+  return dtype === 'f16' ? 'f16' : 'f32';
 }
 
 /** A layer with a weight and perhaps a bias: linear, convolution, transposed convolution, embedding. */
@@ -73,13 +79,18 @@ export abstract class WeightedLayer extends Layer {
     return this.#spectral;
   }
 
-  /** The weight that this forward pass multiplies by; in training mode a spectral norm moves u and v here. */
-  protected weight(): Tensor {
+  /**
+   * The weight that this forward pass multiplies by, in the float type of what it multiplies: a copy in f16 for an input of
+   * f16, while the parameter stays f32. In training mode a spectral norm moves u and v here.
+   */
+  protected weight(input: { readonly dtype: DType }): Tensor {
+    const dtype = floatTypeOf(input);
     const spectral = this.spectralLayer();
-    if (spectral === undefined) return this.#weight;
-    return (
-      this.#normalized ?? spectralNormalize(spectral.weight, { ...spectral, update: this.training })
-    );
+    if (spectral === undefined) return to(this.#weight, dtype);
+    const { weight, ...rest } = spectral;
+    const normal =
+      this.#normalized ?? spectralNormalize(weight, { ...rest, update: this.training, dtype });
+    return to(normal, dtype);
   }
 
   /** The weight with what its spectral norm needs, if it has one. */

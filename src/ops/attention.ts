@@ -1,3 +1,4 @@
+import { to, typeAs } from '../autograd/cast.ts';
 import { at, defineOp, once } from '../autograd/op.ts';
 import type { Tensor } from '../autograd/tensor.ts';
 import {
@@ -28,9 +29,11 @@ interface Attrs {
  */
 const attentionOp = defineOp<Attrs>({
   name: 'attention',
+  dtypes: 'float',
   infer: (inputs, { layout }) => {
     const { B, Nq, DV } = sizes(inputs, layout);
-    return [{ shape: layout === 'channel' ? [B, DV, Nq] : [B, Nq, DV] }, { shape: [B, Nq] }];
+    const out = { shape: layout === 'channel' ? [B, DV, Nq] : [B, Nq, DV] };
+    return [out, { shape: [B, Nq], dtype: 'f32' }];
   },
   forward: (gpu, { inputs, outputs, attrs }) => {
     attentionKernel(gpu, {
@@ -45,23 +48,28 @@ const attentionOp = defineOp<Attrs>({
   },
   saves: (inputs, outputs) => [...inputs, ...outputs],
   backward: ({ grads, saved, attrs, needs }) => {
-    const inputs = [...saved, at(grads, 0) as Tensor];
+    // It may have come in f32 to a result in f16.
+    const dOut = typeAs(at(grads, 0) as Tensor, at(saved, 0));
+    const inputs = [...saved, dOut];
     const all = once(() => attentionBackwardOp(inputs, { ...attrs, needs }));
     return needs.map((_, i) => () => at(all(), placeOf(needs, i)));
   },
   composition: (inputs, { layout, scale }) => {
-    const [q, k, v] = [at(inputs, 0), at(inputs, 1), at(inputs, 2)];
-    if (layout === 'channel') {
-      const map = softmax(matmul(q, k, { transA: true, alpha: scale }));
-      return [matmul(v, map, { transB: true })];
-    }
-    return [matmul(softmax(matmul(q, k, { transB: true, alpha: scale })), v)];
+    // The map is f32, as the fused kernels' scores are.
+    const wide = (i: number) => to(at(inputs, i), 'f32');
+    const [q, k, v] = [wide(0), wide(1), wide(2)];
+    const out =
+      layout === 'channel'
+        ? matmul(v, softmax(matmul(q, k, { transA: true, alpha: scale })), { transB: true })
+        : matmul(softmax(matmul(q, k, { transB: true, alpha: scale })), v);
+    return [typeAs(out, at(inputs, 0))];
   },
 });
 
 /** The gradients of q, k and v that are needed, in this order. */
 const attentionBackwardOp = defineOp<Attrs & { readonly needs: readonly boolean[] }>({
   name: 'attentionBackward',
+  dtypes: ['float', 'float', 'float', 'float', 'f32', 'float'],
   infer: (inputs, { needs }) =>
     inputs.slice(0, 3).flatMap(({ shape }, i) => (at(needs, i) ? [{ shape }] : [])),
   forward: (gpu, { inputs, outputs, attrs }) => {
@@ -100,7 +108,7 @@ function sizes(inputs: readonly Tensor[], layout: AttentionLayout) {
   if (dim(k, d) !== DK) throw complain(`query and key widths must agree: ${DK} ≠ ${dim(k, d)}`);
   if (dim(v, n) !== Nk) throw complain(`key and value lengths must agree: ${Nk} ≠ ${dim(v, n)}`);
   if (dim(k, 0) !== B || dim(v, 0) !== B) throw complain('the batches must agree');
-  return { B, Nq, Nk, DK, DV };
+  return { B, Nq, Nk, DK, DV, stored: at(inputs, 0).stored };
 }
 
 /**

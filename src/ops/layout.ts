@@ -56,6 +56,7 @@ const expandOp = defineOp<{ shape: Shape }>({
       shape,
       inStrides,
       outStrides: stridesOf(shape),
+      stored: x.stored,
     });
   },
   saves: (inputs) => [at(inputs, 0)],
@@ -98,6 +99,7 @@ const permuteOp = defineOp<{ order: readonly number[] }>({
       shape: out.shape,
       inStrides: order.map((axis) => at(own, axis)),
       outStrides: stridesOf(out.shape),
+      stored: x.stored,
     });
   },
   backward: ({ grads, attrs: { order } }) => [
@@ -150,6 +152,7 @@ const sliceOp = defineOp<SliceAttrs>({
       inStrides: own,
       outStrides: stridesOf(out.shape),
       inOffset: start * at(own, axis),
+      stored: x.stored,
     });
   },
   saves: (inputs) => [at(inputs, 0)],
@@ -172,12 +175,13 @@ export function slice(x: Tensor, axis: number, start: number, length: number): T
 /** Adjoint of slice: zeros of the whole shape with the run put in. */
 const embedOp = defineOp<SliceAttrs & { shape: Shape }>({
   name: 'embedSlice',
+  dtypes: 'float',
   infer: (_inputs, { shape }) => [{ shape }],
   forward: (gpu, { inputs, outputs, attrs: { axis, start, shape } }) => {
     const x = at(inputs, 0);
     const out = only(outputs);
     const own = stridesOf(shape);
-    fill(gpu, { out: out.storage, n: out.size, value: 0 });
+    fill(gpu, { out: out.storage, n: out.size, value: 0, stored: out.stored });
     stridedCopy(gpu, {
       x: x.storage,
       out: out.storage,
@@ -185,6 +189,7 @@ const embedOp = defineOp<SliceAttrs & { shape: Shape }>({
       inStrides: stridesOf(x.shape),
       outStrides: own,
       outOffset: start * at(own, axis),
+      stored: x.stored,
     });
   },
   backward: ({ grads, attrs: { axis, start, length } }) => [
@@ -229,6 +234,7 @@ const concatOp = defineOp<{ axis: number }>({
         inStrides: stridesOf(x.shape),
         outStrides,
         outOffset: start * at(outStrides, axis),
+        stored: x.stored,
       });
       start += dim(x.shape, axis);
     }

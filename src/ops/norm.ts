@@ -1,3 +1,4 @@
+import { to, typeAs } from '../autograd/cast.ts';
 import { at, defineOp, once, only } from '../autograd/op.ts';
 import { empty } from '../autograd/tensor.ts';
 import type { Tensor } from '../autograd/tensor.ts';
@@ -15,6 +16,8 @@ interface Sizes {
   readonly C: number;
   /** Positions: H·W, or 1 for a matrix. */
   readonly L: number;
+  /** What x is made of. */
+  readonly stored: Tensor['stored'];
 }
 
 interface Attrs {
@@ -30,14 +33,17 @@ interface TrainingAttrs extends Attrs {
 
 /**
  * y = act(gamma·(x − mean)/√(var + eps) + beta) with the batch's own mean and biased variance per channel. The other
- * outputs are mean, 1/√(var + eps) and var, for the backward pass; the last two inputs, the running statistics, move.
+ * outputs are mean, 1/√(var + eps) and var, for the backward pass; the last two inputs, the running statistics, move. Only x
+ * and y may be f16.
  *   x̂ = (x − mean)·invStd,   g = act′·dy,   dx = gamma·invStd·(g − Σg/n − x̂·Σ(g·x̂)/n),   dgamma = Σ g·x̂,   dbeta = Σ g
  */
 const batchNormOp = defineOp<TrainingAttrs>({
   name: 'batchNorm',
+  dtypes: ['float'],
   infer: (inputs) => {
     const { C } = sizesOf(at(inputs, 0));
-    return [{ shape: at(inputs, 0).shape }, { shape: [C] }, { shape: [C] }, { shape: [C] }];
+    const statistic = { shape: [C], dtype: 'f32' } as const;
+    return [{ shape: at(inputs, 0).shape }, statistic, statistic, statistic];
   },
   forward: (gpu, { inputs, outputs, attrs }) => {
     const x = at(inputs, 0);
@@ -71,7 +77,7 @@ const batchNormOp = defineOp<TrainingAttrs>({
     return [() => only(all().slice(-1)), () => at(all(), 0), () => at(all(), 1)];
   },
   composition: (inputs, attrs) => {
-    const x = at(inputs, 0);
+    const x = to(at(inputs, 0), 'f32');
     const { axes, shape } = perChannel(x);
     const centred = sub(x, mean(x, axes, { keepdim: true }));
     const variance = mean(square(centred), axes, { keepdim: true });
@@ -79,16 +85,18 @@ const batchNormOp = defineOp<TrainingAttrs>({
     const y = attrs.affine
       ? add(mul(normal, reshape(at(inputs, 1), shape)), reshape(at(inputs, 2), shape))
       : normal;
-    return [activate(y, attrs.activation)];
+    return [typeAs(activate(y, attrs.activation), at(inputs, 0))];
   },
 });
 
 /** Inputs dy, mean, invStd, x, gamma?, beta? → dgamma and dbeta, then dx where it is needed. */
 const batchNormBackwardOp = defineOp<Attrs & { readonly dx: boolean }>({
   name: 'batchNormBackward',
+  dtypes: ['float', 'f32', 'f32', 'float'],
   infer: (inputs, attrs) => {
     const { C } = sizesOf(at(inputs, 3));
-    const affine = attrs.affine ? [{ shape: [C] }, { shape: [C] }] : [];
+    const sum = { shape: [C], dtype: 'f32' } as const;
+    const affine = attrs.affine ? [sum, sum] : [];
     return attrs.dx ? [...affine, { shape: at(inputs, 3).shape }] : affine;
   },
   forward: (gpu, { inputs, outputs, attrs }) => {
@@ -143,7 +151,7 @@ export interface BatchNormOptions {
 }
 
 /**
- * torch.nn.functional.batch_norm (and an activation) over every axis but 1; x [N, C, …]. Training normalises by the batch and moves the
+ * torch.nn.functional.batch_norm (and an activation) over every axis but 1; x [N, C, …] of f32 or f16, the rest f32. Training normalises by the batch and moves the
  * running statistics (with the unbiased variance); evaluation normalises by them. Throws a RangeError where a [C] tensor
  * does not fit x, or where one value a channel is to be trained on.
  */
@@ -163,7 +171,8 @@ export function batchNorm(x: Tensor, options: BatchNormOptions): Tensor {
       );
     }
   }
-  if (!training) return activate(evaluate(x, options, eps), options.activation);
+  if (!training)
+    return typeAs(activate(evaluate(to(x, 'f32'), options, eps), options.activation), x);
   if (N * L < 2) {
     throw new RangeError(
       `batchNorm: one value a channel in ${showShape(x.shape)}; training needs two or more`,
@@ -217,7 +226,7 @@ function sizesOf(x: Tensor): Sizes {
     throw new RangeError(`batchNorm: input is ${showShape(x.shape)}; it needs axes N and C`);
   }
   const [N, C] = [dim(x.shape, 0), dim(x.shape, 1)];
-  return { N, C, L: x.size / (N * C) };
+  return { N, C, L: x.size / (N * C), stored: x.stored };
 }
 
 function perChannel(x: Tensor) {

@@ -24,10 +24,12 @@ type UnaryRule = (args: {
 function unaryOp(name: UnaryOp, saves: 'x' | 'y' | 'none', rule: UnaryRule) {
   const op = defineOp<Scalars>({
     name,
+    dtypes: 'float',
     infer: (inputs) => [{ shape: at(inputs, 0).shape }],
     forward: (gpu, { inputs, outputs, attrs }) => {
       const out = only(outputs);
-      unary(gpu, name, { x: at(inputs, 0).storage, out: out.storage, n: out.size, ...attrs });
+      const { storage: x, stored } = at(inputs, 0);
+      unary(gpu, name, { x, out: out.storage, n: out.size, ...attrs, stored });
     },
     saves: (inputs, outputs) =>
       saves === 'x' ? [at(inputs, 0)] : saves === 'y' ? [only(outputs)] : [],
@@ -62,10 +64,12 @@ const affineOp = unaryOp('affine', 'none', ({ g, attrs }) => affine(g, attrs.a ?
 /** Piecewise constant: no gradient flows. */
 const stepOp = defineOp<Scalars>({
   name: 'step',
+  dtypes: 'float',
   infer: (inputs) => [{ shape: at(inputs, 0).shape }],
   forward: (gpu, { inputs, outputs, attrs }) => {
     const out = only(outputs);
-    unary(gpu, 'step', { x: at(inputs, 0).storage, out: out.storage, n: out.size, ...attrs });
+    const { storage: x, stored } = at(inputs, 0);
+    unary(gpu, 'step', { x, out: out.storage, n: out.size, ...attrs, stored });
   },
 });
 
@@ -129,6 +133,7 @@ type BinaryRule = (args: {
 function binaryOp(name: BinaryOp, rule: BinaryRule | undefined) {
   const op = defineOp<{ param: number }>({
     name,
+    dtypes: 'float',
     infer: (inputs) => [{ shape: broadcastShape(at(inputs, 0).shape, at(inputs, 1).shape, name) }],
     forward: (gpu, { inputs, outputs, attrs }) => {
       const [a, b, out] = [at(inputs, 0), at(inputs, 1), only(outputs)];
@@ -140,6 +145,7 @@ function binaryOp(name: BinaryOp, rule: BinaryRule | undefined) {
         bShape: b.shape,
         shape: out.shape,
         param: attrs.param,
+        stored: out.stored,
       });
     },
     ...(rule === undefined
@@ -219,10 +225,11 @@ function sigmoidGrad(g: Tensor, y: Tensor): Tensor {
 
 type Operand = Tensor | number;
 
-function lift(like: Tensor, value: Operand): Tensor {
+/** A number as a tensor of the other operand's element type. */
+function lift({ tape, dtype }: Tensor, value: Operand): Tensor {
   if (typeof value !== 'number') return value;
-  const out = empty(like.tape, [1], { label: 'scalar' });
-  fill(like.gpu, { out: out.storage, n: 1, value });
+  const out = empty(tape, [1], { dtype, label: 'scalar' });
+  fill(tape.gpu, { out: out.storage, n: 1, value, stored: out.stored });
   return out;
 }
 

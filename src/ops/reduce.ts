@@ -1,3 +1,4 @@
+import { to, typeAs } from '../autograd/cast.ts';
 import { at, defineOp, only } from '../autograd/op.ts';
 import type { Tensor } from '../autograd/tensor.ts';
 import { reduce } from '../kernels/reduce.ts';
@@ -16,21 +17,23 @@ interface ReduceAttrs {
   readonly scale: number;
 }
 
-/** Σ over axes, times a scale; the result keeps the reduced axes as 1. d = scale·expand(g). */
+/** Σ over axes in f32, times a scale; the result keeps the reduced axes as 1. d = scale·expand(g). */
 const sumOp = defineOp<ReduceAttrs>({
   name: 'sum',
-  infer: (inputs, { axes }) => [{ shape: keptShape(at(inputs, 0).shape, axes) }],
+  dtypes: 'float',
+  infer: (inputs, { axes }) => [{ shape: keptShape(at(inputs, 0).shape, axes), dtype: 'f32' }],
   forward: (gpu, { inputs, outputs, attrs }) => {
-    const x = at(inputs, 0);
-    reduce(gpu, 'sum', { x: x.storage, out: only(outputs).storage, shape: x.shape, ...attrs });
+    const { storage: x, shape, stored } = at(inputs, 0);
+    reduce(gpu, 'sum', { x, out: only(outputs).storage, shape, ...attrs, stored });
   },
   saves: (inputs) => [at(inputs, 0)],
   backward: ({ grads, saved, attrs }) => {
-    const shape = at(saved, 0).shape;
+    const x = at(saved, 0);
     return [
       () => {
         const g = at(grads, 0) as Tensor;
-        return expand(attrs.scale === 1 ? g : mul(g, attrs.scale), shape);
+        const scaled = attrs.scale === 1 ? g : mul(g, attrs.scale);
+        return expand(typeAs(scaled, x), x.shape);
       },
     ];
   },
@@ -58,22 +61,23 @@ const maxOp = defineOp<ReduceAttrs>({
   },
 });
 
-/** Sum over `axes` (all of them if left out), as torch.sum. */
+/** Sum over `axes` (all of them if left out), as torch.sum; of f16 it is f32. */
 export function sum(x: Tensor, axes?: readonly number[], options: ReduceOptions = {}): Tensor {
   return reduced(x, { axes, options, scale: () => 1, op: sumOp });
 }
 
-/** Mean over `axes` (all of them if left out), as torch.mean. */
+/** Mean over `axes` (all of them if left out), as torch.mean; of f16 it is f32. */
 export function mean(x: Tensor, axes?: readonly number[], options: ReduceOptions = {}): Tensor {
   return reduced(x, { axes, options, scale: (count) => 1 / count, op: sumOp });
 }
 
-/** Largest value over `axes` (all of them if left out), as torch.amax. */
+/** Largest value over `axes` (all of them if left out), as torch.amax; of x's element type. */
 export function amax(x: Tensor, axes?: readonly number[], options: ReduceOptions = {}): Tensor {
-  return reduced(x, { axes, options, scale: () => 1, op: maxOp });
+  const found = reduced(to(x, 'f32'), { axes, options, scale: () => 1, op: maxOp });
+  return typeAs(found, x);
 }
 
-/** Sums a broadcast result's gradient back to the shape of the operand that was broadcast. */
+/** Sums a broadcast result's gradient back to the shape of the operand that was broadcast, in the same element type. */
 export function sumTo(x: Tensor, shape: Shape): Tensor {
   if (sameShape(x.shape, shape)) return x;
   const lead = x.shape.length - shape.length;
@@ -81,7 +85,7 @@ export function sumTo(x: Tensor, shape: Shape): Tensor {
     .map((_d, i) => i)
     .filter((i) => i < lead || (shape[i - lead] === 1 && x.shape[i] !== 1));
   const summed = axes.length === 0 ? x : only(sumOp([x], { axes, scale: 1 }));
-  return reshape(summed, shape);
+  return reshape(typeAs(summed, x), shape);
 }
 
 function reduced(

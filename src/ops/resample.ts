@@ -73,6 +73,7 @@ function poolSizes(op: string, attrs: PoolAttrs) {
 /** Largest of each window, and where it was. */
 const maxPoolOp: Op<PoolAttrs> = defineOp({
   name: 'maxPool2d',
+  dtypes: 'float',
   infer: (_inputs, attrs) => {
     const shape = poolShape('maxPool2d', attrs);
     return [{ shape }, { shape, dtype: 'u32' }];
@@ -83,6 +84,7 @@ const maxPoolOp: Op<PoolAttrs> = defineOp({
       out: at(outputs, 0).storage,
       index: at(outputs, 1).storage,
       ...poolSizes('maxPool2d', attrs),
+      stored: at(inputs, 0).stored,
     });
   },
   saves: (_inputs, outputs) => [at(outputs, 1)],
@@ -94,7 +96,7 @@ const maxPoolOp: Op<PoolAttrs> = defineOp({
 /** Puts each window's value at its maximum's place; adjoint of the gather. */
 const maxScatterOp: Op<PoolAttrs> = defineOp({
   name: 'maxPool2dBackward',
-  dtypes: ['f32', 'u32'],
+  dtypes: ['float', 'u32'],
   infer: (_inputs, { shape }) => [{ shape }],
   forward: (gpu, { inputs, outputs, attrs }) => {
     kernels.maxPool2dBackward(gpu, {
@@ -102,6 +104,7 @@ const maxScatterOp: Op<PoolAttrs> = defineOp({
       index: at(inputs, 1).storage,
       dx: only(outputs).storage,
       ...poolSizes('maxPool2d', attrs),
+      stored: at(inputs, 0).stored,
     });
   },
   saves: (inputs) => [at(inputs, 1)],
@@ -114,7 +117,7 @@ const maxScatterOp: Op<PoolAttrs> = defineOp({
 /** Takes each window's value from its maximum's place. */
 const maxGatherOp: Op<PoolAttrs> = defineOp({
   name: 'maxPool2dGather',
-  dtypes: ['f32', 'u32'],
+  dtypes: ['float', 'u32'],
   infer: (_inputs, attrs) => [{ shape: poolShape('maxPool2d', attrs) }],
   forward: (gpu, { inputs, outputs, attrs }) => {
     kernels.maxPool2dGather(gpu, {
@@ -122,6 +125,7 @@ const maxGatherOp: Op<PoolAttrs> = defineOp({
       index: at(inputs, 1).storage,
       out: only(outputs).storage,
       ...poolSizes('maxPool2d', attrs),
+      stored: at(inputs, 0).stored,
     });
   },
   saves: (inputs) => [at(inputs, 1)],
@@ -133,12 +137,14 @@ const maxGatherOp: Op<PoolAttrs> = defineOp({
 
 const avgPoolOp: Op<PoolAttrs> = defineOp({
   name: 'avgPool2d',
+  dtypes: 'float',
   infer: (_inputs, attrs) => [{ shape: poolShape('avgPool2d', attrs) }],
   forward: (gpu, { inputs, outputs, attrs }) => {
     kernels.avgPool2d(gpu, {
       x: at(inputs, 0).storage,
       out: only(outputs).storage,
       ...poolSizes('avgPool2d', attrs),
+      stored: at(inputs, 0).stored,
     });
   },
   backward: ({ grads, attrs }) => [() => only(avgSpreadOp([at(grads, 0) as Tensor], attrs))],
@@ -146,12 +152,14 @@ const avgPoolOp: Op<PoolAttrs> = defineOp({
 
 const avgSpreadOp: Op<PoolAttrs> = defineOp({
   name: 'avgPool2dBackward',
+  dtypes: 'float',
   infer: (_inputs, { shape }) => [{ shape }],
   forward: (gpu, { inputs, outputs, attrs }) => {
     kernels.avgPool2dBackward(gpu, {
       dOut: at(inputs, 0).storage,
       dx: only(outputs).storage,
       ...poolSizes('avgPool2d', attrs),
+      stored: at(inputs, 0).stored,
     });
   },
   backward: ({ grads, attrs }) => [() => only(avgPoolOp([at(grads, 0) as Tensor], attrs))],
@@ -174,6 +182,7 @@ export function avgPool2d(x: Tensor, kernel: number, options: PoolOptions = {}):
 
 const upsampleOp: Op<{ shape: Shape }> = defineOp({
   name: 'upsampleNearest2x',
+  dtypes: 'float',
   infer: (_inputs, { shape }) => {
     const { H, W } = planesOf('upsampleNearest2x', shape);
     return [{ shape: resized(shape, 2 * H, 2 * W) }];
@@ -183,6 +192,7 @@ const upsampleOp: Op<{ shape: Shape }> = defineOp({
       x: at(inputs, 0).storage,
       out: only(outputs).storage,
       ...planesOf('upsampleNearest2x', attrs.shape),
+      stored: at(inputs, 0).stored,
     });
   },
   backward: ({ grads, attrs }) => [() => only(upsampleBackwardOp([at(grads, 0) as Tensor], attrs))],
@@ -190,12 +200,14 @@ const upsampleOp: Op<{ shape: Shape }> = defineOp({
 
 const upsampleBackwardOp: Op<{ shape: Shape }> = defineOp({
   name: 'upsampleNearest2xBackward',
+  dtypes: 'float',
   infer: (_inputs, { shape }) => [{ shape }],
   forward: (gpu, { inputs, outputs, attrs }) => {
     kernels.upsampleNearest2xBackward(gpu, {
       dOut: at(inputs, 0).storage,
       dx: only(outputs).storage,
       ...planesOf('upsampleNearest2x', attrs.shape),
+      stored: at(inputs, 0).stored,
     });
   },
   backward: ({ grads, attrs }) => [() => only(upsampleOp([at(grads, 0) as Tensor], attrs))],
@@ -220,12 +232,14 @@ function resizeSizes({ shape, OH, OW, alignCorners }: ResizeAttrs) {
 
 const resizeOp: Op<ResizeAttrs> = defineOp({
   name: 'resizeBilinear',
+  dtypes: 'float',
   infer: (_inputs, { shape, OH, OW }) => [{ shape: resized(shape, OH, OW) }],
   forward: (gpu, { inputs, outputs, attrs }) => {
     kernels.resizeBilinear(gpu, {
       x: at(inputs, 0).storage,
       out: only(outputs).storage,
       ...resizeSizes(attrs),
+      stored: at(inputs, 0).stored,
     });
   },
   backward: ({ grads, attrs }) => [() => only(resizeBackwardOp([at(grads, 0) as Tensor], attrs))],
@@ -233,12 +247,14 @@ const resizeOp: Op<ResizeAttrs> = defineOp({
 
 const resizeBackwardOp: Op<ResizeAttrs> = defineOp({
   name: 'resizeBilinearBackward',
+  dtypes: 'float',
   infer: (_inputs, { shape }) => [{ shape }],
   forward: (gpu, { inputs, outputs, attrs }) => {
     kernels.resizeBilinearBackward(gpu, {
       dOut: at(inputs, 0).storage,
       dx: only(outputs).storage,
       ...resizeSizes(attrs),
+      stored: at(inputs, 0).stored,
     });
   },
   backward: ({ grads, attrs }) => [() => only(resizeOp([at(grads, 0) as Tensor], attrs))],

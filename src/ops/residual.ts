@@ -1,3 +1,4 @@
+import { to, typeAs } from '../autograd/cast.ts';
 import { at, defineOp, once, only } from '../autograd/op.ts';
 import { requireSameShape } from '../autograd/tensor.ts';
 import type { Tensor } from '../autograd/tensor.ts';
@@ -8,40 +9,45 @@ import { add, mul } from './pointwise.ts';
 /** y = gamma·o + x:  do = gamma·dy,  dgamma = Σ dy·o,  dx = dy. */
 const residualOp = defineOp({
   name: 'residual',
+  dtypes: ['float', 'f32', 'float'],
   infer: (inputs) => [{ shape: at(inputs, 2).shape }],
   forward: (gpu, { inputs, outputs }) => {
     const [o, gamma, x, out] = [at(inputs, 0), at(inputs, 1), at(inputs, 2), only(outputs)];
     residualKernel(gpu, {
       ...{ o: o.storage, gamma: gamma.storage, x: x.storage, out: out.storage },
-      n: out.size,
+      ...{ n: out.size, stored: out.stored },
     });
   },
   saves: (inputs) => [at(inputs, 0), at(inputs, 1)],
   backward: ({ grads, saved, needs }) => {
     const [dy, o, gamma] = [at(grads, 0) as Tensor, at(saved, 0), at(saved, 1)];
-    if (!at(needs, 1)) return [() => mul(dy, gamma), undefined, () => dy];
+    if (!at(needs, 1)) return [() => mul(dy, typeAs(gamma, dy)), undefined, () => dy];
     const both = once(() => residualBackwardOp([o, gamma, dy], undefined));
     return [() => at(both(), 0), () => at(both(), 1), () => dy];
   },
-  composition: (inputs) => [add(mul(at(inputs, 0), at(inputs, 1)), at(inputs, 2))],
+  composition: (inputs) => {
+    const [o, gamma, x] = [at(inputs, 0), at(inputs, 1), at(inputs, 2)];
+    return [typeAs(add(mul(to(o, 'f32'), gamma), to(x, 'f32')), x)];
+  },
 });
 
 const residualBackwardOp = defineOp({
   name: 'residualBackward',
-  infer: (inputs) => [{ shape: at(inputs, 0).shape }, { shape: at(inputs, 1).shape }],
+  dtypes: ['float', 'f32', 'float'],
+  infer: (inputs) => [{ shape: at(inputs, 0).shape }, { shape: at(inputs, 1).shape, dtype: 'f32' }],
   forward: (gpu, { inputs, outputs }) => {
     const [o, gamma, dy] = [at(inputs, 0), at(inputs, 1), at(inputs, 2)];
     residualBackward(gpu, {
       ...{ o: o.storage, gamma: gamma.storage, dy: dy.storage },
       ...{ dO: at(outputs, 0).storage, dgamma: at(outputs, 1).storage },
-      n: o.size,
+      ...{ n: o.size, stored: o.stored },
     });
   },
 });
 
 /**
- * gamma·o + x with one learnt number gamma [1]: how a self-attention block joins its shortcut. Throws a RangeError where o
- * and x differ in shape or gamma has not one element.
+ * gamma·o + x with one learnt number gamma [1], of f32: how a self-attention block joins its shortcut. Throws a RangeError
+ * where o and x differ in shape or gamma has not one element.
  */
 export function residual(o: Tensor, gamma: Tensor, x: Tensor): Tensor {
   requireSameShape('residual', ['branch', 'shortcut'], o, x);

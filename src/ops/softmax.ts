@@ -1,3 +1,4 @@
+import { to, typeAs } from '../autograd/cast.ts';
 import { at, defineOp, only } from '../autograd/op.ts';
 import type { Tensor } from '../autograd/tensor.ts';
 import { softmax as softmaxKernel, softmaxBackward as backwardKernel } from '../kernels/softmax.ts';
@@ -5,14 +6,15 @@ import { dim, showShape } from '../util/shape.ts';
 import { div, exp, sub } from './pointwise.ts';
 import { amax, sum } from './reduce.ts';
 
-function rowsOf(x: Tensor): { rows: number; cols: number } {
-  const cols = dim(x.shape, -1);
-  return { rows: x.size / cols, cols };
+function rowsOf({ shape, size, stored }: Tensor) {
+  const cols = dim(shape, -1);
+  return { rows: size / cols, cols, stored };
 }
 
 /** y = e^(x−max) / Σ e^(x−max) over the last axis;  dx = y ∘ (dy − Σ dy∘y). */
 const softmaxOp = defineOp({
   name: 'softmax',
+  dtypes: 'float',
   infer: (inputs) => [{ shape: at(inputs, 0).shape }],
   forward: (gpu, { inputs, outputs }) => {
     const x = at(inputs, 0);
@@ -23,15 +25,16 @@ const softmaxOp = defineOp({
     () => only(softmaxBackwardOp([at(saved, 0), at(grads, 0) as Tensor], undefined)),
   ],
   composition: (inputs) => {
-    const x = at(inputs, 0);
+    const x = to(at(inputs, 0), 'f32');
     // The maximum only shifts the exponent: it has no gradient of its own.
     const e = exp(sub(x, amax(x, [-1], { keepdim: true }).detach()));
-    return [div(e, sum(e, [-1], { keepdim: true }))];
+    return [typeAs(div(e, sum(e, [-1], { keepdim: true })), at(inputs, 0))];
   },
 });
 
 const softmaxBackwardOp = defineOp({
   name: 'softmaxBackward',
+  dtypes: 'float',
   infer: (inputs) => [{ shape: at(inputs, 0).shape }],
   forward: (gpu, { inputs, outputs }) => {
     const [y, dy] = [at(inputs, 0), at(inputs, 1)];

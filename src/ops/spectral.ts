@@ -1,6 +1,7 @@
+import { to } from '../autograd/cast.ts';
 import { at, defineOp, once, only } from '../autograd/op.ts';
-import { tensor } from '../autograd/tensor.ts';
-import type { Tensor } from '../autograd/tensor.ts';
+import { bytesOf, tensor } from '../autograd/tensor.ts';
+import type { FloatType, Tensor } from '../autograd/tensor.ts';
 import {
   powerIteration,
   spectralBackward,
@@ -45,7 +46,7 @@ interface IterationAttrs extends SpectralPlan {
   readonly update: boolean;
 }
 
-/** Tensors, one a matrix, and by which of a matrix's places they lie where they lie together. */
+/** Tensors of one element type, one a matrix, and by which of a matrix's places they lie where they lie together. */
 interface Placed {
   readonly of: readonly Tensor[];
   readonly by: 'at' | 'u' | 'v';
@@ -72,7 +73,7 @@ function overMatrices<K extends string>(
     const rows = pick(({ of, by }) =>
       gpu.together(
         of.map((t) => t.storage),
-        matrices.map((m) => 4 * m[by]),
+        matrices.map((m) => bytesOf(m[by], at(of, 0).dtype)),
       ),
     );
     if (rows !== undefined) {
@@ -115,10 +116,16 @@ const iterationOp = defineOp<IterationAttrs>({
   },
 });
 
+interface NormalizeAttrs extends SpectralPlan {
+  /** Of the results. */
+  readonly dtype: FloatType;
+}
+
 /** Ŵ = W/σ with σ = uᵀWv and u, v held still:  dW = (dŴ − Σ(dŴ∘W)/σ · uvᵀ)/σ. Inputs: weights, σ, u's, v's. */
-const normalizeOp = defineOp<SpectralPlan>({
+const normalizeOp = defineOp<NormalizeAttrs>({
   name: 'spectralNorm',
-  infer: (inputs, { matrices }) => matrices.map((_m, i) => ({ shape: at(inputs, i).shape })),
+  infer: (inputs, { matrices, dtype }) =>
+    matrices.map((_m, i) => ({ shape: at(inputs, i).shape, dtype })),
   forward: (gpu, { inputs, outputs, attrs }) => {
     const { w, sigma } = normalParts(inputs, attrs);
     const placed: Record<'w' | 'out', Placed> = {
@@ -126,7 +133,7 @@ const normalizeOp = defineOp<SpectralPlan>({
       out: { of: outputs, by: 'at' },
     };
     overMatrices(gpu, attrs, placed, (storages, batch) => {
-      spectralScale(gpu, { ...storages, sigma: sigma.storage, batch });
+      spectralScale(gpu, { ...storages, sigma: sigma.storage, batch, stored: attrs.dtype });
     });
   },
   saves: (inputs) => inputs,
@@ -134,7 +141,7 @@ const normalizeOp = defineOp<SpectralPlan>({
     const { w, sigma, u, v } = normalParts(saved, attrs);
     const indices = attrs.matrices.map((_m, i) => i).filter((i) => grads[i] !== undefined);
     const of = (list: readonly Tensor[]) => indices.map((i) => at(list, i));
-    const dwn = indices.map((i) => at(grads, i) as Tensor);
+    const dwn = indices.map((i) => to(at(grads, i) as Tensor, 'f32'));
     const matrices = indices.map((i) => at(attrs.matrices, i));
     const whole = matrices.length === attrs.matrices.length ? attrs : {};
     const all = once(() =>
@@ -153,7 +160,7 @@ const normalizeOp = defineOp<SpectralPlan>({
     return attrs.matrices.map(({ outer, rows, inner }, i) => {
       const uvT = mul(reshape(at(u, i), [1, rows, 1]), reshape(at(v, i), [outer, 1, inner]));
       const matrix = reshape(at(w, i), [outer, rows, inner]);
-      return reshape(div(matrix, sum(mul(matrix, uvT))), at(w, i).shape);
+      return to(reshape(div(matrix, sum(mul(matrix, uvT))), at(w, i).shape), attrs.dtype);
     });
   },
 });
@@ -207,6 +214,8 @@ export interface SpectralOptions {
   readonly eps?: number;
   /** Made by `planSpectra` of the same layers; left out: each layer by itself. */
   readonly plan?: SpectralPlan | undefined;
+  /** Element type of the normalised weights; what they are made from is f32. Default f32. */
+  readonly dtype?: FloatType | undefined;
 }
 
 function matrixOf({ weight, axis }: SpectralLayer): PlacedMatrix {
@@ -238,7 +247,7 @@ export function planSpectra(layers: readonly SpectralLayer[]): SpectralPlan | un
  */
 export function spectralNormalizeAll(
   layers: readonly SpectralLayer[],
-  { update, eps = 1e-12, plan }: SpectralOptions,
+  { update, eps = 1e-12, plan, dtype = 'f32' }: SpectralOptions,
 ): readonly Tensor[] {
   const attrs = plan ?? { matrices: layers.map(matrixOf) };
   const weights = layers.map((l) => l.weight);
@@ -248,7 +257,7 @@ export function spectralNormalizeAll(
     eps,
     update,
   });
-  return normalizeOp([...weights, ...found], attrs);
+  return normalizeOp([...weights, ...found], { ...attrs, dtype });
 }
 
 /** `spectralNormalizeAll` of one weight. */

@@ -1,8 +1,9 @@
 import type { Tape } from '../autograd/tape.ts';
 import type { Tensor } from '../autograd/tensor.ts';
-import { adam, adamAdvance } from '../kernels/optim.ts';
+import { adam, adamAdvance, inspectGradients } from '../kernels/optim.ts';
 import { ParameterGroup, checkAverages, checkGradients, stateOf, updating } from './optimizer.ts';
 import type { NamedParameters } from './optimizer.ts';
+import type { GradScaler } from './scaler.ts';
 
 export interface AdamOptions {
   readonly lr?: number;
@@ -50,23 +51,41 @@ export class Adam {
     return this.groups.flatMap((g) => g.slots.map((s) => s.parameter));
   }
 
-  /** One update in place; launches only, so it can be captured. */
-  step(gradients: readonly Tensor[]): void {
+  /**
+   * One update in place; launches only, so it can be captured. With a scaler the gradients are times its scale, and one that
+   * is not finite leaves everything as it was.
+   */
+  step(
+    gradients: readonly Tensor[],
+    { scaler }: { readonly scaler?: GradScaler | undefined } = {},
+  ): void {
     checkGradients('Adam', this.groups, gradients);
     updating('Adam', this.groups, () => {
-      this.#update(gradients);
+      this.#update(gradients, scaler?.state.storage);
     });
   }
 
-  #update(gradients: readonly Tensor[]): void {
+  #update(gradients: readonly Tensor[], scaler: Tensor['storage'] | undefined): void {
     let i = 0;
-    for (const group of this.groups) {
-      const { gpu, storage: hyper } = group.hyper;
-      adamAdvance(gpu, { hyper });
+    const groups = this.groups.map((group) => {
       const mine = gradients.slice(i, (i += group.slots.length));
-      for (const { w, g, ema, n, state } of group.runs(mine)) {
+      return { group, runs: group.runs(mine) };
+    });
+    if (scaler !== undefined) {
+      // All of them before any is used: one that overflowed stops the whole step.
+      for (const { group, runs } of groups) {
+        for (const run of runs) {
+          const { gpu } = group.hyper;
+          inspectGradients(gpu, { g: run.g, valid: group.validOf(run), scaler, n: run.n });
+        }
+      }
+    }
+    for (const { group, runs } of groups) {
+      const { gpu, storage: hyper } = group.hyper;
+      adamAdvance(gpu, { hyper, scaler });
+      for (const { w, g, ema, n, state } of runs) {
         const [m, v] = [stateOf(state, 'exp_avg'), stateOf(state, 'exp_avg_sq')];
-        adam(gpu, { w, g, m, v, hyper, ...(ema === undefined ? {} : { ema }), n });
+        adam(gpu, { w, g, m, v, hyper, scaler, ema, n });
       }
     }
   }

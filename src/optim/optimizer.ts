@@ -2,7 +2,7 @@ import type { Tape } from '../autograd/tape.ts';
 import { at } from '../autograd/op.ts';
 import { requireSameShape, tensor } from '../autograd/tensor.ts';
 import type { Tensor } from '../autograd/tensor.ts';
-import { hyperIndex, hyperWords } from '../kernels/optim.ts';
+import { hyperIndex, hyperWords, validOf } from '../kernels/optim.ts';
 
 type Storage = Tensor['storage'];
 
@@ -40,8 +40,11 @@ export interface Run {
 export class ParameterGroup {
   readonly hyper: Tensor;
   readonly slots: readonly Slot[];
+  readonly #tape: Tape;
   readonly #host: Float32Array;
   readonly #settable: ReadonlySet<string>;
+  /** Of runs that were looked at for overflows, by the names of their slots. */
+  readonly #valid = new Map<string, Tensor>();
 
   constructor(
     tape: Tape,
@@ -56,6 +59,7 @@ export class ParameterGroup {
       readonly ema?: ReadonlyMap<string, Tensor> | undefined;
     },
   ) {
+    this.#tape = tape;
     const words = new Float32Array(hyperWords);
     for (const [name, value] of entriesOf({ ...options.host, ...options.device })) {
       words[indexOf(name)] = value;
@@ -92,6 +96,22 @@ export class ParameterGroup {
       if (whole !== undefined) return [whole];
       return row.flatMap((slot) => runOf([slot], gradientOf) ?? []);
     });
+  }
+
+  /** Which elements of a run are a parameter's: a small table on the device, made once. */
+  validOf({ slots }: Run): Storage {
+    const key = slots.map(({ name }) => name).join();
+    const known = this.#valid.get(key);
+    if (known !== undefined) return known.storage;
+    const offsets = this.#tape.gpu.offsets(slots.map((s) => s.parameter.storage)) ?? [0];
+    const places = slots.map(({ parameter }, i) => ({
+      from: at(offsets, i) / 4,
+      n: parameter.size,
+    }));
+    const words = validOf(places);
+    const made = tensor(this.#tape, words, [words.length], { label: 'places of gradients' });
+    this.#valid.set(key, made);
+    return made.storage;
   }
 
   /** Changes hyper-parameters from the next step on. Throws a RangeError for one that this optimiser has not. */

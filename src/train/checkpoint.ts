@@ -65,6 +65,14 @@ function* namedTensors(gan: Gan): Generator<[string, Tensor]> {
   }
   for (const [name, value] of gan.optimizerG.namedState()) yield [`optimizer_g.${name}`, value];
   for (const [name, value] of gan.optimizerD.namedState()) yield [`optimizer_d.${name}`, value];
+  yield* namedScalers(gan);
+}
+
+/** Loss scales, where there are any: the part of a state that a run begun in f32 and gone on with in f16 lacks. */
+function* namedScalers({ scalers }: Gan): Generator<[string, Tensor]> {
+  if (scalers === undefined) return;
+  yield ['scaler_g.state', scalers.G.state];
+  yield ['scaler_d.state', scalers.D.state];
 }
 
 /** A training state that is not worth keeping: it must not push a good checkpoint out. */
@@ -205,7 +213,9 @@ export function checkArchitecture(checkpoint: Checkpoint, config: TrainConfig): 
 /** Puts a checkpoint's tensors into a training state; nothing is changed unless all of them fit. */
 export function restoreGan(gan: Gan, checkpoint: Checkpoint): void {
   checkArchitecture(checkpoint, gan.config);
+  const fresh = new Set([...namedScalers(gan)].map(([name]) => name));
   for (const [name, value] of namedTensors(gan)) {
+    if (fresh.has(name) && !checkpoint.file.tensors.has(name)) continue;
     const stored = checkpoint.file.tensors.get(name);
     if (stored === undefined || !sameShape(stored.shape, value.shape)) {
       const found = stored === undefined ? 'missing' : showShape(stored.shape);

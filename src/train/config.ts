@@ -39,6 +39,9 @@ export const configSchema = z.strictObject({
   attentionD: sizes.describe('feature sizes with attention in the discriminator'),
   init: z.enum(initNames).describe(`first weights: ${initNames.join(', ')}`),
   slope: z.number().min(0).max(1).describe("LeakyReLU's slope in the discriminator"),
+  precision: z
+    .enum(['f32', 'f16'])
+    .describe('f32, or f16 for activations and copies of weights: sums and weights stay f32'),
   loss: z.enum(lossNames).describe(`adversarial loss: ${lossNames.join(', ')}`),
   lrG: rate.describe("generator's learning rate"),
   lrD: rate.describe("discriminator's learning rate"),
@@ -65,6 +68,7 @@ const defaults = {
   steps: 100_000,
   batch: 64,
   seed: 0,
+  precision: 'f32',
   loss: 'hinge',
   lrG: 1e-4,
   lrD: 4e-4,

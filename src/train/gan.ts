@@ -1,12 +1,15 @@
+import { to } from '../autograd/cast.ts';
 import { grad } from '../autograd/tape.ts';
 import type { Tape } from '../autograd/tape.ts';
 import type { Tensor } from '../autograd/tensor.ts';
 import { Discriminator, Generator } from '../models/sagan.ts';
 import { Adam } from '../optim/adam.ts';
+import { GradScaler } from '../optim/scaler.ts';
 import { copyInto } from '../ops/copy.ts';
 import { imagesToFloat } from '../ops/images.ts';
 import { mean } from '../ops/reduce.ts';
 import { Rng } from '../ops/random.ts';
+import { UserError } from '../util/errors.ts';
 import { HostRng } from '../util/philox.ts';
 import type { TrainConfig } from './config.ts';
 import { losses } from './losses.ts';
@@ -21,6 +24,8 @@ export interface Gan {
   readonly average: Generator;
   readonly optimizerG: Adam;
   readonly optimizerD: Adam;
+  /** Loss scales, where the nets compute in f16. */
+  readonly scalers: { readonly G: GradScaler; readonly D: GradScaler } | undefined;
   readonly rng: Rng;
 }
 
@@ -41,13 +46,21 @@ export function blankGenerator(tape: Tape, config: TrainConfig): Generator {
 
 /**
  * Builds both nets, their optimisers and the averaged generator from a config; the seed decides every bit. `blank` nets
- * hold nothing that is worth keeping, and wait for a checkpoint's values.
+ * hold nothing that is worth keeping, and wait for a checkpoint's values. Throws a `UserError` for f16 on a device that has
+ * none.
  */
 export function createGan(
   tape: Tape,
   config: TrainConfig,
   { blank = false }: { readonly blank?: boolean } = {},
 ): Gan {
+  const { adapter, features } = tape.gpu;
+  const half = config.precision === 'f16';
+  if (half && !features.has('shader-f16')) {
+    throw new UserError(
+      `--precision f16 needs the feature shader-f16, which ${adapter.name} has not`,
+    );
+  }
   const host = (which: keyof typeof stream) =>
     blank ? new NoRng(0) : new HostRng(config.seed, { stream: stream[which] });
   const first = blank ? { ...config, init: 'default' as const } : config;
@@ -56,8 +69,8 @@ export function createGan(
   if (!blank) {
     const own = average.stateDict();
     for (const [name, value] of generator.stateDict()) {
-      const to = own.get(name);
-      if (to !== undefined) copyInto(to, value);
+      const target = own.get(name);
+      if (target !== undefined) copyInto(target, value);
     }
   }
   const discriminator = new Discriminator(tape, first, host('discriminator'));
@@ -69,13 +82,27 @@ export function createGan(
   const optimizerD = new Adam(tape, [
     { params: discriminator.namedParameters(), ...adam, lr: config.lrD },
   ]);
+  const scalers = half ? { G: new GradScaler(tape), D: new GradScaler(tape) } : undefined;
   const rng = new Rng(tape, config.seed);
-  return { tape, config, generator, discriminator, average, optimizerG, optimizerD, rng };
+  const nets = { generator, discriminator, average };
+  return { tape, config, ...nets, optimizerG, optimizerD, scalers, rng };
 }
 
 /** The numbers that a step reports, in the order in which they leave the GPU. */
 export const stepValues = ['lossD', 'lossG', 'dReal', 'dFake'] as const;
 export type StepValues = Readonly<Record<(typeof stepValues)[number], Tensor>>;
+
+/**
+ * What a step shows, in the order in which it leaves the GPU: the losses and scores, then the loss scales of D and G if there
+ * are any.
+ */
+export function watchedOf(gan: Gan, values: StepValues): Tensor['storage'][] {
+  const scales = gan.scalers === undefined ? [] : [gan.scalers.D, gan.scalers.G];
+  return [
+    ...stepValues.map((name) => values[name].storage),
+    ...scales.map(({ state }) => state.storage),
+  ];
+}
 
 /**
  * One training step: `dSteps` updates of the discriminator, one of the generator, each on noise of its own.
@@ -96,32 +123,46 @@ export function ganStep(gan: Gan, bytes: readonly Tensor[], batch = gan.config.b
 }
 
 function discriminatorStep(gan: Gan, bytes: Tensor, batch: number): Omit<StepValues, 'lossG'> {
-  const { tape, config, generator, discriminator, optimizerD } = gan;
-  const { channels, imageSize } = config;
+  const { tape, config, generator, optimizerD, scalers } = gan;
+  const { channels, imageSize, precision } = config;
   const images = tape.gpu.within({ layer: 'images' }, () =>
-    imagesToFloat(bytes, [batch, channels, imageSize, imageSize]),
+    imagesToFloat(bytes, [batch, channels, imageSize, imageSize], precision),
   );
-  const real = discriminator.forward(images);
+  const real = score(gan, images);
   const made = tape.noGrad(() => generator.forward(noise(gan, batch)));
-  const fake = discriminator.forward(made);
+  const fake = score(gan, made);
   const lossD = losses[config.loss].discriminator(real, fake);
-  optimizerD.step(grad([lossD], optimizerD.parameters()));
+  descend(optimizerD, lossD, scalers?.D);
   return tape.noGrad(() => ({ lossD, dReal: mean(real), dFake: mean(fake) }));
 }
 
 function generatorStep(gan: Gan, batch: number): Tensor {
-  const { tape, config, generator, discriminator, optimizerG, rng } = gan;
-  const score = discriminator.forward(generator.forward(noise(gan, batch)));
-  const lossG = losses[config.loss].generator(score);
-  optimizerG.step(grad([lossG], optimizerG.parameters()));
+  const { tape, config, generator, optimizerG, scalers, rng } = gan;
+  const lossG = losses[config.loss].generator(score(gan, generator.forward(noise(gan, batch))));
+  descend(optimizerG, lossG, scalers?.G);
   tape.gpu.within({ layer: 'noise' }, () => {
     rng.advance();
   });
   return lossG;
 }
 
+/** The discriminator's scores, in f32 whatever it computes in: losses are never f16. */
+function score({ discriminator }: Gan, images: Tensor): Tensor {
+  return to(discriminator.forward(images), 'f32');
+}
+
+/** Moves an optimiser's parameters by the gradient of a loss. */
+function descend(optimizer: Adam, loss: Tensor, scaler: GradScaler | undefined): void {
+  const seed = scaler === undefined ? {} : { gradOutputs: [scaler.scale] };
+  optimizer.step(grad([loss], optimizer.parameters(), seed), { scaler });
+  scaler?.update();
+}
+
+/** Noise in the float type that the nets compute in. */
 function noise({ tape, config, rng }: Gan, batch: number): Tensor {
-  return tape.gpu.within({ layer: 'noise' }, () => rng.normal([batch, config.latentSize]));
+  return tape.gpu.within({ layer: 'noise' }, () =>
+    to(rng.normal([batch, config.latentSize]), config.precision),
+  );
 }
 
 /** Decay of the averaged weights for the step about to run: 0 (a copy) until averaging begins. */

@@ -28,6 +28,9 @@ export interface MetricLine {
   readonly imagesPerSecond: number;
   /** Seconds of training since the run began, resumed parts added up. */
   readonly seconds: number;
+  /** The loss scales of the last step, where the nets compute in f16: they fall after an overflow. */
+  readonly lossScaleD?: number;
+  readonly lossScaleG?: number;
 }
 
 /** What a run folder holds, by role. */

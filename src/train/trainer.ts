@@ -16,7 +16,7 @@ import { lineChart } from './chart.ts';
 import { NonFiniteError, restoreGan, saveCheckpoint } from './checkpoint.ts';
 import type { Checkpoint, MetricSums } from './checkpoint.ts';
 import type { TrainConfig } from './config.ts';
-import { emaDecayAt, ganStep, stepValues } from './gan.ts';
+import { emaDecayAt, ganStep, stepValues, watchedOf } from './gan.ts';
 import type { Gan } from './gan.ts';
 import {
   appendMetrics,
@@ -80,6 +80,8 @@ export interface TrainResult {
 }
 
 const gridImages = 64;
+/** A loss scale below this has fallen for so many steps that no scale will do. */
+const leastLossScale = 2 ** -10;
 
 /** Trains until the steps are done, the time is up or a stop is asked for; leaves a grid and a checkpoint each time. */
 export async function train(options: TrainOptions): Promise<TrainResult> {
@@ -139,6 +141,8 @@ class Loop {
   /** Of the steps since the last line of metrics that was due, and how many they are. */
   readonly #sums = new Float64Array(stepValues.length);
   #inSum: number;
+  /** Of D and G, where they compute in f16. */
+  #lossScales: readonly number[] = [];
   #arrived: number;
   #seconds: number;
   #lineStarted = performance.now();
@@ -187,8 +191,7 @@ class Loop {
     let watched: ConstructorParameters<typeof ReadbackRing>[1] = [];
     gpu.choices.forget();
     const capture = gpu.capture(() => {
-      const values = ganStep(gan, bytes);
-      watched = stepValues.map((name) => values[name].storage);
+      watched = watchedOf(gan, ganStep(gan, bytes));
       return watched;
     });
     const asked = new Map(gpu.choices.asked);
@@ -266,14 +269,22 @@ class Loop {
   #receive(values: Float32Array): void {
     const { config } = this.#parts;
     this.#arrived += 1;
-    values.forEach((value, i) => {
-      this.#sums[i] = (this.#sums[i] ?? 0) + value;
+    stepValues.forEach((_name, i) => {
+      this.#sums[i] = (this.#sums[i] ?? 0) + (values[i] ?? NaN);
     });
+    this.#lossScales = [...values.subarray(stepValues.length)];
     this.#inSum += 1;
     this.#timed += 1;
     if (values.some((v) => !Number.isFinite(v))) {
       const named = stepValues.map((name, i) => `${name} ${String(values[i])}`).join(', ');
       this.#failure ??= new NonFiniteError(`step ${this.#arrived} gave ${named}`);
+      return;
+    }
+    const net = this.#lossScales.findIndex((scale) => scale < leastLossScale);
+    if (net >= 0) {
+      const name = net === 0 ? 'D' : 'G';
+      const text = `step ${this.#arrived}: gradients of ${name} overflow f16 whatever the loss scale`;
+      this.#failure ??= new NonFiniteError(`${text}; --precision f32 does without`);
       return;
     }
     if (this.#arrived % config.logEvery !== 0) return;
@@ -298,6 +309,7 @@ class Loop {
     const { config, run, events } = this.#parts;
     const now = performance.now();
     const elapsed = (now - this.#lineStarted) / 1000;
+    const [scaleD, scaleG] = this.#lossScales;
     const mean = (i: number) => (this.#sums[i] ?? 0) / this.#inSum;
     const line: MetricLine = {
       step: this.#arrived,
@@ -307,6 +319,9 @@ class Loop {
       dFake: mean(3),
       imagesPerSecond: (this.#timed * config.batch * config.dSteps) / elapsed,
       seconds: this.#seconds + elapsed,
+      ...(scaleD === undefined || scaleG === undefined
+        ? {}
+        : { lossScaleD: scaleD, lossScaleG: scaleG }),
     };
     this.#seconds = line.seconds;
     this.#lineStarted = now;

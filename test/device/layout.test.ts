@@ -5,11 +5,18 @@ import { concat, permute, slice, strides } from '../reference/shape.ts';
 import { f64 } from '../reference/naive.ts';
 import { openTestGpu } from '../support/device.ts';
 import { execute, expectSameBits } from '../support/execute.ts';
+import { storedOn } from '../support/half.ts';
 import { randomFloats } from '../support/random.ts';
 
 const gpu = await openTestGpu();
 const product = (shape: readonly number[]) => shape.reduce((n, d) => n * d, 1);
 const toF32 = (x: ArrayLike<number>) => Float32Array.from(x);
+
+/** Equal bits, but for the payload of NaN, which a driver may make quiet. */
+function expectHalves(found: Uint16Array, expected: Uint16Array): void {
+  const quiet = (h: number) => ((h & 0x7fff) > 0x7c00 ? h | 0x0200 : h);
+  expect(found.map(quiet)).toEqual(expected.map(quiet));
+}
 
 interface PermuteCase {
   readonly shape: readonly number[];
@@ -99,6 +106,57 @@ describe('permute', () => {
     for (const rung of ['strided', 'tile'] as const) {
       await expectSameBits(() => runPermute({ shape, order: [0, 2, 1] }, x, rung));
     }
+  });
+});
+
+/** Halves of every kind, as bits: numbers, denormals, infinities, NaN. */
+const halvesOf = (n: number) => Uint16Array.from({ length: n }, (_, i) => (i * 40503 + 7) & 0xffff);
+
+describe.skipIf(!storedOn(gpu).includes('f16'))('halves', () => {
+  const bytesOf = (bits: Uint16Array) =>
+    new Uint8Array(Uint16Array.from([...bits, ...(bits.length % 2 === 0 ? [] : [0])]).buffer);
+
+  test.each(permutes)('$shape by $order, every rung', async ({ shape, order }) => {
+    const n = product(shape);
+    const own = strides(shape);
+    const to = order.map((axis) => shape[axis]!);
+    const bits = halvesOf(n);
+    const expected = Uint16Array.from(permute({ x: bits, shape, order }, f64));
+    for (const rung of [undefined, 'strided', 'blocks', 'tile'] as const) {
+      const { out } = await execute(
+        gpu,
+        { x: bytesOf(bits), out: Math.ceil(n / 2) },
+        (s) => {
+          stridedCopy(gpu, {
+            ...s,
+            shape: to,
+            inStrides: order.map((axis) => own[axis]!),
+            outStrides: strides(to),
+            stored: 'f16',
+            ...(rung === undefined ? {} : { rung }),
+          });
+        },
+        ['out'],
+      );
+      expectHalves(new Uint16Array(out.buffer, 0, n), expected);
+    }
+  });
+
+  test('a slice may begin and end within a word, its neighbours stay', async () => {
+    const bits = halvesOf(35);
+    const start = Uint16Array.from({ length: 20 }, () => 0x1234);
+    const { out } = await execute(
+      gpu,
+      { x: bytesOf(bits), out: bytesOf(start) },
+      (s) => {
+        const steps = { inStrides: [7, 1], outStrides: [3, 1], inOffset: 3, outOffset: 1 };
+        stridedCopy(gpu, { ...s, shape: [5, 3], ...steps, stored: 'f16' });
+      },
+      ['out'],
+    );
+    const expected = start.slice();
+    for (let i = 0; i < 15; i++) expected[1 + i] = bits[7 * Math.floor(i / 3) + 3 + (i % 3)]!;
+    expectHalves(new Uint16Array(out.buffer, 0, 20), expected);
   });
 });
 

@@ -1,4 +1,5 @@
 import { describe, expect, test } from 'vitest';
+import type { Stored } from '../../src/gpu/wgsl.ts';
 import { batchNormApply, batchNormBackward, invStdOf } from '../../src/kernels/norm.ts';
 import { normGradsLadder, normStatsLadder } from '../../src/kernels/norm-sums.ts';
 import type { NormSizes } from '../../src/kernels/norm-sums.ts';
@@ -8,6 +9,7 @@ import type { BatchNorm } from '../reference/norm.ts';
 import { expectClose } from '../support/close.ts';
 import { openTestGpu } from '../support/device.ts';
 import { execute, expectSameBits } from '../support/execute.ts';
+import { kept, roundedToHalf, storedOn } from '../support/half.ts';
 import { randomData } from '../support/random.ts';
 
 const gpu = await openTestGpu();
@@ -37,31 +39,34 @@ const cases: readonly Case[] = [
 
 const name = ({ N, C, H, W, mean = 0 }: Case) => `${N}×${C}×${H}×${W} about ${mean}`;
 
-function inputs(c: Case) {
+const eachKind = cases.flatMap((c) => storedOn(gpu).map((stored) => [name(c), stored, c] as const));
+
+function inputs(c: Case, stored: Stored = 'f32') {
   const { N, C, H, W, mean = 0 } = c;
+  const held = (values: Float64Array) => (stored === 'f16' ? roundedToHalf(values) : values);
   const n = N * C * H * W;
   const x = randomData(n, n, mean - 1, mean + 1);
   // Channels differ in place and width, so that one taken for another is seen.
   const L = H * W;
-  const data = x.map((v, i) => Math.fround(v * (1 + (Math.floor(i / L) % C) / 4)));
+  const data = held(x.map((v, i) => Math.fround(v * (1 + (Math.floor(i / L) % C) / 4))));
   return {
     x: data,
-    dy: randomData(n, n + 1),
+    dy: held(randomData(n, n + 1)),
     gamma: randomData(C, 3, 0.5, 1.5),
     beta: randomData(C, 4),
-    sizes: { N, C, L },
+    sizes: { N, C, L, stored },
     reference: { x: data, N, C, H, W, training: true, eps } satisfies BatchNorm,
   };
 }
 
 type StatsRung = (typeof statsRungs)[number];
 
-async function stats(c: Case, rung: StatsRung) {
-  const { x, sizes } = inputs(c);
+async function stats(c: Case, rung: StatsRung, stored: Stored = 'f32') {
+  const { x, sizes } = inputs(c, stored);
   const { C } = sizes;
   return execute(
     gpu,
-    { x, mean: C, invStd: C, variance: C },
+    { x: kept[stored].content(x), mean: C, invStd: C, variance: C },
     (s) => {
       rung.run(gpu, { ...s, ...sizes, eps });
     },
@@ -70,9 +75,9 @@ async function stats(c: Case, rung: StatsRung) {
 }
 
 describe.each(statsRungs)('statistics, $name', (rung) => {
-  test.each(cases.map((c) => [name(c), c] as const))('%s', async (_name, c) => {
-    const { reference } = inputs(c);
-    const found = await stats(c, rung);
+  test.each(eachKind)('%s of %s', async (_name, stored, c) => {
+    const { reference } = inputs(c, stored);
+    const found = await stats(c, rung, stored);
     const expected = batchNorm(reference, f64);
     const naive = batchNorm(reference, f32);
     expectClose(found.mean, expected.mean, budget(expected.mean, naive.mean), 'mean');
@@ -105,8 +110,8 @@ describe.each(statsRungs)('statistics, $name', (rung) => {
 });
 
 describe('apply', () => {
-  test.each(cases.map((c) => [name(c), c] as const))('%s', async (_name, c) => {
-    const { x, gamma, beta, sizes, reference } = inputs(c);
+  test.each(eachKind)('%s of %s', async (_name, stored, c) => {
+    const { x, gamma, beta, sizes, reference } = inputs(c, stored);
     const n = x.length;
     for (const [scale, shift] of [
       [true, true],
@@ -117,7 +122,7 @@ describe('apply', () => {
       const { mean, invStd } = batchNorm(reference, f32);
       const { out } = await execute(
         gpu,
-        { x, mean, invStd, gamma, beta, out: n },
+        { x: kept[stored].content(x), mean, invStd, gamma, beta, out: kept[stored].words(n) },
         (s) => {
           const { gamma: g, beta: b, ...rest } = s;
           batchNormApply(gpu, {
@@ -131,21 +136,27 @@ describe('apply', () => {
       );
       const given = { ...reference, ...(scale ? { gamma } : {}), ...(shift ? { beta } : {}) };
       const expected = batchNorm(given, f64).y;
-      expectClose(out, expected, budget(expected, batchNorm(given, f32).y), `${scale} ${shift}`);
+      const float = budget(expected, batchNorm(given, f32).y);
+      const found = kept[stored].values(out, n);
+      expectClose(found, expected, kept[stored].budget(float), `${scale} ${shift}`);
     }
   });
 });
 
 describe.each(gradsRungs)('gradients, $name', (rung) => {
-  test.each(cases.map((c) => [name(c), c] as const))('%s', async (_name, c) => {
-    const { x, dy, gamma, sizes, reference } = inputs(c);
+  test.each(eachKind)('%s of %s', async (_name, stored, c) => {
+    const { x, dy, gamma, sizes, reference } = inputs(c, stored);
+    const { content, words, values } = kept[stored];
     const { C } = sizes;
     for (const scale of [true, false]) {
       const given = { ...reference, ...(scale ? { gamma } : {}) };
       const { mean, invStd } = batchNorm(given, f32);
       const found = await execute(
         gpu,
-        { x, dy, mean, invStd, gamma, dx: x.length, dgamma: C, dbeta: C },
+        {
+          ...{ x: content(x), dy: content(dy), mean, invStd, gamma },
+          ...{ dx: words(x.length), dgamma: C, dbeta: C },
+        },
         (s) => {
           const { gamma: g, ...rest } = s;
           batchNormBackward(gpu, { ...rest, ...sizes, ...(scale ? { gamma: g } : {}), rung });
@@ -159,7 +170,11 @@ describe.each(gradsRungs)('gradients, $name', (rung) => {
         const options = {
           scale: maxAbs(dy) * (key === 'dx' ? 2 * maxAbs(invStd) : sizes.N * sizes.L),
         };
-        expectClose(found[key], expected[key], budget(expected[key], naive[key], options), key);
+        const float = budget(expected[key], naive[key], options);
+        if (key === 'dx') {
+          const dx = values(found.dx, x.length);
+          expectClose(dx, expected.dx, kept[stored].budget(float), key);
+        } else expectClose(found[key], expected[key], float, key);
       }
     }
   });

@@ -1,6 +1,7 @@
 // Softmax and attention: against the float64 references, values, gradients, and replay against eager.
 import { describe, expect, test } from 'vitest';
-import { Tape } from '../../src/autograd/tape.ts';
+import { Tape, grad } from '../../src/autograd/tape.ts';
+import { tensor } from '../../src/autograd/tensor.ts';
 import { attention } from '../../src/ops/attention.ts';
 import { softmax } from '../../src/ops/softmax.ts';
 import {
@@ -10,20 +11,16 @@ import {
 } from '../reference/attention.ts';
 import { softmaxAllowance } from '../reference/naive.ts';
 import { softmax as softmaxRef, softmaxBackward } from '../reference/softmax.ts';
+import { layouts } from '../support/attention.ts';
+import { setUpHalves } from '../support/attention-f16.ts';
+import { eachCase } from '../support/cases.ts';
+import { expectClose } from '../support/close.ts';
 import { openTestGpu } from '../support/device.ts';
-import { checkOp, type OpCase, randomInput } from '../support/ops.ts';
+import { type OpCase, bitsOf, eagerly, randomInput, replayed } from '../support/ops.ts';
 
 const gpu = await openTestGpu();
 const tape = new Tape(gpu);
-
-/** Runs cases one by one, each a test of its name. */
-function each(family: string, cases: readonly OpCase[]): void {
-  describe(family, () => {
-    test.each(cases)('$name', async (check) => {
-      await checkOp(tape, check);
-    });
-  });
-}
+const each = eachCase(tape);
 
 each(
   'softmax',
@@ -46,6 +43,8 @@ each(
         backward: ({ x }, dy, r) => ({ x: softmaxBackward(of(x!), dy, r).dx }),
         // dx = y·(dy − Σ y·dy): two factors with y's own allowance, |dy| ≤ 1
         allowance: 3 * softmaxAllowance(cols),
+        // and y itself is rounded to f16 before it is used
+        halves: { between: 3 * 2 ** -10 },
       };
     }),
   ),
@@ -89,6 +88,53 @@ each(
     }),
   ),
 );
+
+describe('attention of f16', () => {
+  const cases = layouts.flatMap((layout) =>
+    (
+      [
+        [2, 5, 3, 2, 4],
+        [1, 37, 29, 3, 7],
+        [2, 16, 16, 8, 20],
+      ] as const
+    ).map((sizes) => ({ layout, sizes })),
+  );
+  test.skipIf(!gpu.features.has('shader-f16')).each(cases)(
+    '$layout-major, $sizes: values, gradients, and those of its composition',
+    async ({ layout, sizes }) => {
+      const { dims, given, expected, allowed } = setUpHalves(sizes, layout, { stored: 'f16' });
+      const { B, Nq, Nk, DK, DV, scale } = dims;
+      const made = (data: Float64Array, n: number, d: number) =>
+        tensor(tape, Float32Array.from(data), layout === 'channel' ? [B, d, n] : [B, n, d], {
+          dtype: 'f16',
+          requiresGrad: true,
+        });
+      const inputs = [made(given.q, Nq, DK), made(given.k, Nk, DK), made(given.v, Nk, DV)] as const;
+      const dOut = made(given.dOut, Nq, DV);
+      for (const createGraph of [false, true]) {
+        const body = () => {
+          const y = attention(...inputs, { layout, scale });
+          const found = [y, ...grad([y], inputs, { gradOutputs: [dOut], createGraph })];
+          expect(found.map((t) => t.dtype)).toEqual(['f16', 'f16', 'f16', 'f16']);
+          return found;
+        };
+        const results = await eagerly(gpu, body);
+        for (const [i, name] of (['out', 'dq', 'dk', 'dv'] as const).entries()) {
+          const what = `${name}, createGraph ${createGraph}`;
+          expectClose(results[i]!.data, expected[name], allowed(name), what);
+        }
+        expect(bitsOf(await replayed(gpu, body, 2))).toEqual(bitsOf(results));
+      }
+    },
+  );
+
+  test.skipIf(!gpu.features.has('shader-f16'))('all of its inputs are f16, or none', () => {
+    const [f32, f16] = [undefined, 'f16' as const].map((dtype) =>
+      tensor(tape, new Float32Array(4), [1, 2, 2], dtype && { dtype }),
+    );
+    expect(() => attention(f16!, f16!, f32!)).toThrow(RangeError);
+  });
+});
 
 test('softmax and attention: nothing was written outside a block', async () => {
   expect(await gpu.brokenGuards()).toEqual([]);

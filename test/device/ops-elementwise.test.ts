@@ -24,27 +24,30 @@ import {
 } from '../reference/pointwise.ts';
 import { reduce, reduceBackward, reducedShape } from '../reference/reduce.ts';
 import { broadcastShape } from '../reference/shape.ts';
+import { eachCase } from '../support/cases.ts';
 import { openTestGpu } from '../support/device.ts';
-import { checkOp, count, type OpCase, randomInput } from '../support/ops.ts';
+import { count, type OpCase, randomInput } from '../support/ops.ts';
 import { randomData } from '../support/random.ts';
 
 const gpu = await openTestGpu();
 const tape = new Tape(gpu);
-
-/** Runs cases one by one, each a test of its name. */
-function each(family: string, cases: readonly OpCase[]): void {
-  describe(family, () => {
-    test.each(cases)('$name', async (check) => {
-      await checkOp(tape, check);
-    });
-  });
-}
+const each = eachCase(tape);
 
 const domains: Partial<Record<PointwiseName, [number, number]>> = {
   log: [0.1, 4],
   sqrt: [0.1, 4],
   rsqrt: [0.1, 4],
   reciprocal: [0.5, 3],
+};
+/** Roundings to f16 before a gradient's last, by the largest factor that stands before them. */
+const between: Partial<Record<PointwiseName, number>> = {
+  sqrt: 2 ** -10 * 1.6,
+  rsqrt: 5 * 2 ** -10 * 16,
+  reciprocal: 3 * 2 ** -10 * 4,
+  exp: 2 ** -10 * Math.exp(4),
+  tanh: 2 * 2 ** -10,
+  sigmoid: 2 ** -10,
+  softplus: 2 ** -10,
 };
 const allowances: Partial<Record<PointwiseName, number>> = {
   tanh: tanhAllowance,
@@ -72,6 +75,7 @@ each(
         forward: ({ x }, r) => ({ shape, data: unary(name, { x: x!, slope }, r) }),
         backward: ({ x }, dy, r) => ({ x: unaryBackward(name, { x: x!, slope }, dy, r).dx }),
         allowance: allowances[name] ?? 0,
+        halves: { between: between[name] ?? 0 },
       };
     });
   }),
@@ -95,6 +99,13 @@ const pairs: readonly [number[], number[]][] = [
   [[1], [4, 6]],
 ];
 
+/** Products are rounded to f16 before a broadcast side adds them up: so many, of up to 1; quotients thrice, of up to 4. */
+function roundedTerms(name: ArithmeticName, [a, b]: readonly [number[], number[]]): number {
+  const terms = count(broadcastShape(a, b)) / Math.min(count(a), count(b));
+  if (name === 'div') return 3 * terms * 4 * 2 ** -10;
+  return name === 'mul' && terms > 1 ? terms * 2 ** -10 : 0;
+}
+
 each(
   'elementwise, two inputs',
   arithmeticNames.flatMap((name: ArithmeticName) =>
@@ -114,6 +125,7 @@ each(
           return { a: da, b: db };
         },
         allowance: name === 'div' ? 24 * divideAllowance(4) : 0,
+        halves: { between: roundedTerms(name, [shapeA, shapeB]) },
       };
     }),
   ),
@@ -202,6 +214,7 @@ each(
             x: reduceBackward(name, { x: x!, shape, axes: at }, dy, r).dx,
           }),
           allowance: name === 'max' ? divideAllowance(1) : 0,
+          halves: name === 'max' ? {} : { result: 'f32' },
         };
       }),
     ),

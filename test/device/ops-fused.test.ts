@@ -3,45 +3,51 @@
 import { describe, expect, test } from 'vitest';
 import { Tape, grad } from '../../src/autograd/tape.ts';
 import { tensor } from '../../src/autograd/tensor.ts';
-import type { Tensor } from '../../src/autograd/tensor.ts';
+import type { FloatType, Tensor } from '../../src/autograd/tensor.ts';
 import { hingeLoss } from '../../src/ops/hinge.ts';
+import { batchNorm } from '../../src/ops/norm.ts';
 import { add, affine, mul, relu } from '../../src/ops/pointwise.ts';
 import { mean } from '../../src/ops/reduce.ts';
 import { residual } from '../../src/ops/residual.ts';
+import { softmax } from '../../src/ops/softmax.ts';
 import { divideAllowance } from '../reference/naive.ts';
 import { expectClose } from '../support/close.ts';
+import { eachCase } from '../support/cases.ts';
 import { openTestGpu } from '../support/device.ts';
+import { randomHalves } from '../support/half.ts';
 import { checkOp, count, leaf, type OpCase, randomInput, replayed } from '../support/ops.ts';
 import { secondBudget, secondOrder } from '../support/second.ts';
 
 const gpu = await openTestGpu();
 const tape = new Tape(gpu);
 
-describe('residual', () => {
-  test.each([[1], [2, 3], [5, 7, 3], [2, 8, 16, 16]].map((shape) => [shape.join('×'), shape]))(
-    '%s',
-    async (name, shape) => {
-      await checkOp(tape, {
-        name: `residual ${name as string}`,
-        inputs: {
-          o: randomInput(shape as number[], 1),
-          gamma: randomInput([1], 2),
-          x: randomInput(shape as number[], 3),
-        },
-        op: ({ o, gamma, x }) => residual(o!, gamma!, x!),
-        forward: ({ o, gamma, x }, r) => ({
-          shape: shape as number[],
-          data: o!.map((v, i) => r(r(gamma![0]! * v) + x![i]!)),
-        }),
-        backward: ({ o, gamma }, dy, r) => ({
-          o: o!.map((_v, i) => r(gamma![0]! * dy[i]!)),
-          gamma: [o!.reduce((s, v, i) => r(s + r(v * dy[i]!)), 0)],
-          x: Float64Array.from(dy),
-        }),
-      } satisfies OpCase);
-    },
-  );
+eachCase(tape)(
+  'residual',
+  [[1], [2, 3], [5, 7, 3], [2, 8, 16, 16]].flatMap((shape) =>
+    [true, false].map((learnt): OpCase => ({
+      name: `${shape.join('×')}${learnt ? '' : ', gamma held still'}`,
+      inputs: {
+        o: randomInput(shape, 1),
+        gamma: randomInput([1], 2),
+        x: randomInput(shape, 3),
+      },
+      op: ({ o, gamma, x }) => residual(o!, gamma!, x!),
+      forward: ({ o, gamma, x }, r) => ({
+        shape,
+        data: o!.map((v, i) => r(r(gamma![0]! * v) + x![i]!)),
+      }),
+      backward: ({ o, gamma }, dy, r) => ({
+        o: o!.map((_v, i) => r(gamma![0]! * dy[i]!)),
+        ...(learnt && { gamma: [o!.reduce((s, v, i) => r(s + r(v * dy[i]!)), 0)] }),
+        x: Float64Array.from(dy),
+      }),
+      // held still, gamma is rounded to f16 before it multiplies
+      halves: { inputs: ['o', 'x'], between: learnt ? 0 : 2 ** -10 },
+    })),
+  ),
+);
 
+describe('residual', () => {
   test('a gamma that nobody asks for costs nothing', () => {
     const [o, x] = [leaf(tape, randomInput([8], 1)), leaf(tape, randomInput([8], 2))];
     const gamma = leaf(tape, randomInput([1], 3));
@@ -132,6 +138,44 @@ describe('fused ops and their compositions', () => {
     const limit = secondBudget(
       wanted.map(({ data }) => data),
       { terms: count(shape) },
+    );
+    found.forEach(({ data }, i) => {
+      expectClose(data, wanted[i]!.data, limit, `result ${i}`);
+    });
+  });
+});
+
+describe.skipIf(!gpu.features.has('shader-f16'))('compositions of fused ops on f16', () => {
+  const statistics = () => ({
+    runningMean: tensor(tape, new Float32Array(4), [4]),
+    runningVar: tensor(tape, new Float32Array(4), [4]),
+  });
+  const [gamma, weight, bias] = [[1], [4], [4]].map((shape, i) =>
+    leaf(tape, randomInput(shape, 7 + i, 0.5, 1.5)),
+  );
+  const cases: Record<string, (x: Tensor) => Tensor> = {
+    residual: (x) => residual(x, gamma!, mul(x, x)),
+    softmax: (x) => softmax(x),
+    'batch norm': (x) => batchNorm(x, { weight, bias, ...statistics(), training: true }),
+  };
+  const [x, dy] = [1, 2].map((seed) => ({ shape: [3, 4, 5], data: randomHalves(60, seed) }));
+
+  test.each(Object.entries(cases))('%s, twice differentiated, as on f32', async (_name, f) => {
+    const on = async (type: FloatType) => {
+      const input = leaf(tape, x!, 'x', type);
+      const upstream = leaf(tape, dy!, 'dy', type);
+      const results = await replayed(gpu, () => {
+        const { y, first, second } = secondOrder(() => f(input), [input], upstream);
+        return [y, ...first, ...second];
+      });
+      expect(results.map((t) => t.dtype)).toEqual(results.map(() => type));
+      return results;
+    };
+    const [found, wanted] = [await on('f16'), await on('f32')];
+    // Each of the four passes rounds what goes in, what comes out and one thing between.
+    const limit = secondBudget(
+      wanted.map(({ data }) => data),
+      { terms: 60, allowance: 4 * 3 * 2 ** -11 },
     );
     found.forEach(({ data }, i) => {
       expectClose(data, wanted[i]!.data, limit, `result ${i}`);

@@ -6,7 +6,7 @@ import { copyInto } from '../../src/ops/copy.ts';
 import { embedding } from '../../src/ops/embedding.ts';
 import { imagesToFloat } from '../../src/ops/images.ts';
 import { concat, expand, permute, reshape, slice, transpose } from '../../src/ops/layout.ts';
-import { add } from '../../src/ops/pointwise.ts';
+import { add, maximum } from '../../src/ops/pointwise.ts';
 import { sum, sumTo } from '../../src/ops/reduce.ts';
 import { softmax } from '../../src/ops/softmax.ts';
 import { embedding as embeddingRef, embeddingBackward } from '../reference/embedding.ts';
@@ -20,20 +20,15 @@ import {
   slice as sliceRef,
   sliceBackward,
 } from '../reference/shape.ts';
+import { eachCase } from '../support/cases.ts';
+import { expectClose } from '../support/close.ts';
 import { openTestGpu } from '../support/device.ts';
-import { checkOp, count, type OpCase, randomInput } from '../support/ops.ts';
+import { storedAsHalf } from '../support/half.ts';
+import { count, type OpCase, randomInput } from '../support/ops.ts';
 
 const gpu = await openTestGpu();
 const tape = new Tape(gpu);
-
-/** Runs cases one by one, each a test of its name. */
-function each(family: string, cases: readonly OpCase[]): void {
-  describe(family, () => {
-    test.each(cases)('$name', async (check) => {
-      await checkOp(tape, check);
-    });
-  });
-}
+const each = eachCase(tape);
 
 each('layout', [
   ...(
@@ -55,6 +50,7 @@ each('layout', [
   ).map(([shape, order]): OpCase => ({
     name: `permute [${shape.join(', ')}] by ${order.join(', ')}`,
     inputs: { x: randomInput(shape, 1) },
+    halves: {},
     op: ({ x }) => permute(x!, order),
     forward: ({ x }, r) => ({
       shape: order.map((axis) => shape[axis]!),
@@ -65,6 +61,7 @@ each('layout', [
   {
     name: 'transpose of the last two axes',
     inputs: { x: randomInput([2, 3, 5], 1) },
+    halves: {},
     op: ({ x }) => transpose(x!, -1, -2),
     forward: ({ x }, r) => ({
       shape: [2, 5, 3],
@@ -90,6 +87,7 @@ each('layout', [
     return {
       name: `slice axis ${axis} from ${start}, ${length} long`,
       inputs: { x: randomInput(shape, 1) },
+      halves: {},
       op: ({ x }) => slice(x!, axis - (axis === 2 ? 3 : 0), start, length),
       forward: ({ x }, r) => ({
         shape: shape.map((d, i) => (i === axis ? length : d)),
@@ -109,6 +107,7 @@ each('layout', [
     return {
       name: `concat along ${axis}`,
       inputs: Object.fromEntries(shapes.map((s, i) => ['abc'[i]!, randomInput(s, i)])),
+      halves: {},
       op: ({ a, b, c }) => concat([a!, b!, c!], axis),
       forward: (d, r) => ({ shape: concatShape(shapes, at), data: concatRef(of(d), r) }),
       backward: (d, dy, r) => {
@@ -134,6 +133,7 @@ each('layout', [
     return {
       name: `expand [${from.join(', ')}] to [${shape.join(', ')}]`,
       inputs: { x: randomInput(from, 1) },
+      halves: {},
       op: ({ x }) => expand(x!, shape),
       forward: ({ x }, r) => ({ shape, data: binary('add', zero(x!), r) }),
       backward: ({ x }, dy, r) => ({ x: binaryBackward('add', zero(x!), dy, r).da }),
@@ -142,6 +142,7 @@ each('layout', [
   {
     name: 'reshape with one size left open',
     inputs: { x: randomInput([2, 3, 4], 1) },
+    halves: {},
     op: ({ x }) => reshape(x!, [4, -1]),
     forward: ({ x }) => ({ shape: [4, 6], data: x! }),
     backward: (_d, dy) => ({ x: dy }),
@@ -197,6 +198,36 @@ test('bytes become floats between −1 and 1', async () => {
   });
 });
 
+describe.skipIf(!gpu.features.has('shader-f16'))('tensors of f16', () => {
+  test('bytes become halves', async () => {
+    const words = tensor(tape, Uint32Array.of(0x80_33_ff_00, 1), [2]);
+    const y = imagesToFloat(words, [5], 'f16');
+    expect(y.dtype).toBe('f16');
+    const reference = [0, 255, 51, 128, 1].map((byte) => (2 * byte) / 255 - 1);
+    expectClose(await y.read(), reference, storedAsHalf({ abs: 2 ** -22 }), 'bytes');
+  });
+
+  test('copyInto overwrites one by another, and by no f32', async () => {
+    const f16 = { dtype: 'f16' } as const;
+    const to = tensor(tape, [1, 2, 3], [3], f16);
+    copyInto(to, tensor(tape, [0.5, -65504, 2 ** -24], [3], f16));
+    expect([...(await to.read())]).toEqual([0.5, -65504, 2 ** -24]);
+    expect(() => {
+      copyInto(to, tensor(tape, [1, 2, 3], [3]));
+    }).toThrow('copyInto: target is f16 and source f32; both must be f32, or both f16');
+  });
+
+  test('a number beside a tensor is of its type, and two tensors must agree', async () => {
+    const x = tensor(tape, [-1, 0.25, 3], [3], { dtype: 'f16', label: 'x' });
+    const y = maximum(x, 0.5);
+    expect(y.dtype).toBe('f16');
+    expect([...(await y.read())]).toEqual([0.5, 0.5, 3]);
+    expect(() => add(x, tensor(tape, [1, 2, 3], [3], { label: 'y' }))).toThrow(
+      'add: input 1 (y) is f32 [3]; it must be f16 as input 0 (x) is: convert one by to()',
+    );
+  });
+});
+
 describe('words that are no floats', () => {
   // 0xffc00001 and 0x00000001 would be NaN and a denormal: nothing may take them for numbers
   const data = Uint32Array.of(1, 0xffc0_0001, 3, 0x7f80_0001, 5, 0xffff_ffff);
@@ -226,7 +257,7 @@ describe('words that are no floats', () => {
   test('an op that computes refuses them, and one that needs them refuses floats', () => {
     const x = tensor(tape, [1, 2, 3], [3], { label: 'x' });
     expect(() => add(x, words)).toThrow(
-      new RangeError('add: input 1 (labels) is u32 [2, 3]; it must be f32'),
+      new RangeError('add: input 1 (labels) is u32 [2, 3]; it must be f32 or f16'),
     );
     expect(() => sum(words)).toThrow('sum: input 0 (labels) is u32 [2, 3]; it must be f32');
     expect(() => softmax(words)).toThrow('softmax: input 0 (labels) is u32 [2, 3]; it must be f32');
@@ -238,7 +269,7 @@ describe('words that are no floats', () => {
     );
     expect(() => {
       copyInto(tensor(tape, new Float32Array(6), [2, 3]), words);
-    }).toThrow('copyInto: target is f32 and source u32; both must be f32');
+    }).toThrow('copyInto: target is f32 and source u32; both must be f32, or both f16');
   });
 });
 

@@ -1,5 +1,5 @@
 // Batch norm and spectral norm: against the float64 references, values, gradients, and replay against eager.
-import { describe, expect, test } from 'vitest';
+import { expect, test } from 'vitest';
 import { Tape, grad } from '../../src/autograd/tape.ts';
 import { tensor } from '../../src/autograd/tensor.ts';
 import type { Tensor } from '../../src/autograd/tensor.ts';
@@ -15,21 +15,14 @@ import { divideAllowance, sqrtAllowance } from '../reference/naive.ts';
 import { batchNorm as batchNormRef, batchNormBackward } from '../reference/norm.ts';
 import { permute as permuteRef } from '../reference/shape.ts';
 import { spectralNorm, spectralNormBackward } from '../reference/spectral.ts';
+import { eachCase } from '../support/cases.ts';
 import { openTestGpu } from '../support/device.ts';
-import { checkOp, count, leaf, type OpCase, randomInput } from '../support/ops.ts';
+import { count, leaf, type OpCase, randomInput } from '../support/ops.ts';
 import { randomData } from '../support/random.ts';
 
 const gpu = await openTestGpu();
 const tape = new Tape(gpu);
-
-/** Runs cases one by one, each a test of its name. */
-function each(family: string, cases: readonly OpCase[]): void {
-  describe(family, () => {
-    test.each(cases)('$name', async (check) => {
-      await checkOp(tape, check);
-    });
-  });
-}
+const each = eachCase(tape);
 
 each(
   'batch norm',
@@ -73,6 +66,7 @@ each(
           },
           // 1/√ and a division, on values of up to √(N·H·W) standard deviations
           allowance: 4 * sqrtAllowance(4) * Math.sqrt(N * H * W),
+          halves: { inputs: ['x'] },
         };
       }),
     ),
@@ -103,6 +97,7 @@ each(
           return { x: dx, [role]: role === 'gamma' ? dgamma : dbeta };
         },
         allowance: 4 * sqrtAllowance(4) * Math.sqrt(N * H * W),
+        halves: { inputs: ['x'] },
       };
     }),
   ),
@@ -154,6 +149,7 @@ each(
               return { x: dx, ...(affine ? { gamma: dgamma, beta: dbeta } : {}) };
             },
             allowance: 4 * sqrtAllowance(4) * Math.sqrt(N * H * W),
+            halves: { inputs: ['x'] },
           };
         }),
       ),
@@ -262,11 +258,11 @@ each(
         name: `[${shape.join(', ')}] rows along ${axis}, ${update ? 'one iteration' : 'u and v still'}`,
         inputs: { w: randomInput(shape, 1) },
         stateful: update,
-        op: ({ w }) =>
+        op: ({ w }, dtype) =>
           spectralNormalize(w!, {
             u: tensor(tape, Float32Array.from(u), [rows]),
             v: tensor(tape, Float32Array.from(v), [cols]),
-            ...{ axis, update },
+            ...{ axis, update, dtype },
           }),
         forward: ({ w }, r) => ({ shape, data: home(spectralNorm(of(w!, r), r).weight, r) }),
         backward: ({ w }, dy, r) => {
@@ -274,6 +270,8 @@ each(
           return { w: home(spectralNormBackward(of(w!, r), moving, r).dw, r) };
         },
         allowance: 16 * divideAllowance(4),
+        // what is normalised is f32
+        halves: { inputs: [] },
       };
     }),
   ),

@@ -1,5 +1,5 @@
 // Pooling and enlarging: against the float64 references, values, gradients, and replay against eager.
-import { describe, expect, test } from 'vitest';
+import { expect, test } from 'vitest';
 import { Tape } from '../../src/autograd/tape.ts';
 import { avgPool2d, maxPool2d, resizeBilinear, upsampleNearest2x } from '../../src/ops/resample.ts';
 import {
@@ -10,21 +10,14 @@ import {
   poolSize,
 } from '../reference/pool.ts';
 import { bilinear, bilinearBackward, nearest, nearestBackward } from '../reference/resize.ts';
+import { eachCase } from '../support/cases.ts';
 import { openTestGpu } from '../support/device.ts';
-import { checkOp, type OpCase, randomInput } from '../support/ops.ts';
+import { type OpCase, randomInput } from '../support/ops.ts';
 import { randomData } from '../support/random.ts';
 
 const gpu = await openTestGpu();
 const tape = new Tape(gpu);
-
-/** Runs cases one by one, each a test of its name. */
-function each(family: string, cases: readonly OpCase[]): void {
-  describe(family, () => {
-    test.each(cases)('$name', async (check) => {
-      await checkOp(tape, check);
-    });
-  });
-}
+const each = eachCase(tape);
 
 const images = [
   { N: 1, C: 1, H: 4, W: 4 },
@@ -67,6 +60,7 @@ each(
             data: forward({ x: x!, ...geometry }, r),
           }),
           backward: ({ x }, dy, r) => ({ x: backward({ x: x!, ...geometry }, dy, r).dx }),
+          halves: {},
         };
       }),
     ),
@@ -87,6 +81,7 @@ each(
           data: nearest({ x: x!, ...sizes }, r),
         }),
         backward: ({ x }, dy, r) => ({ x: nearestBackward({ x: x!, ...sizes }, dy, r).dx }),
+        halves: {},
       },
       ...(
         [
@@ -104,6 +99,7 @@ each(
           data: bilinear({ x: x!, ...sizes, P, Q }, r),
         }),
         backward: ({ x }, dy, r) => ({ x: bilinearBackward({ x: x!, ...sizes, P, Q }, dy, r).dx }),
+        halves: {},
       })),
     ];
   }),

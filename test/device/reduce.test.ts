@@ -6,6 +6,7 @@ import { reduce as reference, reducedShape } from '../reference/reduce.ts';
 import { expectClose } from '../support/close.ts';
 import { openTestGpu } from '../support/device.ts';
 import { execute, expectSameBits } from '../support/execute.ts';
+import { kept, randomHalves, storedOn } from '../support/half.ts';
 import { randomData, randomFloats } from '../support/random.ts';
 
 const gpu = await openTestGpu();
@@ -49,24 +50,24 @@ function sizeAfter({ shape, axes }: Case): number {
 describe.each(rungs)('the %s rung', (rung) => {
   test.each(cases)('sums and takes maxima of $shape over $axes', async (c) => {
     const { shape, axes } = c;
-    const x = randomData(
-      shape.reduce((n, d) => n * d, 1),
-      shape.length + axes.length,
-    );
+    const n = shape.reduce((product, d) => product * d, 1);
     const size = sizeAfter(c);
-    for (const op of ['sum', 'max'] as const) {
-      const { out } = await execute(
-        gpu,
-        { x, out: size },
-        (s) => {
-          reduce(gpu, op, { ...s, shape, axes, rung });
-        },
-        ['out'],
-      );
-      const given = { x, shape, axes };
-      const expected = reference(op, given, f64);
-      const allowed = budget(expected, reference(op, given, f32));
-      expectClose(out, expected, allowed, `${op} ${rung}`);
+    for (const stored of storedOn(gpu)) {
+      const x = (stored === 'f16' ? randomHalves : randomData)(n, shape.length + axes.length);
+      for (const op of ['sum', 'max'] as const) {
+        const { out } = await execute(
+          gpu,
+          { x: kept[stored].content(x), out: size },
+          (s) => {
+            reduce(gpu, op, { ...s, shape, axes, rung, stored });
+          },
+          ['out'],
+        );
+        const given = { x, shape, axes };
+        const expected = reference(op, given, f64);
+        const allowed = budget(expected, reference(op, given, f32));
+        expectClose(out, expected, allowed, `${op} ${rung} of ${stored}`);
+      }
     }
   });
 
@@ -131,16 +132,30 @@ describe.each(rungs)('the %s rung', (rung) => {
 });
 
 test('no reduced axis of size above 1 is a scaled copy', async () => {
-  const x = randomFloats(15, 2);
+  for (const stored of storedOn(gpu)) {
+    const x = randomHalves(15, 2);
+    const { out } = await execute(
+      gpu,
+      { x: kept[stored].content(x), out: 15 },
+      (s) => {
+        reduce(gpu, 'sum', { ...s, shape: [3, 1, 5], axes: [1], scale: 2, stored });
+      },
+      ['out'],
+    );
+    expect(out, stored).toEqual(Float32Array.from(x, (v) => 2 * v));
+  }
+});
+
+test.skipIf(!storedOn(gpu).includes('f16'))('a sum of f16 goes past the largest f16', async () => {
   const { out } = await execute(
     gpu,
-    { x, out: 15 },
+    { x: kept.f16.content(new Float64Array(300).fill(65504)), out: 1 },
     (s) => {
-      reduce(gpu, 'sum', { ...s, shape: [3, 1, 5], axes: [1], scale: 2 });
+      reduce(gpu, 'sum', { ...s, shape: [300], axes: [0], stored: 'f16' });
     },
     ['out'],
   );
-  expect(out).toEqual(x.map((v) => 2 * v));
+  expect([...out]).toEqual([300 * 65504]);
 });
 
 test('software adapters take one thread a result', () => {

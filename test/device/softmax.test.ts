@@ -15,9 +15,11 @@ import {
 import { expectClose } from '../support/close.ts';
 import { openTestGpu } from '../support/device.ts';
 import { execute, expectSameBits } from '../support/execute.ts';
-import { randomFloats } from '../support/random.ts';
+import { kept, randomHalves, storedOn } from '../support/half.ts';
+import { randomData, randomFloats } from '../support/random.ts';
 
 const gpu = await openTestGpu();
+const halves = storedOn(gpu).includes('f16');
 
 const shapes: readonly (readonly [rows: number, cols: number])[] = [
   [1, 1],
@@ -87,7 +89,67 @@ for (const forward of softmaxForwardLadder.rungs) {
   });
 }
 
+for (const forward of softmaxForwardLadder.rungs) {
+  test.skipIf(!halves || !forward.fits(gpu, { rows: 4, cols: 4 }))(
+    `${forward.name} rounds to f16 once, on every shape`,
+    async () => {
+      for (const [rows, cols] of shapes) {
+        const dims = { rows, cols, stored: 'f16' } as const;
+        if (!forward.fits(gpu, dims)) continue;
+        const n = rows * cols;
+        const x = randomHalves(n, 3).map((v) => 8 * v);
+        const { out } = await execute(
+          gpu,
+          { x: kept.f16.content(x), out: kept.f16.words(n) },
+          (s) => {
+            forward.run(gpu, { ...s, ...dims });
+          },
+          ['out'],
+        );
+        const ref = reference({ x, rows, cols }, f64);
+        const float = budget(ref, reference({ x, rows, cols }, f32), {
+          allowance: softmaxAllowance(cols),
+        });
+        const what = `${forward.name} ${rows}×${cols} of f16`;
+        expectClose(kept.f16.values(out, n), ref, kept.f16.budget(float), what);
+      }
+    },
+  );
+}
+
 for (const backward of softmaxBackwardLadder.rungs) {
+  test.skipIf(!halves || !backward.fits(gpu, { rows: 4, cols: 4 }))(
+    `the gradient of ${backward.name} rounds to f16 once, on every shape`,
+    async () => {
+      for (const [rows, cols] of shapes) {
+        const dims = { rows, cols, stored: 'f16' } as const;
+        if (!backward.fits(gpu, dims)) continue;
+        const n = rows * cols;
+        // Weights that f16 holds: a power of two of the columns share a row.
+        const shared = 2 ** Math.floor(Math.log2(cols));
+        const x = randomData(n, 5).map((_v, i) => (i % cols < shared ? 0 : -Infinity));
+        const dy = randomHalves(n, 6);
+        const { dx } = await execute(
+          gpu,
+          {
+            y: kept.f16.content(reference({ x, rows, cols }, f64)),
+            dy: kept.f16.content(dy),
+            dx: kept.f16.words(n),
+          },
+          (s) => {
+            backward.run(gpu, { ...s, ...dims });
+          },
+          ['dx'],
+        );
+        const ref = referenceBackward({ x, rows, cols }, dy, f64).dx;
+        const naive = referenceBackward({ x, rows, cols }, dy, f32).dx;
+        const float = budget(ref, naive, { scale: 1 });
+        const what = `${backward.name} ${rows}×${cols} of f16`;
+        expectClose(kept.f16.values(dx, n), ref, kept.f16.budget(float), what);
+      }
+    },
+  );
+
   test.skipIf(!backward.fits(gpu, { rows: 4, cols: 4 }))(
     `the gradient of ${backward.name} matches the float64 loops on every shape, in every tile`,
     async () => {

@@ -33,7 +33,13 @@ interface Params {
   readonly shape: readonly number[];
 }
 
-const layers: Record<string, () => WeightedLayer & { weight(): Tensor }> = Object.fromEntries(
+/** The weight that a layer gives an input to multiply. */
+interface Weighty {
+  weight(input: Pick<Tensor, 'dtype'>): Tensor;
+}
+const floats = { dtype: 'f32' } as const;
+
+const layers: Record<string, () => WeightedLayer & Weighty> = Object.fromEntries(
   Object.entries({
     linear: () => new Linear(tape, 7, 5, { rng }),
     conv2d: () => new Conv2d(tape, 3, 4, { rng, kernelSize: 3 }),
@@ -103,7 +109,7 @@ describe.each(loadGoldenCases<Params>('spectral_norm'))('spectral norm of $name'
     const limit = limits();
     for (const call of [1, 2, 3, 4, 'eval'] as const) {
       layer.train(call !== 'eval');
-      const weight = layer.weight();
+      const weight = layer.weight(floats);
       const [g] = grad([weight], [layer.weightParameter], { gradOutputs: [dweight] });
       const of = limit[call === 'eval' ? 4 : call - 1]!;
       const [w, dw] =
@@ -126,17 +132,17 @@ describe('spectral norm wrapper', () => {
       ...(await layer.spectral!.v.read()),
     ];
     const start = await read();
-    layer.eval().weight();
+    layer.eval().weight(floats);
     expect(await read()).toEqual(start);
     layer.weightParameter.set(Float32Array.from({ length: 108 }, (_u, i) => Math.sin(i)));
-    layer.train().weight();
+    layer.train().weight(floats);
     expect(await read()).not.toEqual(start);
   });
 
   test('the warm-up leaves σ within a few per cent of the largest singular value', async () => {
     const layer = spectralNorm(new Linear(tape, 64, 64, { rng, bias: false }), { rng });
     const estimate = await layer.weightParameter.read();
-    const normal = await (layer as unknown as { weight(): Tensor }).weight().read();
+    const normal = await (layer as unknown as Weighty).weight(floats).read();
     // power iteration on the host, to the end
     const w = (v: Float64Array, t: boolean) =>
       Float64Array.from({ length: 64 }, (_u, i) =>
@@ -161,7 +167,9 @@ describe('spectral norm wrapper', () => {
   });
 });
 
-describe('the spectral norms of a net taken together', () => {
+const types = gpu.features.has('shader-f16') ? (['f32', 'f16'] as const) : (['f32'] as const);
+describe.each(types)('the spectral norms of a net taken together, for inputs of %s', (dtype) => {
+  const input = tensor(tape, [0], [1], { dtype });
   /** Layers of odd sizes too, so that vec4s fit some and not others; and a bias between the weights. */
   class Net extends Module {
     readonly layers = [
@@ -173,12 +181,9 @@ describe('the spectral norms of a net taken together', () => {
     readonly spectra = new Spectra(this);
 
     weights(together: boolean): Tensor[] {
-      const all = () => this.layers.map((layer) => (layer as unknown as Weighty).weight());
-      return together ? this.spectra.during(all) : all();
+      const all = () => this.layers.map((layer) => (layer as unknown as Weighty).weight(input));
+      return together ? this.spectra.during(input, all) : all();
     }
-  }
-  interface Weighty {
-    weight(): Tensor;
   }
 
   async function twoSteps(how: { together: boolean; captured: boolean; only?: number }) {
@@ -242,9 +247,9 @@ describe('the spectral norms of a net taken together', () => {
     const fail = () => {
       throw new Error('no');
     };
-    expect(() => net.spectra.during(fail)).toThrow('no');
+    expect(() => net.spectra.during(input, fail)).toThrow('no');
     const [first] = net.weights(false);
-    expect((net.layers[0] as unknown as Weighty).weight()).not.toBe(first);
+    expect((net.layers[0] as unknown as Weighty).weight(input)).not.toBe(first);
   });
 });
 

@@ -38,7 +38,11 @@ describe('--sizes', () => {
       { m: 96, n: 96, k: 96, batch: 1, trans: 'nn', precision: 'f32' },
     ]);
     expect(resolveCases(attentionFamily, { sizes: '2x64x8x32' }, true)).toEqual([
-      { batch: 2, positions: 64, dk: 8, dv: 32, keys: 64, layout: 'channel' },
+      {
+        ...{ batch: 2, positions: 64, dk: 8, dv: 32, keys: 64 },
+        layout: 'channel',
+        precision: 'f32',
+      },
     ]);
     const [conv] = resolveCases(convFamily, { sizes: '1x2x3x8x4x2' }, true);
     const image = { n: 1, c: 2, k: 3, size: 8, window: 4, stride: 2, pad: 1 };

@@ -10,12 +10,17 @@ import { empty } from '../../src/autograd/tensor.ts';
 import { Gpu } from '../../src/gpu/device.ts';
 import { listAdapterSummaries } from '../../src/gpu/adapter.ts';
 import type { AdapterSummary } from '../../src/gpu/adapter.ts';
-import { bindingsOf, entriesOf, immediatesOf } from '../../src/gpu/wgsl.ts';
+import { bindingsOf, entriesOf, immediatesOf, rewriteStored } from '../../src/gpu/wgsl.ts';
+import type { Stored } from '../../src/gpu/wgsl.ts';
 import type { Dispatch, Storage } from '../../src/gpu/storage.ts';
 import { sourceOf } from '../../src/kernels/kernel.ts';
 import type * as KernelModule from '../../src/kernels/kernel.ts';
-import { attentionBackwardMatrix, attentionMatrix } from '../../src/kernels/attention-matrix.ts';
-import { attentionBackwardLadder, attentionForwardLadder } from '../../src/kernels/attention.ts';
+import {
+  attention,
+  attentionBackward,
+  attentionBackwardLadder,
+  attentionForwardLadder,
+} from '../../src/kernels/attention.ts';
 import {
   convDataGradLadder,
   convForwardLadder,
@@ -104,6 +109,10 @@ function accessOf(code: string, record: Kernel): Access[] {
   return record.tensors.map((name) => bindings.find((b) => b.name === name)!.access);
 }
 
+/** What a file's tensors of `Stored` can be: only f32 where it has none. */
+const storedIn = (file: string): readonly Stored[] =>
+  /^alias Stored\b/m.test(sourceOf(file)) ? ['f32', 'f16'] : ['f32'];
+
 describe('kernel files', () => {
   test('there are the families that SAGAN needs', () => {
     const families = new Set(files.map((file) => file.split('/')[0]));
@@ -112,17 +121,27 @@ describe('kernel files', () => {
     }
   });
 
-  test.each(files)('%s is valid WGSL as it stands', async (file) => {
-    const code = sourceOf(file);
-    const entries = entriesOf(code);
-    expect(entries.length).toBeGreaterThan(0);
-    const module = device.createShaderModule({ code });
-    const { messages } = await module.getCompilationInfo();
-    expect(messages.map((m) => `${m.lineNum}:${m.linePos} ${m.message}`)).toEqual([]);
-    for (const entryPoint of entries) {
-      device.pushErrorScope('validation');
-      device.createComputePipeline({ layout: 'auto', compute: { module, entryPoint } });
-      expect((await device.popErrorScope())?.message, entryPoint).toBeUndefined();
+  test.each(files.flatMap((file) => storedIn(file).map((stored) => [file, stored] as const)))(
+    '%s is valid WGSL as it stands, tensors of %s',
+    async (file, stored) => {
+      const code = rewriteStored(sourceOf(file), stored);
+      const entries = entriesOf(code);
+      expect(entries.length).toBeGreaterThan(0);
+      const module = device.createShaderModule({ code });
+      const { messages } = await module.getCompilationInfo();
+      expect(messages.map((m) => `${m.lineNum}:${m.linePos} ${m.message}`)).toEqual([]);
+      for (const entryPoint of entries) {
+        device.pushErrorScope('validation');
+        device.createComputePipeline({ layout: 'auto', compute: { module, entryPoint } });
+        expect((await device.popErrorScope())?.message, entryPoint).toBeUndefined();
+      }
+    },
+  );
+
+  test('the families that hold activations serve f16', () => {
+    const serving = files.filter((file) => storedIn(file).includes('f16'));
+    for (const family of ['pointwise', 'norm', 'reduce', 'resample', 'layout', 'softmax']) {
+      expect(serving.map((file) => file.split('/')[0])).toContain(family);
     }
   });
 
@@ -144,10 +163,12 @@ describe('kernel files', () => {
 });
 
 describe('kernel records', () => {
-  test.each([...records].map((r) => [r.name, r] as const))(
-    '%s names the bindings, immediates and constants of its file',
-    async (_name, record) => {
-      const spec = record.specialise();
+  test.each(
+    [...records].flatMap((r) => storedIn(r.file).map((stored) => [r.name, stored, r] as const)),
+  )(
+    '%s names the bindings, immediates and constants of its file, tensors of %s',
+    async (_name, stored, record) => {
+      const spec = record.specialise({}, stored);
       expect(spec.access).toEqual(accessOf(spec.code, record));
       await compile(spec.code, spec.entry, spec.access, spec.immediates.length);
     },
@@ -321,26 +342,6 @@ describe.each(Object.entries(machines))('variants for %s', (_name, machine) => {
     }
   });
 
-  test('the tensor-core rungs of attention, every tile', async () => {
-    const gpu = open();
-    const of = (n: number) => gpu.alloc(4 * n, 'operand');
-    const sizes = { B: 2, Nq: 81, Nk: 33, DK: 5, DV: 70, scale: 1 };
-    for (const precision of precisions.slice(1)) {
-      await compileAll(gpu, () => {
-        for (const layout of ['channel', 'sequence'] as const) {
-          const a = { ...sizes, ...precision, layout };
-          const [q, k, v, out] = [2 * 81 * 5, 2 * 33 * 5, 2 * 33 * 70, 2 * 81 * 70];
-          const forward = { q: of(q), k: of(k), v: of(v), out: of(out), lse: of(2 * 81), ...a };
-          const gradients = { dOut: of(out), dq: of(q), dk: of(k), dv: of(v) };
-          for (const tile of attentionMatrix.tiles(gpu, a)) {
-            attentionMatrix.run(gpu, forward, tile);
-            attentionBackwardMatrix.run(gpu, { ...forward, ...gradients }, tile);
-          }
-        }
-      });
-    }
-  });
-
   test('every rung of softmax and attention, odd and wide', async () => {
     const gpu = open();
     for (const [rows, cols] of [
@@ -349,16 +350,18 @@ describe.each(Object.entries(machines))('variants for %s', (_name, machine) => {
       [3, 4096],
     ] as const) {
       await compileAll(gpu, () => {
-        const dims = { rows, cols };
         const [x, out, dx] = [0, 1, 2].map(() => gpu.alloc(4 * rows * cols, 'rows'));
-        for (const rung of softmaxForwardLadder.rungs.filter((r) => r.fits(gpu, dims))) {
-          for (const tile of rung.tiles(gpu, dims)) {
-            rung.run(gpu, { ...dims, x: x!, out: out! }, tile);
+        for (const stored of ['f32', 'f16'] as const) {
+          const dims = { rows, cols, stored };
+          for (const rung of softmaxForwardLadder.rungs.filter((r) => r.fits(gpu, dims))) {
+            for (const tile of rung.tiles(gpu, dims)) {
+              rung.run(gpu, { ...dims, x: x!, out: out! }, tile);
+            }
           }
-        }
-        for (const rung of softmaxBackwardLadder.rungs.filter((r) => r.fits(gpu, dims))) {
-          for (const tile of rung.tiles(gpu, dims)) {
-            rung.run(gpu, { ...dims, y: x!, dy: out!, dx: dx! }, tile);
+          for (const rung of softmaxBackwardLadder.rungs.filter((r) => r.fits(gpu, dims))) {
+            for (const tile of rung.tiles(gpu, dims)) {
+              rung.run(gpu, { ...dims, y: x!, dy: out!, dx: dx! }, tile);
+            }
           }
         }
       });
@@ -366,54 +369,63 @@ describe.each(Object.entries(machines))('variants for %s', (_name, machine) => {
     for (const [Nq, Nk, DK, DV] of [
       [1, 1, 1, 1],
       [15, 9, 3, 5],
+      [81, 33, 5, 70],
       [64, 64, 8, 64],
       [1024, 256, 32, 128],
     ] as const) {
       for (const layout of ['channel', 'sequence'] as const) {
         await compileAll(gpu, () => {
-          const dims = { B: 2, Nq, Nk, DK, DV, scale: 1, layout };
+          const sizes = { B: 2, Nq, Nk, DK, DV, scale: 1, layout };
           const storages = Object.fromEntries(
-            Object.entries(attentionBackwardLadder.operands(dims)).map(([name, n]) => [
+            Object.entries(attentionBackwardLadder.operands(sizes)).map(([name, n]) => [
               name,
               gpu.alloc(4 * n, name),
             ]),
           ) as Parameters<typeof attentionBackwardLadder.argsOf>[1];
-          const args = attentionBackwardLadder.argsOf(dims, storages);
-          for (const rung of attentionForwardLadder.rungs.filter((r) => r.fits(gpu, dims))) {
-            for (const tile of rung.tiles(gpu, dims)) rung.run(gpu, args, tile);
-          }
-          for (const rung of attentionBackwardLadder.rungs.filter((r) => r.fits(gpu, dims))) {
-            for (const tile of rung.tiles(gpu, dims)) {
-              rung.run(gpu, args, tile);
-              rung.run(gpu, { ...args, dv: undefined }, tile);
-              rung.run(gpu, { ...args, dk: undefined }, tile);
+          for (const precision of precisions) {
+            const dims = { ...sizes, ...precision };
+            const args = attentionBackwardLadder.argsOf(dims, storages);
+            for (const rung of attentionForwardLadder.rungs.filter((r) => r.fits(gpu, dims))) {
+              for (const tile of rung.tiles(gpu, dims)) rung.run(gpu, args, tile);
             }
+            for (const rung of attentionBackwardLadder.rungs.filter((r) => r.fits(gpu, dims))) {
+              for (const tile of rung.tiles(gpu, dims)) {
+                rung.run(gpu, args, tile);
+                rung.run(gpu, { ...args, dv: undefined }, tile);
+                rung.run(gpu, { ...args, dk: undefined }, tile);
+              }
+            }
+            attention(gpu, args);
+            attentionBackward(gpu, args);
           }
         });
       }
     }
   });
 
-  test('the ops that SAGAN leaves out, with first and second derivatives', async () => {
-    const gpu = open();
-    const tape = new Tape(gpu);
-    const input = (...shape: number[]) => empty(tape, shape, { requiresGrad: true });
-    const twice = (x: Tensor, f: (x: Tensor) => Tensor) => {
-      const [g] = grad([sum(f(x))], [x], { createGraph: true });
-      grad([sum(square(g!))], [x], { allowUnused: true });
-    };
-    for (const size of [4, 5, 64]) {
-      await compileAll(gpu, () => {
-        const image = input(2, 3, size, size);
-        twice(image, (x) => maxPool2d(square(x), 2));
-        twice(image, (x) => avgPool2d(square(x), 3, { stride: 2, padding: 1 }));
-        twice(image, (x) => upsampleNearest2x(square(x)));
-        twice(image, (x) => resizeBilinear(square(x), [3, 7]));
-        twice(image, (x) => softmax(x));
-        twice(image, (x) => mean(mul(x, add(x, 1)), [0, 2]));
-        const statistics = { runningMean: empty(tape, [3]), runningVar: empty(tape, [3]) };
-        twice(image, (x) => batchNorm(x, { ...statistics, training: true }));
-      });
-    }
-  });
+  test.each(['f32', 'f16'] as const)(
+    'the ops that SAGAN leaves out, with first and second derivatives, of %s',
+    async (dtype) => {
+      const gpu = open();
+      const tape = new Tape(gpu);
+      const input = (...shape: number[]) => empty(tape, shape, { dtype, requiresGrad: true });
+      const twice = (x: Tensor, f: (x: Tensor) => Tensor) => {
+        const [g] = grad([sum(f(x))], [x], { createGraph: true });
+        grad([sum(square(g!))], [x], { allowUnused: true });
+      };
+      for (const size of [4, 5, 64]) {
+        await compileAll(gpu, () => {
+          const image = input(2, 3, size, size);
+          twice(image, (x) => maxPool2d(square(x), 2));
+          twice(image, (x) => avgPool2d(square(x), 3, { stride: 2, padding: 1 }));
+          twice(image, (x) => upsampleNearest2x(square(x)));
+          twice(image, (x) => resizeBilinear(square(x), [3, 7]));
+          twice(image, (x) => softmax(x));
+          twice(image, (x) => mean(mul(x, add(x, 1)), [0, 2]));
+          const statistics = { runningMean: empty(tape, [3]), runningVar: empty(tape, [3]) };
+          twice(image, (x) => batchNorm(x, { ...statistics, training: true }));
+        });
+      }
+    },
+  );
 });

@@ -2,10 +2,19 @@
 import { grad } from '../../src/autograd/tape.ts';
 import type { Tape } from '../../src/autograd/tape.ts';
 import { tensor } from '../../src/autograd/tensor.ts';
-import type { Tensor } from '../../src/autograd/tensor.ts';
+import type { DType, FloatType, Tensor } from '../../src/autograd/tensor.ts';
 import type { Gpu } from '../../src/gpu/device.ts';
-import { budget, type Data, f32, f64, maxAbs, type Round } from '../reference/naive.ts';
+import {
+  type Budget,
+  budget,
+  type Data,
+  f32,
+  f64,
+  maxAbs,
+  type Round,
+} from '../reference/naive.ts';
 import { expectTensorClose } from './close.ts';
+import { randomHalves, roundedToHalf, storedAsHalf } from './half.ts';
 import { randomData } from './random.ts';
 
 export interface HostInput {
@@ -19,7 +28,7 @@ export type Named = Readonly<Record<string, Float64Array>>;
 export interface OpCase {
   readonly name: string;
   readonly inputs: Readonly<Record<string, HostInput>>;
-  readonly op: (t: Readonly<Record<string, Tensor>>) => Tensor;
+  readonly op: (t: Readonly<Record<string, Tensor>>, type: FloatType) => Tensor;
   readonly forward: (d: Named, r: Round) => { shape: readonly number[]; data: Data };
   /** Gradients of Σ y·dy, one an input that has one. */
   readonly backward: (d: Named, dy: Data, r: Round) => Readonly<Record<string, Data>>;
@@ -27,6 +36,17 @@ export interface OpCase {
   readonly stateful?: boolean;
   /** What WGSL grants the built-ins of the op, absolutely, on values and on gradients. */
   readonly allowance?: number;
+  /** What the case is on tensors of f16. Left out: it is for f32 alone. */
+  readonly halves?: Halves;
+}
+
+export interface Halves {
+  /** Inputs that are f16, their data rounded to that; the others are f32. Default: all. */
+  readonly inputs?: readonly string[];
+  /** Default f16. */
+  readonly result?: FloatType;
+  /** What a rule that is made of several ops loses where it rounds between them, absolutely, on gradients of f16. */
+  readonly between?: number;
 }
 
 export const count = (shape: readonly number[]): number => shape.reduce((n, d) => n * d, 1);
@@ -36,13 +56,19 @@ export function randomInput(shape: readonly number[], seed: number, low = -1, hi
   return { shape, data: randomData(count(shape), seed, low, high) };
 }
 
-export function leaf(tape: Tape, { shape, data }: HostInput, label = 'leaf'): Tensor {
-  return tensor(tape, Float32Array.from(data), shape, { label, requiresGrad: true });
+export function leaf(
+  tape: Tape,
+  { shape, data }: HostInput,
+  label = 'leaf',
+  dtype: FloatType = 'f32',
+): Tensor {
+  return tensor(tape, Float32Array.from(data), shape, { label, dtype, requiresGrad: true });
 }
 
 export interface HostResult {
   readonly shape: readonly number[];
   readonly data: Float32Array;
+  readonly dtype: DType;
 }
 
 /** Runs `body` eagerly and reads what it returns; everything that it made is released. */
@@ -51,7 +77,7 @@ export async function eagerly(gpu: Gpu, body: () => readonly Tensor[]): Promise<
   gpu.release(mark);
   const made = gpu.scope(body, (tensors) => tensors.map((t) => t.storage));
   const results: HostResult[] = [];
-  for (const t of made) results.push({ shape: t.shape, data: await t.read() });
+  for (const t of made) results.push({ shape: t.shape, data: await t.read(), dtype: t.dtype });
   // A gradient can be the upstream gradient itself, which belongs to the caller.
   for (const { storage } of made) if (storage.id > mark.id) gpu.release(storage);
   return results;
@@ -71,7 +97,7 @@ export async function replayed(
   const program = await capture.build();
   for (let i = 0; i < runs; i++) program.run();
   const results: HostResult[] = [];
-  for (const t of made) results.push({ shape: t.shape, data: await t.read() });
+  for (const t of made) results.push({ shape: t.shape, data: await t.read(), dtype: t.dtype });
   program.destroy();
   return results;
 }
@@ -81,41 +107,61 @@ export function bitsOf(results: readonly HostResult[]): Uint32Array[] {
   return results.map(({ data }) => new Uint32Array(data.buffer, data.byteOffset, data.length));
 }
 
+/** expectTensorClose for a result that must be of a type; one of f16 may be off by its rounding too. */
+function expectOfType(
+  actual: HostResult,
+  { type, ...reference }: { type: FloatType; shape: readonly number[]; data: Data },
+  { between = 0, ...float }: Budget & { readonly between?: number | undefined },
+  what: string,
+): void {
+  if (actual.dtype !== type) throw new Error(`${what}: ${actual.dtype}, expected ${type}`);
+  const half = storedAsHalf({ ...float, abs: float.abs + between });
+  expectTensorClose(actual, reference, type === 'f16' ? half : float, what);
+}
+
 /**
  * Checks one case on a device: the value, the gradients under a random upstream gradient and under the constant one that
  * a sum has, all against the float64 reference within twice the naive float32 loop's own error; and that a captured
- * program gives the bits of the eager run, at the first run and at the third.
+ * program gives the bits of the eager run, at the first run and at the third. On f16 a result and its gradients are f16, and
+ * rounded to it once; gradients of f32 are f32.
  */
-export async function checkOp(tape: Tape, check: OpCase): Promise<void> {
+export async function checkOp(tape: Tape, check: OpCase, type: FloatType = 'f32'): Promise<void> {
   const { gpu } = tape;
   const { name, inputs, op, forward, backward, allowance = 0 } = check;
+  const { inputs: halves = Object.keys(inputs), result = 'f16', between } = check.halves ?? {};
+  const typeOf = (key: string) => (type === 'f16' && halves.includes(key) ? 'f16' : 'f32');
+  const resultType = type === 'f16' ? result : 'f32';
   const data: Named = Object.fromEntries(
-    Object.entries(inputs).map(([key, { data: d }]) => [key, Float64Array.from(d)]),
+    Object.entries(inputs).map(([key, { data: d }]) => [
+      key,
+      typeOf(key) === 'f16' ? roundedToHalf(d) : Float64Array.from(d),
+    ]),
   );
   const [exact, naive] = [forward(data, f64), forward(data, f32)];
   const { shape } = exact;
   const upstream = {
-    random: randomData(count(shape), 99),
+    random: (resultType === 'f16' ? randomHalves : randomData)(count(shape), 99),
     constant: new Float64Array(count(shape)).fill(1),
   };
   const wanted = Object.keys(backward(data, upstream.random, f64));
 
   const leaves = Object.fromEntries(
-    Object.entries(inputs).map(([key, input]) => [key, leaf(tape, input, key)]),
+    Object.entries(inputs).map(([key, input]) => [key, leaf(tape, input, key, typeOf(key))]),
   );
-  const dy = tensor(tape, Float32Array.from(upstream.random), shape);
-  const ones = tensor(tape, Float32Array.from(upstream.constant), shape);
+  const ofResult = { dtype: resultType } as const;
+  const dy = tensor(tape, Float32Array.from(upstream.random), shape, ofResult);
+  const ones = tensor(tape, Float32Array.from(upstream.constant), shape, ofResult);
   const targets = wanted.map((key) => leaves[key]!);
   const body = () => {
-    const y = op(leaves);
+    const y = op(leaves, type);
     const random = grad([y], targets, { gradOutputs: [dy] });
     const constant = grad([y], targets, { gradOutputs: [ones] });
     return [y, ...random, ...constant];
   };
   const results = await eagerly(gpu, body);
-  expectTensorClose(
+  expectOfType(
     results[0]!,
-    { shape, data: exact.data },
+    { type: resultType, shape, data: exact.data },
     budget(exact.data, naive.data, { allowance }),
     `${name}: value`,
   );
@@ -126,13 +172,15 @@ export async function checkOp(tape: Tape, check: OpCase): Promise<void> {
       backward(data, upstream[kind], f32),
     ];
     wanted.forEach((key, i) => {
+      const what = `${name}: gradient of ${key}, ${kind} upstream`;
       // A gradient that cancels is off by what its terms are off by: those are as large as under a random upstream.
       const scale = Math.max(maxAbs(ref[key]!), maxAbs(backward(data, upstream.random, f64)[key]!));
-      expectTensorClose(
+      const float = budget(ref[key]!, single[key]!, { scale, allowance });
+      expectOfType(
         results[1 + k * wanted.length + i]!,
-        { shape: inputs[key]!.shape, data: ref[key]! },
-        budget(ref[key]!, single[key]!, { scale, allowance }),
-        `${name}: gradient of ${key}, ${kind} upstream`,
+        { type: typeOf(key), shape: inputs[key]!.shape, data: ref[key]! },
+        { ...float, between },
+        what,
       );
     });
   }

@@ -1,8 +1,9 @@
 // The small SAGAN of golden/golden_models.py, built from the nn modules under its PyTorch keys.
+import { to } from '../../src/autograd/cast.ts';
 import { grad } from '../../src/autograd/tape.ts';
 import type { Tape } from '../../src/autograd/tape.ts';
 import { tensor } from '../../src/autograd/tensor.ts';
-import type { Tensor } from '../../src/autograd/tensor.ts';
+import type { FloatType, Tensor } from '../../src/autograd/tensor.ts';
 import { LeakyReLU, ReLU, Tanh } from '../../src/nn/activation.ts';
 import { SelfAttention } from '../../src/nn/attention.ts';
 import { Conv2d, ConvTranspose2d } from '../../src/nn/conv.ts';
@@ -13,6 +14,7 @@ import { loadState } from '../../src/nn/state.ts';
 import { spectralNorm } from '../../src/nn/weighted.ts';
 import { Adam } from '../../src/optim/adam.ts';
 import { reshape } from '../../src/ops/layout.ts';
+import { mul } from '../../src/ops/pointwise.ts';
 import { losses } from '../../src/train/losses.ts';
 import { HostRng } from '../../src/util/philox.ts';
 import type { GoldenTensor } from '../golden/load.ts';
@@ -95,9 +97,18 @@ export class SmallSagan {
   readonly zD: Tensor;
   readonly zG: Tensor;
   readonly #golden: Golden;
+  readonly #precision: FloatType;
+  readonly #lossScale: number;
 
-  constructor(tape: Tape, golden: Golden) {
+  /** Computes in `precision`; the gradients are times `lossScale`, which Adam all but leaves out of account. */
+  constructor(
+    tape: Tape,
+    golden: Golden,
+    { precision = 'f32', lossScale = 1 }: { precision?: FloatType; lossScale?: number } = {},
+  ) {
     this.#golden = golden;
+    this.#precision = precision;
+    this.#lossScale = lossScale;
     this.generator = smallGenerator(tape);
     this.discriminator = smallDiscriminator(tape);
     loadPart(this.generator, golden, 'g.start.');
@@ -129,14 +140,18 @@ export class SmallSagan {
   step(): StepResult {
     const { generator, discriminator, optimizerD, optimizerG } = this;
     const { tape } = generator;
-    const dReal = discriminator.forward(this.real);
-    const fake = tape.noGrad(() => generator.forward(this.zD));
-    const dFake = discriminator.forward(fake);
+    const given = (x: Tensor) => to(x, this.#precision);
+    const score = (x: Tensor) => to(discriminator.forward(x), 'f32');
+    const descent = (loss: Tensor, parameters: Tensor[]) =>
+      grad([mul(loss, this.#lossScale)], parameters);
+    const dReal = score(given(this.real));
+    const fake = tape.noGrad(() => generator.forward(given(this.zD)));
+    const dFake = score(fake);
     const lossD = losses.hinge.discriminator(dReal, dFake);
-    const gradsD = grad([lossD], optimizerD.parameters());
+    const gradsD = descent(lossD, optimizerD.parameters());
     optimizerD.step(gradsD);
-    const lossG = losses.hinge.generator(discriminator.forward(generator.forward(this.zG)));
-    const gradsG = grad([lossG], optimizerG.parameters());
+    const lossG = losses.hinge.generator(score(generator.forward(given(this.zG))));
+    const gradsG = descent(lossG, optimizerG.parameters());
     optimizerG.step(gradsG);
     const scores = (t: Tensor) => reshape(t, [-1]);
     return { lossD, lossG, fake, dReal: scores(dReal), dFake: scores(dFake), gradsD, gradsG };

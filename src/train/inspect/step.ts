@@ -5,7 +5,7 @@ import type { Program } from '../../gpu/program.ts';
 import { HostRng } from '../../util/philox.ts';
 import { createGanThatFits, imageWords } from '../capacity.ts';
 import type { TrainConfig } from '../config.ts';
-import { ganStep, stepValues } from '../gan.ts';
+import { ganStep, watchedOf } from '../gan.ts';
 
 /**
  * The training step of a config, captured and built on first weights and images of noise: what `train` replays, without
@@ -21,8 +21,7 @@ export async function buildStep(gpu: Gpu, config: TrainConfig): Promise<Program>
     return tensor(tape, noise, [words], { label: `images ${i}` });
   });
   const capture = gpu.capture(() => {
-    const values = ganStep(gan, images);
-    return stepValues.map((name) => values[name].storage);
+    return watchedOf(gan, ganStep(gan, images));
   });
   return capture.build();
 }

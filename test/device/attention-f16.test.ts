@@ -74,7 +74,8 @@ const rungs = [
     forward: halvesForward,
     backward: halvesBackward,
     device: gpu.features.has('shader-f16') ? gpu : undefined,
-    narrow: async () => new RolledGpu(await openNarrowGpu(3), (s) => s.name.startsWith('attention/')),
+    narrow: async () =>
+      new RolledGpu(await openNarrowGpu(3), (s) => s.name.startsWith('attention/')),
   },
   {
     name: attentionMatrix.name,

@@ -105,8 +105,8 @@ export function servedSizes<D extends object, A>(
 ): D | undefined {
   if (rung.fits(gpu, dims)) return dims;
   if (ladder.inFloats === undefined || (dims as Precision).stored !== 'f16') return undefined;
-  const { stored: _halves, ...floats } = dims as D & Precision;
-  return rung.fits(gpu, floats as D) ? (floats as D) : undefined;
+  const floats = { ...dims, stored: undefined };
+  return rung.fits(gpu, floats) ? floats : undefined;
 }
 
 export function pickDefault<D extends object, A>(

@@ -29,8 +29,11 @@ const table: Readonly<Record<string, readonly string[]>> = {
 /** What bench/ may import besides itself: whatever it measures, and the loops that it holds it to. */
 const ofBench = [...Object.keys(table).filter((folder) => folder !== 'cli'), 'reference'];
 
-/** What `autograd` launches: the sum in which gradients meet, the ones they start from, and casts between float types. */
-const autogradKernels = ['src/kernels/cast.ts', 'src/kernels/pointwise.ts'];
+/**
+ * `autograd` launches few kernels: the sum in which gradients meet, the ones they start from, and the casts by which those of
+ * f16 and f32 meet.
+ */
+const autogradKernels = ['src/kernels/pointwise.ts', 'src/kernels/cast.ts'];
 
 const engine = ['util', 'gpu', 'kernels', 'autograd', 'ops', 'nn', 'optim', 'models'];
 

@@ -175,12 +175,12 @@ describe('size classes', () => {
 });
 
 describe('rows', () => {
-  test('begin each storage at a multiple of 256 and are cut where they would be too long', () => {
+  test('begin each storage at a multiple of 512 and are cut where they would be too long', () => {
     const all = [4, 256, 300, 1].map((bytes, i) => storage(i, bytes));
-    expect(rowOffsets(all)).toEqual([0, 256, 512, 1024]);
-    expect(rowEnd(all, rowOffsets(all))).toBe(1280);
-    expect(cutRows(all, 1280).map((row) => row.length)).toEqual([4]);
-    expect(cutRows(all, 1279).map((row) => row.length)).toEqual([3, 1]);
+    expect(rowOffsets(all)).toEqual([0, 512, 1024, 1536]);
+    expect(rowEnd(all, rowOffsets(all))).toBe(2048);
+    expect(cutRows(all, 2048).map((row) => row.length)).toEqual([4]);
+    expect(cutRows(all, 2047).map((row) => row.length)).toEqual([3, 1]);
     expect(cutRows(all, 1).map((row) => row.length)).toEqual([1, 1, 1, 1]);
   });
 

@@ -51,6 +51,13 @@ export const precisionAxis: Axis = {
   usual: () => 'f32',
 };
 
+/** Of what the tensors are, in a family that has no products to round. */
+export const storedAxis: Axis = {
+  ...precisionAxis,
+  help: 'f32; stored-f16: tensors of f16',
+  words: ['f32', 'stored-f16'],
+};
+
 /** What the axis says, as a part of a ladder's sizes. */
 export function precisionIn(sizes: CaseSizes): Precision {
   if (sizes['precision'] === 'f16') return { precision: 'f16' };

@@ -2,13 +2,13 @@ import type { AnyLadder } from '../../src/kernels/ladders.ts';
 import { normGradsLadder, normStatsLadder } from '../../src/kernels/norm-sums.ts';
 import type { NormSizes } from '../../src/kernels/norm-sums.ts';
 import { UserError } from '../../src/util/errors.ts';
-import { num } from './family.ts';
+import { num, precisionIn, precisionLabel, storedAxis } from './family.ts';
 import type { CaseSizes, Family } from './family.ts';
 
 function dims(sizes: CaseSizes): NormSizes {
   const [N, C, L] = [num(sizes, 'n'), num(sizes, 'c'), num(sizes, 'size') ** 2];
   if (N * L === 1) throw new UserError('norm: one value a channel; statistics need two or more');
-  return { N, C, L };
+  return { N, C, L, ...precisionIn(sizes) };
 }
 
 const shape = (c: number, size: number) => ({ n: 64, c, size });
@@ -20,6 +20,7 @@ export const normFamily: Family = {
     { name: 'n', help: 'images' },
     { name: 'c', help: 'channels' },
     { name: 'size', help: 'side of the feature maps' },
+    storedAxis,
   ],
   passes: [
     { name: 'statistics', ladder: (): AnyLadder => normStatsLadder, dims },
@@ -30,5 +31,6 @@ export const normFamily: Family = {
     ...[shape(512, 4), shape(256, 8), shape(128, 16), shape(64, 32)],
     ...(software ? [] : [shape(64, 64)]),
   ],
-  label: (sizes) => `${sizes['n']} × ${sizes['c']}, ${sizes['size']}×${sizes['size']}`,
+  label: (sizes) =>
+    `${sizes['n']} × ${sizes['c']}, ${sizes['size']}×${sizes['size']}${precisionLabel(sizes)}`,
 };

@@ -1,21 +1,19 @@
 import type { AnyLadder } from '../../src/kernels/ladders.ts';
 import { softmaxBackwardLadder, softmaxForwardLadder } from '../../src/kernels/softmax.ts';
 import type { SoftmaxDims } from '../../src/kernels/softmax.ts';
-import { num } from './family.ts';
+import { num, precisionIn, precisionLabel, storedAxis } from './family.ts';
 import type { CaseSizes, Family } from './family.ts';
 
 const softmaxDims = (sizes: CaseSizes): SoftmaxDims => ({
   rows: num(sizes, 'rows'),
   cols: num(sizes, 'cols'),
+  ...precisionIn(sizes),
 });
 
 export const softmaxFamily: Family = {
   name: 'softmax',
   help: 'softmax of every row, and its gradient, every rung side by side',
-  axes: [
-    { name: 'rows', help: 'rows' },
-    { name: 'cols', help: 'numbers in a row' },
-  ],
+  axes: [{ name: 'rows', help: 'rows' }, { name: 'cols', help: 'numbers in a row' }, storedAxis],
   passes: [
     { name: 'forward', ladder: (): AnyLadder => softmaxForwardLadder, dims: softmaxDims },
     { name: 'backward', ladder: (): AnyLadder => softmaxBackwardLadder, dims: softmaxDims },
@@ -25,5 +23,5 @@ export const softmaxFamily: Family = {
     { rows: 1024, cols: 1024 },
     ...(software ? [] : [{ rows: 16384, cols: 4096 }]),
   ],
-  label: (sizes) => `${sizes['rows']} rows of ${sizes['cols']}`,
+  label: (sizes) => `${sizes['rows']} rows of ${sizes['cols']}${precisionLabel(sizes)}`,
 };

@@ -3,6 +3,7 @@ import { describe, expect, inject, test } from 'vitest';
 import { convFamily } from '../../bench/families/conv.ts';
 import { matmulFamily } from '../../bench/families/matmul.ts';
 import { normFamily } from '../../bench/families/norm.ts';
+import { softmaxFamily } from '../../bench/families/softmax.ts';
 import { spectralFamily } from '../../bench/families/spectral.ts';
 import { measure } from '../../bench/harness.ts';
 import type { Task } from '../../bench/harness.ts';
@@ -220,6 +221,23 @@ describe('tensors of f16', () => {
     const shipped = measured.find((one) => one.shipped);
     expect(shipped).toMatchObject({ rung: 'matmul/7_tensor_cores', verified: 512 });
     expect(measured.map(({ rung }) => rung)).toContain('matmul/6_f16');
+  });
+
+  test.skipIf(!f16)('are verified on every rung of softmax and of batch norm', async () => {
+    for (const [family, sizes] of [
+      [softmaxFamily, '7x36'],
+      [normFamily, '3x5x6'],
+    ] as const) {
+      const cases = resolveCases(family, { sizes, axes: { precision: 'f32,stored-f16' } }, true);
+      const { cases: measured } = await runFamily(gpu, family, cases, quick);
+      expect(measured).toHaveLength(2 * family.passes.length);
+      for (const [i, floats] of measured.slice(0, family.passes.length).entries()) {
+        const halves = measured[family.passes.length + i]!;
+        expect(halves.label).toBe(`${floats.label} stored-f16`);
+        expect(halves.bytes).toBe(floats.bytes / 2);
+        expect(halves.rungs.map(({ rung }) => rung)).toEqual(floats.rungs.map(({ rung }) => rung));
+      }
+    }
   });
 
   test.skipIf(f16)('are refused where the device has none, in a line', async () => {

@@ -169,6 +169,20 @@ describe('elementwise, host numbers and no gradients', () => {
   });
 });
 
+test.skipIf(!gpu.features.has('shader-f16'))(
+  'of f16: what passes 65504 is infinite, NaN stays, and a sum is f32',
+  async () => {
+    const x = tensor(tape, [300, -300, NaN, 200, 0.5], [5], { dtype: 'f16', requiresGrad: true });
+    const y = pointwiseOps.mul(x, pointwiseOps.abs(x));
+    expect([...(await y.read())]).toEqual([Infinity, -Infinity, NaN, 40000, 0.25]);
+    const positive = pointwiseOps.relu(y);
+    expect([...(await positive.read())]).toEqual([Infinity, 0, NaN, 40000, 0.25]);
+    const many = tensor(tape, new Float32Array(9).fill(40000), [9], { dtype: 'f16' });
+    const total = sum(many);
+    expect([total.dtype, await total.item()]).toEqual(['f32', 360000]);
+  },
+);
+
 const reductions: readonly [number[], number[] | undefined][] = [
   [[3, 5], undefined],
   [[16, 7], [1]],

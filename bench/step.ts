@@ -1,11 +1,9 @@
-import { tensor } from '../src/autograd/tensor.ts';
 import { Tape } from '../src/autograd/tape.ts';
 import type { Gpu } from '../src/gpu/device.ts';
 import type { Program } from '../src/gpu/program.ts';
-import { imageWords } from '../src/train/capacity.ts';
 import { resolveConfig } from '../src/train/config.ts';
 import type { TrainConfig } from '../src/train/config.ts';
-import { createGan, ganStep, stepValues } from '../src/train/gan.ts';
+import { createGan, ganStep, stepInputs, stepValues } from '../src/train/gan.ts';
 import { environmentOf } from './environment.ts';
 import type { StepCase, StepResult } from './results.ts';
 import { percentile, summarise } from '../src/util/statistics.ts';
@@ -66,14 +64,12 @@ export async function runSteps(
 
 async function runStep(gpu: Gpu, config: TrainConfig, rounds: number): Promise<StepCase> {
   const gan = createGan(new Tape(gpu), config);
-  const words = imageWords(config, config.batch);
+  const inputs = stepInputs(gan);
   // Grey of a middling brightness: the time of a step does not hang on its images.
-  const bytes = Array.from({ length: config.dSteps }, () =>
-    tensor(gan.tape, new Uint32Array(words).fill(0x40c08020), [words]),
-  );
+  for (const { images } of inputs) images.set(new Uint32Array(images.size).fill(0x40c08020));
   let values: ReturnType<typeof ganStep> | undefined;
   const capture = gpu.capture(() => {
-    values = ganStep(gan, bytes);
+    values = ganStep(gan, inputs);
     return Object.values(values).map((t) => t.storage);
   });
   const program = await capture.build();

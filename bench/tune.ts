@@ -1,12 +1,10 @@
-import { tensor } from '../src/autograd/tensor.ts';
 import { Tape } from '../src/autograd/tape.ts';
 import type { Asked, Choice } from '../src/gpu/choices.ts';
 import type { Gpu } from '../src/gpu/device.ts';
 import { ladderNamed } from '../src/kernels/ladders.ts';
 import type { AnyLadder } from '../src/kernels/ladders.ts';
-import { imageWords } from '../src/train/capacity.ts';
 import type { TrainConfig } from '../src/train/config.ts';
-import { createGan, ganStep } from '../src/train/gan.ts';
+import { createGan, ganStep, stepInputs, watchedOf } from '../src/train/gan.ts';
 import { measure } from './harness.ts';
 import type { Measured } from './harness.ts';
 import type { WrongKernelError } from './verify.ts';
@@ -36,13 +34,9 @@ export interface TuneOptions {
 /** Every operation of a training step that has more than one kernel; the step is traced, and nothing runs. */
 export function askedByStep(gpu: Gpu, config: TrainConfig): Map<string, Asked> {
   const gan = createGan(new Tape(gpu), config);
-  const words = imageWords(config, config.batch);
   gpu.choices.forget();
   gpu.capture(() => {
-    const bytes = Array.from({ length: config.dSteps }, () =>
-      tensor(gan.tape, new Uint32Array(words), [words]),
-    );
-    return Object.values(ganStep(gan, bytes)).map((t) => t.storage);
+    return watchedOf(gan, ganStep(gan, stepInputs(gan, { empty: true })));
   });
   return new Map(gpu.choices.asked);
 }

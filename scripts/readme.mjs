@@ -54,8 +54,8 @@ async function optionsTable() {
 
 async function presetsTable() {
   const { resolveConfig } = await load('train/config');
-  const { saganPresets } = await load('models/sagan');
-  const rows = Object.keys(saganPresets).map((preset) => {
+  const { ganPresetNames } = await load('models/presets');
+  const rows = ganPresetNames.map((preset) => {
     const c = resolveConfig({ data: 'x', preset });
     return [
       ...[`\`${preset}\``, `${c.imageSize}×${c.imageSize}`, c.width, c.latentSize],

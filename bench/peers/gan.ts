@@ -1,6 +1,6 @@
 /** The nets of a training step as data: every peer builds the same layers from the same list. */
 import { featureSizes } from '../../src/models/sagan.ts';
-import type { SaganOptions } from '../../src/models/sagan.ts';
+import type { GanOptions } from '../../src/models/gan.ts';
 import type { Shape } from '../../src/util/shape.ts';
 
 /** A layer under the name that PyTorch's state dict gives it: `main.0`. */
@@ -49,7 +49,7 @@ export interface GanSpec {
 export const lossSteps = 4;
 
 /** src/models/sagan.ts as a list; `spectral: false` leaves every spectral norm out. */
-export function ganSpec(options: SaganOptions, batch: number, spectral: boolean): GanSpec {
+export function ganSpec(options: GanOptions, batch: number, spectral: boolean): GanSpec {
   const { imageSize, channels, latentSize, width, slope } = options;
   const sizes = featureSizes(imageSize);
   const at = (size: number) => (width * imageSize) / 2 / size;

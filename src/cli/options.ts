@@ -5,15 +5,16 @@ import type { ConfigKey, TrainConfig } from '../train/config.ts';
 
 /** Turns a flag's text into the value that the schema checks; the schema says what is wrong with it. */
 function parser(key: ConfigKey): (text: string) => unknown {
-  if (key === 'attentionG' || key === 'attentionD') {
+  if (stageKeys.has(key)) {
     return (text) => (text === '' || text === 'none' ? [] : text.split(',').map(toNumber));
   }
   if (textKeys.has(key)) return (text) => text;
   return toNumber;
 }
 
-const textKeys = new Set<ConfigKey>(['data', 'preset', 'init', 'loss', 'precision']);
-const switchKeys = new Set<ConfigKey>(['flip', 'strict']);
+const textKeys = new Set<ConfigKey>(['data', 'preset', 'init', 'loss', 'precision', 'attention']);
+const stageKeys = new Set<ConfigKey>(['attentionAt', 'attentionG', 'attentionD']);
+const switchKeys = new Set<ConfigKey>(['flip', 'strict', 'conditional']);
 
 function toNumber(text: string): number {
   const value = Number(text);
@@ -46,7 +47,7 @@ export function addConfigOptions(
 
 function valueName(key: ConfigKey): string {
   if (key === 'data') return 'source';
-  if (key === 'attentionG' || key === 'attentionD') return 'sizes';
+  if (stageKeys.has(key)) return 'sizes';
   return textKeys.has(key) ? 'name' : 'number';
 }
 

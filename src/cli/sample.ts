@@ -2,10 +2,13 @@ import { existsSync } from 'node:fs';
 import { Command } from 'commander';
 import { openGpu } from '../gpu/device.ts';
 import { writeFileAtomic } from '../io/atomic.ts';
-import { encodePng, imageGrid } from '../io/png.ts';
+import { encodePng, gridColumns, imageGrid } from '../io/png.ts';
 import { readNewestCheckpoint } from '../train/checkpoint.ts';
+import type { Checkpoint } from '../train/checkpoint.ts';
 import { sampleCheckpoint } from '../train/sample.ts';
+import { gridLabels } from '../train/sampler.ts';
 import { UserError } from '../util/errors.ts';
+import { didYouMean } from '../util/nearest.ts';
 import { checkWritable } from './files.ts';
 import type { ExitState } from './main.ts';
 import { adapterOption, positiveInt, someText, wholeNumber } from './options.ts';
@@ -18,6 +21,7 @@ interface Flags {
   readonly out: string;
   readonly weights: string;
   readonly adapter: string;
+  readonly class?: string;
 }
 
 export function sampleCommand(_state: ExitState): Command {
@@ -28,6 +32,10 @@ export function sampleCommand(_state: ExitState): Command {
     .option('--seed <number>', 'seed of the latents', wholeNumber, 1)
     .option('--out <file>', 'PNG to write; one that is there is replaced', someText, 'grid.png')
     .option('--weights <which>', 'ema (averaged, default) or last', 'ema')
+    .option(
+      '--class <name>',
+      'one class, by its name or number; every class has rows of its own otherwise',
+    )
     .addOption(adapterOption())
     .action(async (flags: Flags) => {
       await sample(flags);
@@ -52,9 +60,10 @@ async function sample(flags: Flags): Promise<void> {
       `--n ${n} is too many for one picture: of ${imageSize}×${imageSize} pixels it holds at most ${most} images`,
     );
   }
+  const labels = labelsFor(flags, checkpoint);
   const gpu = await openGpu({ adapter: flags.adapter, tuned: tunedChoices });
   try {
-    const images = await sampleCheckpoint(gpu, checkpoint, { n, seed, weights });
+    const images = await sampleCheckpoint(gpu, checkpoint, { n, seed, weights, labels });
     const grid = imageGrid(images, { n, channels, height: imageSize, width: imageSize });
     const replaced = existsSync(out) ? ', in place of the file that was there' : '';
     await writeFileAtomic(out, encodePng(grid.pixels, grid));
@@ -64,4 +73,29 @@ async function sample(flags: Flags): Promise<void> {
   } finally {
     gpu.close();
   }
+}
+
+/** The classes of the images to draw. Throws a `UserError` for a class that there is not, or of a run that is told none. */
+function labelsFor(
+  { n, class: asked, run }: Flags,
+  checkpoint: Checkpoint,
+): Uint32Array | undefined {
+  const { config, progress } = checkpoint;
+  const { classes } = config;
+  if (classes === 0) {
+    if (asked === undefined) return undefined;
+    throw new UserError(`--class ${asked}: ${run} was trained without --conditional`);
+  }
+  if (asked === undefined) return gridLabels(n, gridColumns(n), classes);
+  const names = progress.classes ?? [];
+  const named = names.indexOf(asked);
+  const label = named >= 0 ? named : /^\d+$/.test(asked) ? Number(asked) : -1;
+  if (label < 0 || label >= classes) {
+    const there = names.length > 0 ? names.join(', ') : `0 to ${classes - 1}`;
+    const guess = didYouMean(asked, names);
+    throw new UserError(
+      `--class ${asked} is unknown${guess === '' ? '; there are' : `${guess} There are`} ${there}`,
+    );
+  }
+  return new Uint32Array(n).fill(label);
 }

@@ -120,9 +120,13 @@ function realPath(path: string): string {
 
 async function trainInto(
   run: string,
-  { config, flags, saved }: { config: TrainConfig; flags: Flags; saved: Saved | undefined },
+  { config: asked, flags, saved }: { config: TrainConfig; flags: Flags; saved: Saved | undefined },
 ): Promise<TrainResult> {
-  const display = new TrainDisplay(config);
+  const display = new TrainDisplay(asked);
+  // How many classes there are has a part in the nets, and only the data tell it.
+  const counted =
+    asked.conditional && asked.classes === 0 ? await openDataOf(asked, display) : undefined;
+  const config = counted === undefined ? asked : withClasses(asked, counted);
   if (flags.tune === true) await tuneFor(config, { adapter: flags.adapter });
   const gpu = await openGpu({
     adapter: flags.adapter,
@@ -145,7 +149,8 @@ async function trainInto(
     if (saved !== undefined && saved.checkpoint === undefined) {
       display.log(`resumed   at step 0, from config.yaml: ${run} has no checkpoint yet`);
     }
-    const openData = () => openBeside(gpu, flags, () => openDataOf(config, display));
+    const openData = () =>
+      openBeside(gpu, flags, async () => counted ?? (await openDataOf(config, display)));
     const resume = saved?.checkpoint;
     const result = await train({ gpu, openData, config, run, resume, stop, events: display });
     display.finish(result, { run, paths: runPaths(run) });
@@ -155,6 +160,16 @@ async function trainInto(
     release();
     gpu.close();
   }
+}
+
+/** The config that tells both nets the classes of the data. Throws a `UserError` where there is but one. */
+function withClasses(config: TrainConfig, { classes, name }: Dataset): TrainConfig {
+  if (classes.length < 2) {
+    throw new UserError(
+      `--conditional: ${name} is of one class; put its images into a folder for each class, or leave --conditional out`,
+    );
+  }
+  return { ...config, classes: classes.length };
 }
 
 /** Opens the data, and takes the memory that they fill from what the device was to have, unless that was said. */

@@ -1,33 +1,16 @@
 import type { Tape } from '../autograd/tape.ts';
 import type { Tensor } from '../autograd/tensor.ts';
 import { LeakyReLU, ReLU, Tanh } from '../nn/activation.ts';
-import { SelfAttention } from '../nn/attention.ts';
+import { attentionOf } from '../nn/attention-kinds.ts';
 import { Conv2d, ConvTranspose2d } from '../nn/conv.ts';
 import { initialisers } from '../nn/init.ts';
-import type { InitName } from '../nn/init.ts';
 import { Layer, Sequential } from '../nn/module.ts';
 import { BatchNorm2d } from '../nn/norm.ts';
 import { Spectra } from '../nn/spectra.ts';
 import { spectralNorm } from '../nn/weighted.ts';
 import { reshape } from '../ops/layout.ts';
 import type { HostRng } from '../util/philox.ts';
-
-/** What decides the shape of a SAGAN (system 4). */
-export interface SaganOptions {
-  /** Side of the images in pixels: a power of two from 8. */
-  readonly imageSize: number;
-  /** 1 grey, 3 colour. */
-  readonly channels: 1 | 3;
-  readonly latentSize: number;
-  /** Channels at half the image's size; doubled at each halving. */
-  readonly width: number;
-  /** Feature sizes (pixels a side) that get a self-attention block, in each net. */
-  readonly attentionG: readonly number[];
-  readonly attentionD: readonly number[];
-  readonly init: InitName;
-  /** LeakyReLU's slope in the discriminator. */
-  readonly slope: number;
-}
+import type { GanFamily, GanOptions } from './gan.ts';
 
 export const saganPresets = {
   /** The demo's: trains to recognisable images in minutes on two CPU cores. */
@@ -36,42 +19,54 @@ export const saganPresets = {
     channels: 3,
     latentSize: 64,
     width: 16,
+    attention: 'plain',
     attentionG: [8],
     attentionD: [8],
     init: 'orthogonal',
     slope: 0.1,
+    conditional: false,
+    classes: 0,
   },
   'sagan-32': {
     imageSize: 32,
     channels: 3,
     latentSize: 128,
     width: 64,
+    attention: 'plain',
     attentionG: [16],
     attentionD: [16],
     init: 'xavier',
     slope: 0.1,
+    conditional: false,
+    classes: 0,
   },
   'sagan-64': {
     imageSize: 64,
     channels: 3,
     latentSize: 128,
     width: 64,
+    attention: 'plain',
     attentionG: [16, 32],
     attentionD: [32, 16],
     init: 'xavier',
     slope: 0.1,
+    conditional: false,
+    classes: 0,
   },
   'sagan-128': {
     imageSize: 128,
     channels: 3,
     latentSize: 128,
     width: 64,
+    attention: 'plain',
     attentionG: [32, 64],
     attentionD: [64, 32],
     init: 'xavier',
     slope: 0.1,
+    conditional: false,
+    classes: 0,
   },
-} as const satisfies Record<string, SaganOptions>;
+} as const satisfies Record<string, GanOptions>;
 
 export type SaganPreset = keyof typeof saganPresets;
 
@@ -83,7 +78,7 @@ export function featureSizes(imageSize: number): number[] {
 }
 
 /** Channels at a feature size: `width` at half the image, doubled at each halving. */
-function channelsAt(options: SaganOptions, size: number): number {
+function channelsAt(options: GanOptions, size: number): number {
   return (options.width * options.imageSize) / 2 / size;
 }
 
@@ -98,7 +93,7 @@ export class Generator extends Layer {
   readonly #spectra: Spectra;
   readonly #latentSize: number;
 
-  constructor(tape: Tape, options: SaganOptions, rng: HostRng) {
+  constructor(tape: Tape, options: GanOptions, rng: HostRng) {
     super(tape);
     this.#latentSize = options.latentSize;
     const init = initialisers[options.init];
@@ -122,8 +117,9 @@ export class Generator extends Layer {
         new BatchNorm2d(tape, to),
         new ReLU(tape),
       );
-      if (options.attentionG.includes(size))
-        layers.push(new SelfAttention(tape, to, { rng, init, spectral: true }));
+      if (options.attentionG.includes(size)) {
+        layers.push(...attentionOf(options.attention, tape, to, { rng, init, spectral: true }));
+      }
       from = to;
     }
     const last = { rng, init, kernelSize: 4, stride: 2, padding: 1 };
@@ -146,7 +142,7 @@ export class Discriminator extends Layer {
   readonly #main: Sequential;
   readonly #spectra: Spectra;
 
-  constructor(tape: Tape, options: SaganOptions, rng: HostRng) {
+  constructor(tape: Tape, options: GanOptions, rng: HostRng) {
     super(tape);
     const init = initialisers[options.init];
     const sizes = featureSizes(options.imageSize).reverse();
@@ -159,8 +155,9 @@ export class Discriminator extends Layer {
         spectralNorm(new Conv2d(tape, from, to, conv), { rng }),
         new LeakyReLU(tape, options.slope),
       );
-      if (options.attentionD.includes(size))
-        layers.push(new SelfAttention(tape, to, { rng, init, spectral: true }));
+      if (options.attentionD.includes(size)) {
+        layers.push(...attentionOf(options.attention, tape, to, { rng, init, spectral: true }));
+      }
       from = to;
     }
     layers.push(spectralNorm(new Conv2d(tape, from, 1, { rng, init, kernelSize: 4 }), { rng }));
@@ -172,3 +169,29 @@ export class Discriminator extends Layer {
     return this.#spectra.during(x, () => reshape(this.#main.forward(x), [-1, 1]));
   }
 }
+
+/** 4×4 convolutions from one number of channels to the next. */
+function weightsAlong(options: GanOptions, ends: readonly [number, number]): number {
+  const inner = featureSizes(options.imageSize).map((size) => channelsAt(options, size));
+  const chain = [ends[0], ...inner, ends[1]];
+  return chain.slice(1).reduce((sum, c, i) => sum + 16 * c * (chain[i] ?? 0), 0);
+}
+
+/** SAGAN of transposed convolutions (system 4). */
+export const sagan: GanFamily = {
+  stages: featureSizes,
+  refuse: ({ imageSize, conditional }) => {
+    if (imageSize < 8 || imageSize > 512 || !Number.isInteger(Math.log2(imageSize))) {
+      return `--image-size ${imageSize} is impossible: it must be a power of two from 8 to 512`;
+    }
+    return conditional
+      ? '--conditional needs a preset of sagan-resnet: sagan tells no classes'
+      : undefined;
+  },
+  generator: (tape, options, rng) => new Generator(tape, options, rng),
+  discriminator: (tape, options, rng) => new Discriminator(tape, options, rng),
+  fewestWeights: (options) => [
+    weightsAlong(options, [options.latentSize, options.channels]),
+    weightsAlong(options, [1, options.channels]),
+  ],
+};

@@ -2,18 +2,32 @@ import type { Tape } from '../autograd/tape.ts';
 import { tensor } from '../autograd/tensor.ts';
 import type { Tensor } from '../autograd/tensor.ts';
 import { attention } from '../ops/attention.ts';
-import { reshape } from '../ops/layout.ts';
+import { reshape, slice } from '../ops/layout.ts';
+import { matmul } from '../ops/matmul.ts';
 import { maxPool2d } from '../ops/resample.ts';
 import { residual } from '../ops/residual.ts';
+import { softmax } from '../ops/softmax.ts';
 import { dim } from '../util/shape.ts';
 import { Conv2d } from './conv.ts';
 import { Layer } from './module.ts';
 import { spectralNorm } from './weighted.ts';
 import type { WeightOptions } from './weighted.ts';
 
-interface BlockOptions extends WeightOptions {
+export interface BlockOptions extends WeightOptions {
   /** Spectral norm on every convolution of the block. Default false. */
   readonly spectral?: boolean;
+}
+
+/** A position of a feature map: row, column. */
+export type Place = readonly [row: number, column: number];
+
+/** A block that maps x (N, C, H, W) to a tensor of the same H and W, and can say where each position looked. */
+export abstract class AttentionLayer extends Layer {
+  /**
+   * The weights (N, heads, H', W') by which a position of x gathers the values at the positions of the map, made anew and
+   * summing to 1 over H'·W': for viewers, not for training. Throws a RangeError for a place outside x.
+   */
+  abstract map(x: Tensor, query: Place): Tensor;
 }
 
 export interface SelfAttentionOptions extends BlockOptions {
@@ -44,6 +58,24 @@ function gammaOf(tape: Tape): Tensor {
   return tensor(tape, [0], [1], { label: 'gamma', requiresGrad: true });
 }
 
+/** The column of queries (N, D, 1) at a place of a map of H rows and W columns. */
+function queryAt(q: Tensor, [row, column]: Place, [H, W]: readonly [number, number]): Tensor {
+  if (![row, column].every(Number.isInteger) || row < 0 || column < 0 || row >= H || column >= W) {
+    throw new RangeError(`query ${row}, ${column} lies outside the map of ${H} × ${W} positions`);
+  }
+  return slice(q, 2, row * W + column, 1);
+}
+
+/** softmax(scale·QᵀK) of queries (N, D, 1) over keys (N, D, H·W), as pictures (N, 1, H, W). */
+function mapOver(
+  q: Tensor,
+  k: Tensor,
+  o: { size: readonly [number, number]; scale: number },
+): Tensor {
+  const scores = matmul(q, k, { transA: true, alpha: o.scale });
+  return reshape(softmax(scores), [-1, 1, ...o.size]);
+}
+
 /** (N, C, H, W) as the channel-major sequence (N, C, H·W): a view. */
 function flat(x: Tensor): Tensor {
   return reshape(x, [dim(x.shape, 0), dim(x.shape, 1), -1]);
@@ -53,7 +85,7 @@ function flat(x: Tensor): Tensor {
  * SAGAN's block as the seeds and most open implementations write it (system 1):
  * x (N, C, H, W) → query, key (N, C/8, HW), value (N, C, HW) → gamma·softmax(QᵀK)V + x, gamma from 0.
  */
-export class SelfAttention extends Layer {
+export class SelfAttention extends AttentionLayer {
   readonly gamma: Tensor;
   readonly #query: Conv2d;
   readonly #key: Conv2d;
@@ -83,7 +115,13 @@ export class SelfAttention extends Layer {
     return residual(reshape(o, shortcut.shape), this.gamma, shortcut);
   }
 
-  /** Query, key and value sequences of an input: what an attention map is drawn from. */
+  override map(x: Tensor, query: Place): Tensor {
+    const size = [dim(x.shape, 2), dim(x.shape, 3)] as const;
+    const { q, k } = this.project(x);
+    return mapOver(queryAt(q, query, size), k, { size, scale: this.#scale });
+  }
+
+  /** Query, key and value sequences of an input. */
   project(x: Tensor): { q: Tensor; k: Tensor; v: Tensor } {
     return {
       q: flat(this.#query.forward(x)),
@@ -97,7 +135,7 @@ export class SelfAttention extends Layer {
  * The block of the authors' released code (system 2): key and value max-pooled to a quarter of the positions, value at
  * C/2, and a fourth convolution back to C; no bias, no scale. Keys theta, phi, g, o as in BigGAN-PyTorch.
  */
-export class PooledSelfAttention extends Layer {
+export class PooledSelfAttention extends AttentionLayer {
   readonly gamma: Tensor;
   readonly #theta: Conv2d;
   readonly #phi: Conv2d;
@@ -123,5 +161,13 @@ export class PooledSelfAttention extends Layer {
     const [N, , H, W] = x.shape;
     const mixed = reshape(attention(q, k, v), [N ?? 1, -1, H ?? 1, W ?? 1]);
     return residual(this.#o.forward(mixed), this.gamma, x);
+  }
+
+  override map(x: Tensor, query: Place): Tensor {
+    const q = flat(this.#theta.forward(x));
+    const k = maxPool2d(this.#phi.forward(x), 2);
+    const size = [dim(k.shape, 2), dim(k.shape, 3)] as const;
+    const at = queryAt(q, query, [dim(x.shape, 2), dim(x.shape, 3)]);
+    return mapOver(at, flat(k), { size, scale: 1 });
   }
 }

@@ -1,18 +1,12 @@
 import { empty, tensor } from '../autograd/tensor.ts';
 import type { Tape } from '../autograd/tape.ts';
 import { sizeClass } from '../gpu/pool.ts';
-import { featureSizes } from '../models/sagan.ts';
+import { ganPresets } from '../models/presets.ts';
 import { UserError, messageOf } from '../util/errors.ts';
-import { sizeOf } from '../util/shape.ts';
 import type { TrainConfig } from './config.ts';
-import { checkPrecision, createGan, ganStep } from './gan.ts';
+import { checkPrecision, createGan, ganStep, imageWords, stepInputs, watchedOf } from './gan.ts';
 import type { Gan } from './gan.ts';
 import { captureSampler, samplerBatch } from './sampler.ts';
-
-/** u32 words that hold a batch of uint8 images. */
-export function imageWords(config: TrainConfig, batch: number): number {
-  return Math.ceil(sizeOf([batch, config.channels, config.imageSize, config.imageSize]) / 4);
-}
 
 /**
  * The nets and their optimisers, as `createGan`. Throws a `UserError` where not even they fit in the device's memory;
@@ -37,15 +31,10 @@ export function createGanThatFits(
   }
 }
 
-/** Bytes of the 4×4 convolutions of both nets, the generator's average, and two moments each: most of a state. */
+/** Bytes of the large layers of both nets, the generator's average, and two moments each: most of a state. */
 export function leastBytes(config: TrainConfig): number {
-  const { imageSize, width, latentSize, channels } = config;
-  const at = featureSizes(imageSize).map((side) => (width * imageSize) / 2 / side);
-  const convolutions = (ends: readonly [number, number]) => {
-    const chain = [ends[0], ...at, ends[1]];
-    return chain.slice(1).reduce((sum, c, i) => sum + 16 * c * (chain[i] ?? 0), 0);
-  };
-  return 4 * (4 * convolutions([latentSize, channels]) + 3 * convolutions([1, channels]));
+  const [generator, discriminator] = ganPresets[config.preset].family.fewestWeights(config);
+  return 4 * (4 * generator + 3 * discriminator);
 }
 
 function nothingFits(config: TrainConfig, budget: number): string {
@@ -82,9 +71,8 @@ class Estimator {
       const sampler = this.#sampler(samplerBatch(batch));
       const before = tape.gpu.pool.stats().liveBytes;
       const { memory } = tape.gpu.capture(() => {
-        const input = () => empty(tape, [words], { dtype: 'u32', label: 'images' });
-        const bytes = Array.from({ length: config.dSteps }, input);
-        return Object.values(ganStep(this.#gan, bytes, batch)).map((t) => t.storage);
+        const inputs = stepInputs(this.#gan, { batch, empty: true });
+        return watchedOf(this.#gan, ganStep(this.#gan, inputs, batch));
       });
       const tables = tape.gpu.pool.stats().liveBytes - before;
       const inputs = config.dSteps * sizeClass(4 * words);
@@ -107,14 +95,18 @@ class Estimator {
     const before = pool.stats().liveBytes;
     const shape = [batch, config.latentSize];
     const z = tensor(tape, new Float32Array(batch * config.latentSize), shape);
+    const { classes } = config;
+    const labels =
+      classes === 0 ? undefined : empty(tape, [batch], { dtype: 'u32', label: 'sample classes' });
     try {
-      const { evaluate, settle } = captureSampler(average, z, rng);
+      const { evaluate, settle } = captureSampler(average, { z, labels, classes }, rng);
       const own = pool.stats().liveBytes - before;
       const bytes = own + evaluate.memory.plannedBytes + settle.memory.plannedBytes;
       this.#samplers.set(batch, bytes);
       return bytes;
     } finally {
       tape.gpu.release(z.storage);
+      if (labels !== undefined) tape.gpu.release(labels.storage);
     }
   }
 }

@@ -24,6 +24,8 @@ export interface Progress {
   readonly metrics?: MetricSums | undefined;
   /** Which kernels the step runs, as `kernelsOf` tells them apart; absent in checkpoints of before it was kept. */
   readonly kernels?: string | undefined;
+  /** Names of the classes that the nets are told, in the order of their labels. */
+  readonly classes?: readonly string[] | undefined;
 }
 
 /** The part of a line of metrics.jsonl that the steps since the line before have made. */
@@ -89,7 +91,7 @@ export async function saveCheckpoint(
   progress: Progress,
   keep = 3,
 ): Promise<string> {
-  const { step, loader, metrics, kernels } = progress;
+  const { step, loader, metrics, kernels, classes } = progress;
   const tensors = new Map<string, TensorSource>();
   for (const [name, value] of namedTensors(gan)) {
     const read = async () => {
@@ -110,6 +112,7 @@ export async function saveCheckpoint(
     loader: JSON.stringify(loader),
     ...(metrics === undefined ? {} : { metrics: JSON.stringify(metrics) }),
     ...(kernels === undefined ? {} : { kernels }),
+    ...(classes === undefined ? {} : { classes: JSON.stringify(classes) }),
     config: configToYaml(gan.config),
   });
   for (const name of (await listCheckpoints(run)).slice(0, -keep)) {
@@ -138,7 +141,7 @@ export interface Checkpoint {
 /** Reads a checkpoint and what it says of itself. Throws a `UserError` for a file that is cut, or is none of ours. */
 export async function readCheckpoint(path: string): Promise<Checkpoint> {
   const file = await readSafetensors(path, { role: 'checkpoint' });
-  const { format, step, loader, metrics, kernels, config } = file.metadata;
+  const { format, step, loader, metrics, kernels, classes, config } = file.metadata;
   if (format !== formatVersion || step === undefined || loader === undefined || !config) {
     throw new UserError(
       `checkpoint ${path} was not written by wgsagan ${formatVersion}.x training`,
@@ -156,6 +159,10 @@ export async function readCheckpoint(path: string): Promise<Checkpoint> {
           ? undefined
           : parseState(metricsSchema, metrics, `checkpoint ${path}`),
       kernels,
+      classes:
+        classes === undefined
+          ? undefined
+          : parseState(z.array(z.string()), classes, `checkpoint ${path}`),
     },
   };
 }

@@ -2,8 +2,10 @@ import { readFileSync } from 'node:fs';
 import { parse, stringify } from 'yaml';
 import { z } from 'zod';
 import { fileError } from '../io/errno.ts';
-import { featureSizes, saganPresets } from '../models/sagan.ts';
-import type { SaganOptions, SaganPreset } from '../models/sagan.ts';
+import type { GanOptions } from '../models/gan.ts';
+import { ganPresetNames, ganPresets } from '../models/presets.ts';
+import type { GanPreset, GanPresetName } from '../models/presets.ts';
+import { attentionKindNames } from '../nn/attention-kinds.ts';
 import { initialisers } from '../nn/init.ts';
 import type { InitName } from '../nn/init.ts';
 import { UserError, messageOf } from '../util/errors.ts';
@@ -11,7 +13,6 @@ import { didYouMean } from '../util/nearest.ts';
 import { losses } from './losses.ts';
 import type { LossName } from './losses.ts';
 
-const presetNames = Object.keys(saganPresets) as [SaganPreset, ...SaganPreset[]];
 const initNames = Object.keys(initialisers) as [InitName, ...InitName[]];
 const lossNames = Object.keys(losses) as [LossName, ...LossName[]];
 
@@ -27,7 +28,7 @@ const mostDSteps = 100;
  */
 export const configSchema = z.strictObject({
   data: z.string().min(1).describe('image folder, IDX folder, fashion-mnist or avatars'),
-  preset: z.enum(presetNames).describe(`architecture: ${presetNames.join(', ')}`),
+  preset: z.enum(ganPresetNames).describe(`architecture: ${ganPresetNames.join(', ')}`),
   steps: count.describe('training steps in all'),
   batch: count.describe('images a step'),
   seed: z.int().min(0).describe('seed of weights, noise and data order'),
@@ -35,8 +36,12 @@ export const configSchema = z.strictObject({
   channels: z.literal([1, 3]).describe('1 grey, 3 colour'),
   latentSize: count.max(16_384).describe('length of the noise vector'),
   width: count.max(4096).describe('channels at half the image size'),
-  attentionG: sizes.describe('feature sizes with attention in the generator, as 16,32'),
+  attention: z.enum(attentionKindNames).describe(`block: ${attentionKindNames.join(', ')}`),
+  attentionAt: sizes.optional().describe('feature sizes with attention in both nets, as 16,32'),
+  attentionG: sizes.describe('feature sizes with attention in the generator'),
   attentionD: sizes.describe('feature sizes with attention in the discriminator'),
+  conditional: z.boolean().describe('tell both nets the classes of the images'),
+  classes: z.int().min(0).describe('how many classes those are; found in the data'),
   init: z.enum(initNames).describe(`first weights: ${initNames.join(', ')}`),
   slope: z.number().min(0).max(1).describe("LeakyReLU's slope in the discriminator"),
   precision: z
@@ -85,7 +90,7 @@ const defaults = {
 } as const satisfies Partial<TrainConfig>;
 
 /** Training options that belong to a preset, besides its architecture. */
-const recipes: Readonly<Partial<Record<SaganPreset, Partial<TrainConfig>>>> = {
+const recipes: Readonly<Partial<Record<GanPresetName, Partial<TrainConfig>>>> = {
   'sagan-32-tiny': {
     batch: 16,
     lrG: 8e-4,
@@ -104,9 +109,11 @@ export const architectureKeys = [
   'channels',
   'latentSize',
   'width',
+  'attention',
   'attentionG',
   'attentionD',
   'slope',
+  'classes',
 ] as const satisfies readonly ConfigKey[];
 
 export function optionName(key: string): string {
@@ -165,37 +172,44 @@ export function resolveConfig(
     throw new UserError('--data is missing: name a folder of images, fashion-mnist or avatars');
   }
   const preset = asked['preset'] ?? 'sagan-32';
-  const name = presetNames.find((known) => known === preset);
+  const name = ganPresetNames.find((known) => known === preset);
   if (name === undefined) {
-    throw new UserError(unknownName('--preset', preset, presetNames));
+    throw new UserError(unknownName('--preset', preset, ganPresetNames));
   }
-  const shaped = reshapeAttention(saganPresets[name], asked);
-  const merged = { ...defaults, ...shaped, ...recipes[name], ...asked, preset: name };
+  const { attentionAt, ...given } = asked;
+  // Said for both nets, where it is not said for one.
+  const both =
+    attentionAt === undefined ? {} : { attentionG: attentionAt, attentionD: attentionAt };
+  const own = { ...both, ...given };
+  const shaped = reshapeAttention(ganPresets[name], own);
+  const merged = { ...defaults, ...shaped, ...recipes[name], ...own, preset: name };
   const config = check(configSchema, merged, (option) => `--${option}`);
-  checkSizes(config);
+  checkOptions(config);
   return config;
 }
 
 /** Another image size than the preset's keeps only the attention stages that still exist. */
 function reshapeAttention(
-  preset: SaganOptions,
+  { family, options }: GanPreset,
   asked: Readonly<Record<string, unknown>>,
-): SaganOptions {
+): GanOptions {
   const size = asked['imageSize'];
-  if (typeof size !== 'number' || size === preset.imageSize) return preset;
-  const there = featureSizes(size);
+  if (typeof size !== 'number' || size === options.imageSize) return options;
+  const there = family.stages(size);
   const keep = (stages: readonly number[]) => stages.filter((s) => there.includes(s));
-  return { ...preset, attentionG: keep(preset.attentionG), attentionD: keep(preset.attentionD) };
+  return { ...options, attentionG: keep(options.attentionG), attentionD: keep(options.attentionD) };
 }
 
-function checkSizes(config: TrainConfig): void {
-  const { imageSize, attentionG, attentionD } = config;
-  if (imageSize < 8 || imageSize > 512 || !Number.isInteger(Math.log2(imageSize))) {
-    throw new UserError(
-      `--image-size ${imageSize} is impossible: it must be a power of two from 8 to 512`,
-    );
+/** Refuses options that do not go together, with the reason. */
+function checkOptions(config: TrainConfig): void {
+  const { imageSize, attentionG, attentionD, conditional, classes } = config;
+  const { family } = ganPresets[config.preset];
+  const reason = family.refuse(config);
+  if (reason !== undefined) throw new UserError(reason);
+  if (classes > 0 && !conditional) {
+    throw new UserError(`--classes ${classes} says nothing without --conditional`);
   }
-  const there = featureSizes(imageSize);
+  const there = family.stages(imageSize);
   for (const [option, stages] of [
     ['attention-g', attentionG],
     ['attention-d', attentionD],

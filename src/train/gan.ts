@@ -1,9 +1,11 @@
 import { to } from '../autograd/cast.ts';
 import { grad } from '../autograd/tape.ts';
 import type { Tape } from '../autograd/tape.ts';
+import { empty, tensor } from '../autograd/tensor.ts';
 import type { Tensor } from '../autograd/tensor.ts';
 import type { Gpu } from '../gpu/device.ts';
-import { Discriminator, Generator } from '../models/sagan.ts';
+import type { Net } from '../models/gan.ts';
+import { ganPresets } from '../models/presets.ts';
 import { Adam } from '../optim/adam.ts';
 import { GradScaler } from '../optim/scaler.ts';
 import { copyInto } from '../ops/copy.ts';
@@ -12,6 +14,7 @@ import { mean } from '../ops/reduce.ts';
 import { Rng } from '../ops/random.ts';
 import { UserError } from '../util/errors.ts';
 import { HostRng } from '../util/philox.ts';
+import { sizeOf } from '../util/shape.ts';
 import type { TrainConfig } from './config.ts';
 import { losses } from './losses.ts';
 
@@ -19,10 +22,10 @@ import { losses } from './losses.ts';
 export interface Gan {
   readonly tape: Tape;
   readonly config: TrainConfig;
-  readonly generator: Generator;
-  readonly discriminator: Discriminator;
+  readonly generator: Net;
+  readonly discriminator: Net;
   /** A generator whose parameters are the moving average of the first one's. */
-  readonly average: Generator;
+  readonly average: Net;
   readonly optimizerG: Adam;
   readonly optimizerD: Adam;
   /** Loss scales, where the nets compute in f16. */
@@ -41,8 +44,9 @@ class NoRng extends HostRng {
 }
 
 /** A generator that waits for the values of another, or of a file. */
-export function blankGenerator(tape: Tape, config: TrainConfig): Generator {
-  return new Generator(tape, { ...config, init: 'default' }, new NoRng(0));
+export function blankGenerator(tape: Tape, config: TrainConfig): Net {
+  const { family } = ganPresets[config.preset];
+  return family.generator(tape, { ...config, init: 'default' }, new NoRng(0));
 }
 
 /** Throws a `UserError` for f16 on a device that has none. */
@@ -64,11 +68,15 @@ export function createGan(
   { blank = false }: { readonly blank?: boolean } = {},
 ): Gan {
   checkPrecision(tape.gpu, config);
+  if (config.conditional && config.classes === 0) {
+    throw new UserError('--conditional needs to know how many classes there are: give --classes');
+  }
   const half = config.precision === 'f16';
   const host = (which: keyof typeof stream) =>
     blank ? new NoRng(0) : new HostRng(config.seed, { stream: stream[which] });
   const first = blank ? { ...config, init: 'default' as const } : config;
-  const generator = new Generator(tape, first, host('generator'));
+  const { family } = ganPresets[config.preset];
+  const generator = family.generator(tape, first, host('generator'));
   const average = blankGenerator(tape, config);
   if (!blank) {
     const own = average.stateDict();
@@ -77,7 +85,7 @@ export function createGan(
       if (target !== undefined) copyInto(target, value);
     }
   }
-  const discriminator = new Discriminator(tape, first, host('discriminator'));
+  const discriminator = family.discriminator(tape, first, host('discriminator'));
   const adam = { betas: [config.beta1, config.beta2] } as const;
   const ema = new Map(average.namedParameters());
   const optimizerG = new Adam(tape, [
@@ -90,6 +98,34 @@ export function createGan(
   const rng = new Rng(tape, config.seed);
   const nets = { generator, discriminator, average };
   return { tape, config, ...nets, optimizerG, optimizerD, scalers, rng };
+}
+
+/** What an update of D is given from outside. */
+export interface StepInput {
+  /** A batch of uint8 images [batch, channels, size, size], four to a u32 word. */
+  readonly images: Tensor;
+  /** Their classes (batch) u32, where the nets are told them. */
+  readonly labels: Tensor | undefined;
+}
+
+/** u32 words that hold a batch of uint8 images. */
+export function imageWords(config: TrainConfig, batch: number): number {
+  return Math.ceil(sizeOf([batch, config.channels, config.imageSize, config.imageSize]) / 4);
+}
+
+/** The inputs of a step's updates of D, black images of class 0; `empty`: promises of them, for a step that is only traced. */
+export function stepInputs(
+  { tape, config }: Gan,
+  { batch = config.batch, empty: promised = false }: { batch?: number; empty?: boolean } = {},
+): StepInput[] {
+  const make = (n: number, label: string) =>
+    promised
+      ? empty(tape, [n], { dtype: 'u32', label })
+      : tensor(tape, new Uint32Array(n), [n], { label });
+  return Array.from({ length: config.dSteps }, (_u, i) => ({
+    images: make(imageWords(config, batch), `images ${i}`),
+    labels: config.conditional ? make(batch, `labels ${i}`) : undefined,
+  }));
 }
 
 /** The numbers that a step reports, in the order in which they leave the GPU. */
@@ -109,16 +145,19 @@ export function watchedOf(gan: Gan, values: StepValues): Tensor['storage'][] {
 }
 
 /**
- * One training step: `dSteps` updates of the discriminator, one of the generator, each on noise of its own.
- * `bytes` holds a batch of uint8 images [batch, channels, size, size], four to a word, for every update of D.
- * Launches only, so it can be captured.
+ * One training step: an update of the discriminator on each of `inputs`, one of the generator, each on noise and classes of
+ * its own. Launches only, so it can be captured.
  */
-export function ganStep(gan: Gan, bytes: readonly Tensor[], batch = gan.config.batch): StepValues {
+export function ganStep(
+  gan: Gan,
+  inputs: readonly StepInput[],
+  batch = gan.config.batch,
+): StepValues {
   const { gpu } = gan.tape;
   gan.rng.begin();
   let report: Omit<StepValues, 'lossG'> | undefined;
-  for (const images of bytes) {
-    const update = () => discriminatorStep(gan, images, batch);
+  for (const input of inputs) {
+    const update = () => discriminatorStep(gan, input, batch);
     report = gpu.within({ scope: 'D', layer: 'loss' }, update);
   }
   if (report === undefined) throw new Error('a step needs at least one batch of images');
@@ -126,15 +165,16 @@ export function ganStep(gan: Gan, bytes: readonly Tensor[], batch = gan.config.b
   return { ...report, lossG };
 }
 
-function discriminatorStep(gan: Gan, bytes: Tensor, batch: number): Omit<StepValues, 'lossG'> {
+function discriminatorStep(gan: Gan, input: StepInput, batch: number): Omit<StepValues, 'lossG'> {
   const { tape, config, generator, optimizerD, scalers } = gan;
   const { channels, imageSize, precision } = config;
   const images = tape.gpu.within({ layer: 'images' }, () =>
-    imagesToFloat(bytes, [batch, channels, imageSize, imageSize], precision),
+    imagesToFloat(input.images, [batch, channels, imageSize, imageSize], precision),
   );
-  const real = score(gan, images);
-  const made = tape.noGrad(() => generator.forward(noise(gan, batch)));
-  const fake = score(gan, made);
+  const real = score(gan, images, input.labels);
+  const { z, labels } = noise(gan, batch);
+  const made = tape.noGrad(() => generator.forward(z, labels));
+  const fake = score(gan, made, labels);
   const lossD = losses[config.loss].discriminator(real, fake);
   descend(optimizerD, lossD, scalers?.D);
   return tape.noGrad(() => ({ lossD, dReal: mean(real), dFake: mean(fake) }));
@@ -142,7 +182,8 @@ function discriminatorStep(gan: Gan, bytes: Tensor, batch: number): Omit<StepVal
 
 function generatorStep(gan: Gan, batch: number): Tensor {
   const { tape, config, generator, optimizerG, scalers, rng } = gan;
-  const lossG = losses[config.loss].generator(score(gan, generator.forward(noise(gan, batch))));
+  const { z, labels } = noise(gan, batch);
+  const lossG = losses[config.loss].generator(score(gan, generator.forward(z, labels), labels));
   descend(optimizerG, lossG, scalers?.G);
   tape.gpu.within({ layer: 'noise' }, () => {
     rng.advance();
@@ -151,8 +192,8 @@ function generatorStep(gan: Gan, batch: number): Tensor {
 }
 
 /** The discriminator's scores, in f32 whatever it computes in: losses are never f16. */
-function score({ discriminator }: Gan, images: Tensor): Tensor {
-  return to(discriminator.forward(images), 'f32');
+function score({ discriminator }: Gan, images: Tensor, labels: Tensor | undefined): Tensor {
+  return to(discriminator.forward(images, labels), 'f32');
 }
 
 /** Moves an optimiser's parameters by the gradient of a loss. */
@@ -162,11 +203,13 @@ function descend(optimizer: Adam, loss: Tensor, scaler: GradScaler | undefined):
   scaler?.update();
 }
 
-/** Noise in the float type that the nets compute in. */
-function noise({ tape, config, rng }: Gan, batch: number): Tensor {
-  return tape.gpu.within({ layer: 'noise' }, () =>
-    to(rng.normal([batch, config.latentSize]), config.precision),
-  );
+/** Noise in the float type that the nets compute in, and classes drawn evenly where they are told any. */
+function noise({ tape, config, rng }: Gan, batch: number) {
+  const { latentSize, precision, conditional, classes } = config;
+  return tape.gpu.within({ layer: 'noise' }, () => ({
+    z: to(rng.normal([batch, latentSize]), precision),
+    labels: conditional ? rng.int([batch], classes) : undefined,
+  }));
 }
 
 /** Decay of the averaged weights for the step about to run: 0 (a copy) until averaging begins. */

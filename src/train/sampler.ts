@@ -1,7 +1,7 @@
 import { tensor } from '../autograd/tensor.ts';
 import type { Tensor } from '../autograd/tensor.ts';
 import type { Program } from '../gpu/program.ts';
-import type { Generator } from '../models/sagan.ts';
+import type { Net } from '../models/gan.ts';
 import { copyInto } from '../ops/copy.ts';
 import { Rng } from '../ops/random.ts';
 import { HostRng } from '../util/philox.ts';
@@ -23,16 +23,32 @@ export function latents(seed: number, count: number, latentSize: number): Float3
   return Float32Array.from({ length: count * latentSize }, () => rng.normal());
 }
 
+/** The classes of a grid's images, a row of them a class, over and over. */
+export function gridLabels(count: number, columns: number, classes: number): Uint32Array {
+  return Uint32Array.from({ length: count }, (_u, i) => Math.floor(i / columns) % classes);
+}
+
+/** What a sampler's images are made of. */
+interface SamplerInput {
+  /** (batch, latentSize) */
+  readonly z: Tensor;
+  /** (batch) u32, for a generator that is told classes. */
+  readonly labels: Tensor | undefined;
+  readonly classes: number;
+}
+
 /**
- * The two programs of a sampler, not yet built: `evaluate` makes images of `z` (batch, latentSize) in evaluation mode,
- * `settle` runs the generator in training mode on noise of `rng`.
+ * The two programs of a sampler, not yet built: `evaluate` makes images of an input in evaluation mode, `settle` runs the
+ * generator in training mode on noise of `rng` and classes drawn evenly.
  */
-export function captureSampler(generator: Generator, z: Tensor, rng: Rng) {
+export function captureSampler(generator: Net, { z, labels, classes }: SamplerInput, rng: Rng) {
   const { tape } = generator;
   const settle = tape.gpu.capture(() =>
     tape.noGrad(() => {
       generator.train();
-      const out = generator.forward(rng.normal(z.shape));
+      const noise = rng.normal(z.shape);
+      const drawn = labels === undefined ? undefined : rng.int(labels.shape, classes);
+      const out = generator.forward(noise, drawn);
       rng.advance();
       return [out.storage];
     }),
@@ -41,7 +57,7 @@ export function captureSampler(generator: Generator, z: Tensor, rng: Rng) {
   const evaluate = tape.gpu.capture(() =>
     tape.noGrad(() => {
       generator.eval();
-      images = generator.forward(z);
+      images = generator.forward(z, labels);
       return [images.storage];
     }),
   );
@@ -53,8 +69,8 @@ export function captureSampler(generator: Generator, z: Tensor, rng: Rng) {
  * starts from those of the trained generator and runs training-mode passes on fixed noise until they fit.
  */
 export class Sampler {
-  readonly #generator: Generator;
-  readonly #z: Tensor;
+  readonly #generator: Net;
+  readonly #input: SamplerInput;
   readonly #images: Tensor;
   readonly #evaluate: Program;
   readonly #settle: Program;
@@ -62,8 +78,8 @@ export class Sampler {
   readonly #batch: number;
 
   private constructor(parts: {
-    generator: Generator;
-    z: Tensor;
+    generator: Net;
+    input: SamplerInput;
     images: Tensor;
     evaluate: Program;
     settle: Program;
@@ -71,7 +87,7 @@ export class Sampler {
     batch: number;
   }) {
     this.#generator = parts.generator;
-    this.#z = parts.z;
+    this.#input = parts.input;
     this.#images = parts.images;
     this.#evaluate = parts.evaluate;
     this.#settle = parts.settle;
@@ -80,19 +96,21 @@ export class Sampler {
   }
 
   static async open(
-    generator: Generator,
-    options: { batch: number; latentSize: number },
+    generator: Net,
+    options: { batch: number; latentSize: number; classes: number },
   ): Promise<Sampler> {
-    const { batch, latentSize } = options;
+    const { batch, latentSize, classes } = options;
     const { tape } = generator;
     const z = tensor(tape, new Float32Array(batch * latentSize), [batch, latentSize], {
       label: 'sample latents',
     });
     const rng = new Rng(tape, settlingSeed);
-    const { evaluate, settle, images } = captureSampler(generator, z, rng);
+    const labels = classes === 0 ? undefined : tensor(tape, new Uint32Array(batch), [batch]);
+    const input = { z, labels, classes };
+    const { evaluate, settle, images } = captureSampler(generator, input, rng);
     return new Sampler({
       generator,
-      z,
+      input,
       images,
       evaluate: await evaluate.build(),
       settle: await settle.build(),
@@ -102,7 +120,7 @@ export class Sampler {
   }
 
   /** Settles the generator's buffers, starting from those of `from` (or from its own). */
-  settle(from?: Generator): void {
+  settle(from?: Net): void {
     if (from !== undefined) {
       const own = new Map(this.#generator.namedBuffers());
       for (const [name, value] of from.namedBuffers()) {
@@ -114,16 +132,24 @@ export class Sampler {
     for (let i = 0; i < settlingPasses; i++) this.#settle.run();
   }
 
-  /** Images (count, C, S, S) in [−1, 1] for latents (count, latentSize). */
-  async images(z: Float32Array): Promise<Float32Array> {
-    const latentSize = this.#z.size / this.#batch;
+  /**
+   * Images (count, C, S, S) in [−1, 1] for latents (count, latentSize), and for labels (count) where the generator is told
+   * classes.
+   */
+  async images(z: Float32Array, labels?: Uint32Array): Promise<Float32Array> {
+    const latentSize = this.#input.z.size / this.#batch;
     const count = z.length / latentSize;
     const each = sizeOf(this.#images.shape) / this.#batch;
     const out = new Float32Array(count * each);
     for (let first = 0; first < count; first += this.#batch) {
-      const part = new Float32Array(this.#z.size);
+      const part = new Float32Array(this.#input.z.size);
       part.set(z.subarray(first * latentSize, (first + this.#batch) * latentSize));
-      this.#z.set(part);
+      this.#input.z.set(part);
+      if (labels !== undefined) {
+        const of = new Uint32Array(this.#batch);
+        of.set(labels.subarray(first, first + this.#batch));
+        this.#input.labels?.set(of);
+      }
       this.#evaluate.run();
       const made = await this.#images.read();
       const wanted = Math.min(this.#batch, count - first);

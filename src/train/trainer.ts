@@ -1,5 +1,4 @@
 import { join } from 'node:path';
-import { tensor } from '../autograd/tensor.ts';
 import { Tape } from '../autograd/tape.ts';
 import type { Dataset } from '../data/dataset.ts';
 import { Loader } from '../data/loader.ts';
@@ -11,13 +10,13 @@ import { ReadbackRing } from '../gpu/readback.ts';
 import { writeFileAtomic } from '../io/atomic.ts';
 import { encodePng, imageGrid } from '../io/png.ts';
 import { UserError } from '../util/errors.ts';
-import { checkBatchFits, createGanThatFits, imageWords } from './capacity.ts';
+import { checkBatchFits, createGanThatFits } from './capacity.ts';
 import { lineChart } from './chart.ts';
 import { NonFiniteError, restoreGan, saveCheckpoint } from './checkpoint.ts';
 import type { Checkpoint, MetricSums } from './checkpoint.ts';
 import type { TrainConfig } from './config.ts';
-import { emaDecayAt, ganStep, stepValues, watchedOf } from './gan.ts';
-import type { Gan } from './gan.ts';
+import { emaDecayAt, ganStep, stepInputs, stepValues, watchedOf } from './gan.ts';
+import type { Gan, StepInput } from './gan.ts';
 import {
   appendMetrics,
   createRunFolder,
@@ -28,7 +27,7 @@ import {
   saveConfig,
 } from './run-folder.ts';
 import type { MetricLine } from './run-folder.ts';
-import { Sampler, latents, samplerBatch } from './sampler.ts';
+import { Sampler, gridLabels, latents, samplerBatch } from './sampler.ts';
 
 /** What a run tells whoever started it; the trainer prints nothing. */
 export interface TrainEvents {
@@ -100,7 +99,9 @@ export async function train(options: TrainOptions): Promise<TrainResult> {
   const seconds = readMetrics(run).findLast((line) => line.step <= firstStep)?.seconds ?? 0;
   // A last line of fewer steps than the others is taken back: its sums go on, and the line comes when it is due.
   const earlier = await rewindMetrics(run, firstStep - (resume?.progress.metrics?.steps ?? 0));
-  const loop = await Loop.open({ ...options, gan, loader, firstStep, earlier, seconds });
+  const { classes: classNames } = dataset;
+  const state = { gan, loader, classNames, firstStep, earlier, seconds };
+  const loop = await Loop.open({ ...options, ...state });
   events.onReady?.(loop.info);
   await saveConfig(run, config);
   try {
@@ -113,6 +114,7 @@ export async function train(options: TrainOptions): Promise<TrainResult> {
 interface LoopParts extends TrainOptions {
   readonly gan: Gan;
   readonly loader: Loader;
+  readonly classNames: readonly string[];
   readonly firstStep: number;
   readonly earlier: MetricLine[];
   /** Of training before this part of the run. */
@@ -132,7 +134,7 @@ export function kernelsOf(asked: ReadonlyMap<string, Asked>): string {
 class Loop {
   readonly #parts: LoopParts;
   readonly #program: Program;
-  readonly #bytes: readonly ReturnType<typeof tensor>[];
+  readonly #inputs: readonly StepInput[];
   readonly #ring: ReadbackRing;
   readonly #sampler: Sampler;
   readonly #asked: readonly Asked[];
@@ -156,7 +158,7 @@ class Loop {
     parts: LoopParts,
     made: {
       program: Program;
-      bytes: readonly ReturnType<typeof tensor>[];
+      inputs: readonly StepInput[];
       sampler: Sampler;
       asked: ReadonlyMap<string, Asked>;
       watched: ConstructorParameters<typeof ReadbackRing>[1];
@@ -164,7 +166,7 @@ class Loop {
   ) {
     this.#parts = parts;
     this.#program = made.program;
-    this.#bytes = made.bytes;
+    this.#inputs = made.inputs;
     this.#sampler = made.sampler;
     this.#asked = [...made.asked.values()];
     this.#kernels = kernelsOf(made.asked);
@@ -184,14 +186,11 @@ class Loop {
 
   static async open(parts: LoopParts): Promise<Loop> {
     const { gan, gpu, config } = parts;
-    const words = imageWords(config, config.batch);
-    const bytes = Array.from({ length: config.dSteps }, (_u, i) =>
-      tensor(gan.tape, new Uint32Array(words), [words], { label: `images ${i}` }),
-    );
+    const inputs = stepInputs(gan);
     let watched: ConstructorParameters<typeof ReadbackRing>[1] = [];
     gpu.choices.forget();
     const capture = gpu.capture(() => {
-      watched = watchedOf(gan, ganStep(gan, bytes));
+      watched = watchedOf(gan, ganStep(gan, inputs));
       return watched;
     });
     const asked = new Map(gpu.choices.asked);
@@ -199,8 +198,9 @@ class Loop {
     const sampler = await Sampler.open(gan.average, {
       batch: samplerBatch(config.batch),
       latentSize: config.latentSize,
+      classes: config.classes,
     });
-    return new Loop(parts, { program, bytes, sampler, asked, watched });
+    return new Loop(parts, { program, inputs, sampler, asked, watched });
   }
 
   get info(): ReadyInfo {
@@ -242,9 +242,10 @@ class Loop {
     gan.optimizerG.groups[0]?.set({ emaDecay: emaDecayAt(config, step) });
     while (step < config.steps) {
       if (step === config.emaStart) gan.optimizerG.groups[0]?.set({ emaDecay: config.emaDecay });
-      for (const input of this.#bytes) {
-        const { images } = await loader.next();
-        gan.tape.gpu.write(input.storage, images);
+      for (const input of this.#inputs) {
+        const { images, labels } = await loader.next();
+        gan.tape.gpu.write(input.images.storage, images);
+        input.labels?.set(labels);
       }
       await this.#ring.ready();
       this.#throwIfFailed();
@@ -355,8 +356,10 @@ class Loop {
     const paths = runPaths(run);
     this.#sampler.settle(gan.generator);
     const z = latents(config.seed, gridImages, config.latentSize);
-    const images = await this.#sampler.images(z);
-    const { imageSize, channels } = config;
+    const { imageSize, channels, classes } = config;
+    const labels =
+      classes === 0 ? undefined : gridLabels(gridImages, Math.sqrt(gridImages), classes);
+    const images = await this.#sampler.images(z, labels);
     const size = { n: gridImages, channels, height: imageSize, width: imageSize };
     const grid = imageGrid(images, size);
     const path = join(paths.samples, `step-${String(step).padStart(7, '0')}.png`);
@@ -376,7 +379,11 @@ class Loop {
     const { gan, loader, run, events } = this.#parts;
     await this.#settleReadback();
     const metrics = { steps: this.#inSum, sums: [...this.#sums] };
-    const progress = { step, loader: loader.state(), metrics, kernels: this.#kernels };
+    const { classNames } = this.#parts;
+    const progress = {
+      ...{ step, loader: loader.state(), metrics, kernels: this.#kernels },
+      classes: gan.config.conditional ? classNames : undefined,
+    };
     const path = await saveCheckpoint(run, gan, progress);
     this.#saved = path;
     events?.onCheckpoint?.(path, step);

@@ -13,9 +13,9 @@ import { SGD } from '../../src/optim/sgd.ts';
 import { attention } from '../../src/ops/attention.ts';
 import { square } from '../../src/ops/pointwise.ts';
 import { mean, sum } from '../../src/ops/reduce.ts';
-import { imageWords } from '../../src/train/capacity.ts';
 import { resolveConfig } from '../../src/train/config.ts';
-import { createGan, ganStep } from '../../src/train/gan.ts';
+import { createGan, ganStep, stepInputs } from '../../src/train/gan.ts';
+import type { Gan } from '../../src/train/gan.ts';
 import { HostRng } from '../../src/util/philox.ts';
 import { openTestGpu } from '../support/device.ts';
 import { randomFloats } from '../support/random.ts';
@@ -32,13 +32,17 @@ function launchesOf(body: () => unknown, on: Gpu = gpu): readonly Dispatch[] {
 
 const unique = (values: readonly string[]) => [...new Set(values)].sort();
 const config = resolveConfig({ data: 'none', preset: 'sagan-32-tiny', width: 8, batch: 2 });
-const words = imageWords(config, 2);
-const images = () => tensor(tape, new Uint32Array(words).fill(0x40c08020), [words]);
+/** The inputs of a step: grey images. */
+function inputsOf(gan: Gan) {
+  const inputs = stepInputs(gan);
+  for (const { images } of inputs) images.set(new Uint32Array(images.size).fill(0x40c08020));
+  return inputs;
+}
 
 describe('a GAN step', () => {
   const gan = createGan(tape, config);
-  const bytes = images();
-  const launches = launchesOf(() => ganStep(gan, [bytes]));
+  const inputs = inputsOf(gan);
+  const launches = launchesOf(() => ganStep(gan, inputs));
   const layersOf = (pass: string) =>
     unique(launches.filter((d) => passOf(d.where) === pass).map((d) => d.where.layer));
 
@@ -171,8 +175,8 @@ test('a layer hands its module every argument', () => {
 test('no mark changes a bit, eager or replayed', async () => {
   const run = async (mark: boolean) => {
     const own = createGan(tape, config);
-    const bytes = images();
-    let step = () => Object.values(ganStep(own, [bytes]));
+    const inputs = inputsOf(own);
+    let step = () => Object.values(ganStep(own, inputs));
     if (mark) {
       const inner = step;
       step = () => gpu.within({ scope: 'other', layer: 'elsewhere' }, inner);

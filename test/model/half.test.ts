@@ -2,10 +2,8 @@
 // exact ones as those of a program that rounds every single operation to the eleven bits of f16, or nearer.
 import { beforeAll, describe, expect, test } from 'vitest';
 import { Tape } from '../../src/autograd/tape.ts';
-import { tensor } from '../../src/autograd/tensor.ts';
-import { createGan, ganStep, watchedOf } from '../../src/train/gan.ts';
+import { createGan, ganStep, stepInputs, watchedOf } from '../../src/train/gan.ts';
 import { resolveConfig } from '../../src/train/config.ts';
-import { imageWords } from '../../src/train/capacity.ts';
 import { loadGolden } from '../golden/load.ts';
 import { budget, f64, maxAbs } from '../reference/naive.ts';
 import type { Data, Round } from '../reference/naive.ts';
@@ -99,9 +97,9 @@ describe('the training step of a config in f16', () => {
 
   test.skipIf(!has16)('falls back from a loss scale that overflows, and then learns', async () => {
     const gan = createGan(tape, config);
-    const words = imageWords(config, config.batch);
-    const bytes = [tensor(tape, new Uint32Array(words).fill(0x40_80_c0_ff), [words])];
-    const capture = gpu.capture(() => watchedOf(gan, ganStep(gan, bytes)));
+    const inputs = stepInputs(gan);
+    for (const { images } of inputs) images.set(new Uint32Array(images.size).fill(0x40_80_c0_ff));
+    const capture = gpu.capture(() => watchedOf(gan, ganStep(gan, inputs)));
     const program = await capture.build();
     const weights = async () => {
       const all = await Promise.all(gan.discriminator.parameters().map((p) => p.read()));

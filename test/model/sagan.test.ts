@@ -9,16 +9,11 @@ import { empty, tensor } from '../../src/autograd/tensor.ts';
 import type { Tensor } from '../../src/autograd/tensor.ts';
 import { openGpu } from '../../src/gpu/device.ts';
 import { Discriminator, Generator, featureSizes, saganPresets } from '../../src/models/sagan.ts';
-import type { SaganOptions } from '../../src/models/sagan.ts';
+import type { GanOptions } from '../../src/models/gan.ts';
 import type { Layer } from '../../src/nn/module.ts';
 import { compareState, loadState, readState } from '../../src/nn/state.ts';
 import { writeSafetensors } from '../../src/io/safetensors.ts';
-import {
-  checkBatchFits,
-  createGanThatFits,
-  imageWords,
-  leastBytes,
-} from '../../src/train/capacity.ts';
+import { checkBatchFits, createGanThatFits, leastBytes } from '../../src/train/capacity.ts';
 import {
   checkpointFolder,
   readCheckpoint,
@@ -26,7 +21,7 @@ import {
   saveCheckpoint,
 } from '../../src/train/checkpoint.ts';
 import { configToYaml, resolveConfig } from '../../src/train/config.ts';
-import { createGan, ganStep, stepValues } from '../../src/train/gan.ts';
+import { createGan, ganStep, stepInputs, stepValues } from '../../src/train/gan.ts';
 import { UserError } from '../../src/util/errors.ts';
 import { HostRng } from '../../src/util/philox.ts';
 import { openTestGpu } from '../support/device.ts';
@@ -46,7 +41,7 @@ async function paper<T>(use: (tape: Tape) => T | Promise<T>): Promise<T> {
 }
 
 const rng = () => new HostRng(3);
-const sagan64: SaganOptions = {
+const sagan64: GanOptions = {
   ...saganPresets['sagan-64'],
   init: 'normal',
   attentionG: [16, 32],
@@ -54,9 +49,9 @@ const sagan64: SaganOptions = {
 };
 
 /** Small enough for a CPU to start at once. */
-const options: SaganOptions = {
+const options: GanOptions = {
   ...{ imageSize: 32, channels: 3, latentSize: 3, width: 2, attentionG: [16], attentionD: [16] },
-  ...{ init: 'orthogonal', slope: 0.1 },
+  ...{ attention: 'plain', init: 'orthogonal', slope: 0.1, conditional: false, classes: 0 },
 };
 
 /** The shape of a net's output; launches nothing. */
@@ -83,7 +78,7 @@ describe('SAGAN', () => {
     'preset %s maps latents to images to scores',
     async (_name, preset) => {
       await paper((on) => {
-        const all: SaganOptions = { ...preset, init: 'normal' };
+        const all: GanOptions = { ...preset, init: 'normal' };
         const { imageSize: S, channels } = all;
         const [g, d] = [new Generator(on, all, rng()), new Discriminator(on, all, rng())];
         for (const batch of [1, 3]) {
@@ -101,7 +96,7 @@ describe('SAGAN', () => {
     { imageSize: 256, channels: 1, attentionG: [64], attentionD: [] },
   ] as const)('$imageSize pixels, $channels channels', async (stages) => {
     await paper((on) => {
-      const all: SaganOptions = { ...stages, latentSize: 5, width: 4, init: 'normal', slope: 0.1 };
+      const all: GanOptions = { ...options, ...stages, latentSize: 5, width: 4, init: 'normal' };
       const { imageSize: S, channels } = all;
       expect(shapeOf(new Generator(on, all, rng()), [2, 5])).toEqual([2, channels, S, S]);
       expect(shapeOf(new Discriminator(on, all, rng()), [2, channels, S, S])).toEqual([2, 1]);
@@ -350,13 +345,12 @@ describe('a training step as a program', () => {
   function open() {
     const gan = createGan(tape, config);
     gan.optimizerG.groups[0]!.set({ emaDecay: 0.9 });
-    const words = imageWords(config, config.batch);
-    const bytes = [0, 1].map((i) =>
-      tensor(tape, new Uint32Array(words), [words], { label: `images ${i}` }),
-    );
+    const inputs = stepInputs(gan);
     const next = uniform(5);
     const feed = () => {
-      for (const t of bytes) t.set(Uint32Array.from({ length: words }, () => next() * 2 ** 32));
+      for (const { images } of inputs) {
+        images.set(Uint32Array.from({ length: images.size }, () => next() * 2 ** 32));
+      }
     };
     const state = async () => {
       const nets = [gan.generator, gan.discriminator, gan.average];
@@ -367,7 +361,7 @@ describe('a training step as a program', () => {
       }
       return { states, moments };
     };
-    return { gan, bytes, feed, state };
+    return { gan, inputs, feed, state };
   }
 
   test('eager and replayed give the same bits, and replay makes nothing', async () => {
@@ -376,7 +370,7 @@ describe('a training step as a program', () => {
     expect(await b.state()).toEqual(start);
     let values: Readonly<Record<string, Tensor>> = {};
     const capture = gpu.capture(() => {
-      values = ganStep(b.gan, b.bytes);
+      values = ganStep(b.gan, b.inputs);
       return stepValues.map((name) => values[name]!.storage);
     });
     expect(capture.memory.plannedBytes).toBeLessThan(0.5 * capture.memory.unplannedBytes);
@@ -399,7 +393,7 @@ describe('a training step as a program', () => {
     for (let i = 0; i < 3; i++) {
       a.feed();
       const out = gpu.scope(
-        () => ganStep(a.gan, a.bytes),
+        () => ganStep(a.gan, a.inputs),
         (r) => Object.values(r).map((t) => t.storage),
       );
       eager.push(await Promise.all(stepValues.map((name) => out[name].item())));
@@ -415,12 +409,12 @@ describe('a training step as a program', () => {
 
   // Biases may stand still: that of the last score cancels while both hinges are active.
   test('two steps move every weight of both nets and the average', async () => {
-    const { gan, bytes, feed, state } = open();
+    const { gan, inputs, feed, state } = open();
     const start = await state();
     for (let i = 0; i < 2; i++) {
       feed();
       gpu.scope(() => {
-        ganStep(gan, bytes);
+        ganStep(gan, inputs);
       });
     }
     const end = await state();

@@ -40,8 +40,7 @@ import { batchNorm } from '../../src/ops/norm.ts';
 import { mean, sum } from '../../src/ops/reduce.ts';
 import { avgPool2d, maxPool2d, resizeBilinear, upsampleNearest2x } from '../../src/ops/resample.ts';
 import { softmax } from '../../src/ops/softmax.ts';
-import { createGan, ganStep } from '../../src/train/gan.ts';
-import { imageWords } from '../../src/train/capacity.ts';
+import { createGan, ganStep, stepInputs } from '../../src/train/gan.ts';
 import { resolveConfig } from '../../src/train/config.ts';
 
 type Kernel = KernelModule.Kernel;
@@ -247,7 +246,7 @@ describe.each(Object.entries(machines))('variants for %s', (_name, machine) => {
     const config = resolveConfig({ data: 'none', preset, batch: 2, ...narrow });
     const gan = createGan(tape, config);
     const variants = await compileAll(gpu, () => {
-      ganStep(gan, [empty(tape, [imageWords(config, 2)], { dtype: 'u32' })]);
+      ganStep(gan, stepInputs(gan));
     });
     expect(variants).toBeGreaterThan(20);
     gpu.pool.destroy();

@@ -1,11 +1,10 @@
 import { Tape } from '../../autograd/tape.ts';
-import { tensor } from '../../autograd/tensor.ts';
 import type { Gpu } from '../../gpu/device.ts';
 import type { Program } from '../../gpu/program.ts';
 import { HostRng } from '../../util/philox.ts';
-import { createGanThatFits, imageWords } from '../capacity.ts';
+import { createGanThatFits } from '../capacity.ts';
 import type { TrainConfig } from '../config.ts';
-import { ganStep, watchedOf } from '../gan.ts';
+import { ganStep, stepInputs, watchedOf } from '../gan.ts';
 
 /**
  * The training step of a config, captured and built on first weights and images of noise: what `train` replays, without
@@ -14,14 +13,13 @@ import { ganStep, watchedOf } from '../gan.ts';
 export async function buildStep(gpu: Gpu, config: TrainConfig): Promise<Program> {
   const tape = new Tape(gpu);
   const gan = createGanThatFits(tape, config);
-  const words = imageWords(config, config.batch);
   const rng = new HostRng(config.seed);
-  const images = Array.from({ length: config.dSteps }, (_u, i) => {
-    const noise = Uint32Array.from({ length: words }, () => rng.word());
-    return tensor(tape, noise, [words], { label: `images ${i}` });
-  });
+  const inputs = stepInputs(gan);
+  for (const { images } of inputs) {
+    images.set(Uint32Array.from({ length: images.size }, () => rng.word()));
+  }
   const capture = gpu.capture(() => {
-    return watchedOf(gan, ganStep(gan, images));
+    return watchedOf(gan, ganStep(gan, inputs));
   });
   return capture.build();
 }

@@ -1,0 +1,45 @@
+import type { Tape } from '../autograd/tape.ts';
+import type { Tensor } from '../autograd/tensor.ts';
+import type { AttentionKind } from '../nn/attention-kinds.ts';
+import type { InitName } from '../nn/init.ts';
+import type { Layer } from '../nn/module.ts';
+import type { HostRng } from '../util/philox.ts';
+
+/** What decides the shape of a GAN's two nets, whatever their family. */
+export interface GanOptions {
+  /** Side of the images in pixels. */
+  readonly imageSize: number;
+  /** 1 grey, 3 colour. */
+  readonly channels: 1 | 3;
+  readonly latentSize: number;
+  /** Channels at the widest stage of the images; each family says how they grow. */
+  readonly width: number;
+  /** Which attention block, and at which feature sizes (pixels a side) of each net. */
+  readonly attention: AttentionKind;
+  readonly attentionG: readonly number[];
+  readonly attentionD: readonly number[];
+  readonly init: InitName;
+  /** LeakyReLU's slope in the discriminator, where the family has one. */
+  readonly slope: number;
+  /** Both nets are told classes, so many: found in the data, 0 before that. */
+  readonly conditional: boolean;
+  readonly classes: number;
+}
+
+/** A generator, z (N, latent) → images (N, channels, S, S) in [−1, 1], or a discriminator, images → scores (N, 1). */
+export interface Net extends Layer {
+  /** `labels` (N) u32, for nets that are told classes. */
+  forward(x: Tensor, labels?: Tensor): Tensor;
+}
+
+/** One architecture of both nets, in all its sizes. */
+export interface GanFamily {
+  /** Feature sizes at which the nets may have attention, smallest first. */
+  stages(imageSize: number): number[];
+  /** What is impossible about the options, in words; undefined for nothing. */
+  refuse(options: GanOptions): string | undefined;
+  generator(tape: Tape, options: GanOptions, rng: HostRng): Net;
+  discriminator(tape: Tape, options: GanOptions, rng: HostRng): Net;
+  /** Weights of the large layers of generator and discriminator: a bound from below, found without making them. */
+  fewestWeights(options: GanOptions): readonly [generator: number, discriminator: number];
+}

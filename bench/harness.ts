@@ -119,6 +119,7 @@ class Bench {
   private constructor(
     parts: { gpu: Gpu; task: Task },
     made: {
+      operands: readonly Operand[];
       storages: Readonly<Record<string, Storage>>;
       inputs: Readonly<Record<string, Float32Array<ArrayBuffer>>>;
       expected: Expected;
@@ -126,7 +127,7 @@ class Bench {
   ) {
     this.#gpu = parts.gpu;
     this.#task = parts.task;
-    this.#operands = operandsOf(parts.task.ladder, parts.task.dims);
+    this.#operands = made.operands;
     this.#storages = made.storages;
     this.#inputs = made.inputs;
     this.#expected = made.expected;
@@ -164,7 +165,7 @@ class Bench {
       }
       const halves = operands.filter(({ stored }) => stored === 'f16').map(({ name }) => name);
       const expected = expectedOf(oracle, dims, inputs, { halves: new Set(halves) });
-      return new Bench({ gpu, task }, { storages, inputs, expected });
+      return new Bench({ gpu, task }, { operands, storages, inputs, expected });
     } catch (error) {
       for (const storage of Object.values(storages)) gpu.release(storage);
       throw error;

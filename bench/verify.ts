@@ -35,9 +35,9 @@ export function chooseUnits(units: number, cost: number, work = defaultWork): nu
  * over the same entries, with a floor and what WGSL grants its built-ins.
  *
  * Where operands are f16, or may be rounded to it (2⁻¹¹ of each), the inputs are such as f16 holds: rounding them changes
- * nothing, and a product of two of them is exact in f32. What is left is the order of an f32 sum, for which that tolerance
- * stands, and, of the outputs in `halves`, one more rounding as they are stored. Where a rung rounds what it computes on
- * the way, as a fused attention does with its weights, the oracle tells by an entry's `slack` what that may cost.
+ * nothing, and a product of two of them is exact in f32. What is left is an f32 sum, for which that tolerance stands, and,
+ * of the outputs in `halves`, one more rounding as they are stored. What tensor cores may lose as they add, and what a rung
+ * loses that rounds on its way, as a fused attention does with its weights, the oracle tells by an entry's `slack`.
  */
 export function expectedOf(
   oracle: Oracle,

@@ -1,6 +1,8 @@
 import type { Gpu } from '../../src/gpu/device.ts';
 import type { Storage } from '../../src/gpu/storage.ts';
+import { mayRound } from '../../src/kernels/precision.ts';
 import { philox4x32Into, seedKey, uniform01 } from '../../src/util/philox.ts';
+import { ulp } from '../../test/reference/naive.ts';
 import type { Data, Round } from '../../test/reference/naive.ts';
 
 export type Inputs = Readonly<Record<string, Float32Array>>;
@@ -41,7 +43,12 @@ export interface Oracle<D extends object = object> {
 /** Pairs of places in the two operands whose products add up to one element. */
 export type Products = (ia: number, ib: number) => void;
 
-/** An oracle of sums of products: `each` names the products of element `i` of the output, in the reference's order. */
+/**
+ * An oracle of sums of products: `each` names the products of element `i` of the output, in the reference's order.
+ *
+ * Where tensor cores may add them up, each term may lose an ulp of the sum that it meets, and always towards zero: their
+ * sums are f32, but how they round is left to the device, and NVIDIA's cut off (Fasi et al. 2021).
+ */
 export function productOracle<D extends object>(o: {
   ladder: string;
   /** The two operands and the output. */
@@ -57,11 +64,13 @@ export function productOracle<D extends object>(o: {
     cost: (dims) => o.cost(dims),
     unit(dims, inputs, u, r) {
       const [a, b] = [dataOf(inputs, nameA), dataOf(inputs, nameB)];
-      let value = 0;
+      let [value, largest, terms] = [0, 0, 0];
       o.each(dims, u, (ia, ib) => {
         value = r(value + r((a[ia] ?? NaN) * (b[ib] ?? NaN)));
+        largest = Math.max(largest, Math.abs(value));
+        terms++;
       });
-      return [{ output, at: u, value }];
+      return [{ output, at: u, value, ...(mayRound(dims) ? { slack: terms * ulp(largest) } : {}) }];
     },
   };
 }

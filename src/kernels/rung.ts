@@ -141,10 +141,12 @@ export function runPicked<D extends object, A>(
     return;
   }
   const sizes: Readonly<Record<string, number>> = ladder.operands(ladder.dimsOf(args));
+  const copies: Storage[] = [];
   const results: (() => void)[] = [];
   const floats = ladder.inFloats(args, (operand, storage) => {
     const n = sizes[operand] ?? 0;
     const wide = gpu.alloc(4 * n, `${operand} in f32`);
+    copies.push(wide);
     if (!ladder.outputs.includes(operand)) widen(gpu, { x: storage, out: wide, n });
     else
       results.push(() => {
@@ -154,4 +156,5 @@ export function runPicked<D extends object, A>(
   });
   rung.run(gpu, floats, tile);
   for (const result of results) result();
+  for (const copy of copies) gpu.release(copy);
 }

@@ -1,6 +1,6 @@
-// The rungs of attention that round to f16, forward and backward, both layouts, against the float64 loops: rung 6 as it is,
-// and rung 7 with its tensor cores emulated (test/support/matrices.ts). Operands are such as f16 holds exactly, so that only
-// the rounding of P and dS is allowed for.
+// The rungs of attention that round to f16, forward and backward, both layouts, against the float64 loops: rung 6 with its
+// loops rolled (test/support/rolled.ts), and rung 7 with its tensor cores emulated (test/support/matrices.ts). Operands are
+// such as f16 holds exactly, so that only the rounding of P and dS is allowed for.
 import { describe, expect, test } from 'vitest';
 import type { Gpu } from '../../src/gpu/device.ts';
 import type { BackwardRung, ForwardRung } from '../../src/kernels/attention-common.ts';
@@ -16,10 +16,10 @@ import { openTestGpu } from '../support/device.ts';
 import { execute, expectSameBits } from '../support/execute.ts';
 import { packHalves, unpackHalves } from '../support/half.ts';
 import { openMatrixGpu } from '../support/matrices.ts';
-import { RolledGpu } from '../support/rolled.ts';
 import { openNarrowGpu } from '../support/narrow.ts';
+import { RolledGpu } from '../support/rolled.ts';
 
-const gpu = new RolledGpu(await openTestGpu(), (s) => s.name.startsWith('attention/'));
+const gpu = new RolledGpu(await openTestGpu(), /^attention/);
 const matrixGpu = await openMatrixGpu();
 
 const shapes: readonly Sizes[] = [
@@ -74,7 +74,7 @@ const rungs = [
     forward: halvesForward,
     backward: halvesBackward,
     device: gpu.features.has('shader-f16') ? gpu : undefined,
-    narrow: async () => new RolledGpu(await openNarrowGpu(3), (s) => s.name.startsWith('attention/')),
+    narrow: async () => new RolledGpu(await openNarrowGpu(3), /^attention/),
   },
   {
     name: attentionMatrix.name,

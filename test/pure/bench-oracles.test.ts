@@ -17,7 +17,7 @@ import type { ConvDims } from '../../src/kernels/conv.ts';
 import { attention, attentionBackward } from '../reference/attention.ts';
 import { conv2d, conv2dBackward } from '../reference/conv.ts';
 import { matmul } from '../reference/matmul.ts';
-import { f32, f64 } from '../reference/naive.ts';
+import { f32, f64, storedAsHalf } from '../reference/naive.ts';
 import type { Data } from '../reference/naive.ts';
 import { batchNorm, batchNormBackward } from '../reference/norm.ts';
 import { permute } from '../reference/shape.ts';
@@ -173,6 +173,28 @@ describe('verification', () => {
 
   test('takes what is right', () => {
     expect(complaintAbout(new Map([['out', right]]), expected)).toBeUndefined();
+  });
+
+  test('of f16: what f16 holds, an ulp of the sum for each term, and a rounding where the result is stored', () => {
+    const budgetOf = (precision: object, halves: readonly string[] = []) => {
+      const sizes = { ...dims, ...precision };
+      return expectedOf(matmulOracle, sizes, inputs, { halves: new Set(halves) }).budgets.get(
+        'out',
+      )!;
+    };
+    const [float, rounded] = [budgetOf({}), budgetOf({ precision: 'f16' })];
+    expect(float).toEqual(expected.budgets.get('out'));
+    // Eight products of numbers under 1 come to less than 8.
+    expect(rounded.abs - float.abs).toBeGreaterThan(8 * 2 ** -24);
+    expect(rounded.abs - float.abs).toBeLessThanOrEqual(8 * 2 ** -21);
+    expect(budgetOf({ stored: 'f16' }, ['out'])).toEqual(storedAsHalf(rounded));
+    const off = (by: number) => {
+      const data = Float64Array.from(matmul({ ...inputs, M: 4, N: 4, K: 8 }, f64), (x) => x * by);
+      const stored = expectedOf(matmulOracle, dims, inputs, { halves: new Set(['out']) });
+      return complaintAbout(new Map([['out', data as unknown as Float32Array]]), stored);
+    };
+    expect(off(1 + 2 ** -11)).toBeUndefined();
+    expect(off(1 + 2 ** -9)).toMatch(/^out\[\d+\] is /);
   });
 
   test('names the worst element of what is wrong', () => {

@@ -3,8 +3,8 @@ import { matrixFeatures } from '../../src/gpu/adapter.ts';
 import { Gpu } from '../../src/gpu/device.ts';
 import type { PipelineSpec } from '../../src/gpu/pipelines.ts';
 import type { Dispatch } from '../../src/gpu/storage.ts';
-import { immediatesOf } from '../../src/gpu/wgsl.ts';
 import { openTestGpu } from './device.ts';
+import { rollLoops } from './rolled.ts';
 
 interface Matrix {
   readonly name: string;
@@ -122,11 +122,7 @@ export function emulateMatrices(source: string): string {
     multiplier(left, sums),
     ...stores.map((way) => storer(source, sums, way)),
   ].join('\n');
-  // A driver unrolls loops of a known length, here into code that takes it seconds to compile: no length is known to it
-  // that has the top bit of a size added, which is 0.
-  const [size] = immediatesOf(source);
-  if (size === undefined) throw new Error('a kernel with immediates is emulated');
-  return whole.replace(/(for \(var \w+ = 0u; \w+ < [^;]+);/g, `$1 + (p.${size.name} >> 31u);`);
+  return rollLoops(whole);
 }
 
 const emulated = new Map<string, PipelineSpec>();

@@ -43,6 +43,8 @@ export interface OpCase {
 export interface Halves {
   /** Inputs that are f16, their data rounded to that; the others are f32. Default: all. */
   readonly inputs?: readonly string[];
+  /** Those of them whose gradients are f32 all the same: weights, and what is broadcast, whose gradient is a sum. */
+  readonly weights?: readonly string[];
   /** Default f16. */
   readonly result?: FloatType;
   /** What a rule that is made of several ops loses where it rounds between them, absolutely, on gradients of f16. */
@@ -115,8 +117,8 @@ function expectOfType(
   what: string,
 ): void {
   if (actual.dtype !== type) throw new Error(`${what}: ${actual.dtype}, expected ${type}`);
-  const half = storedAsHalf({ ...float, abs: float.abs + between });
-  expectTensorClose(actual, reference, type === 'f16' ? half : float, what);
+  const allowed = { ...float, abs: float.abs + between };
+  expectTensorClose(actual, reference, type === 'f16' ? storedAsHalf(allowed) : allowed, what);
 }
 
 /**
@@ -128,8 +130,10 @@ function expectOfType(
 export async function checkOp(tape: Tape, check: OpCase, type: FloatType = 'f32'): Promise<void> {
   const { gpu } = tape;
   const { name, inputs, op, forward, backward, allowance = 0 } = check;
-  const { inputs: halves = Object.keys(inputs), result = 'f16', between } = check.halves ?? {};
+  const { inputs: halves = Object.keys(inputs), weights = [] } = check.halves ?? {};
+  const { result = 'f16', between } = check.halves ?? {};
   const typeOf = (key: string) => (type === 'f16' && halves.includes(key) ? 'f16' : 'f32');
+  const typeOfGradient = (key: string) => (weights.includes(key) ? 'f32' : typeOf(key));
   const resultType = type === 'f16' ? result : 'f32';
   const data: Named = Object.fromEntries(
     Object.entries(inputs).map(([key, { data: d }]) => [
@@ -178,8 +182,8 @@ export async function checkOp(tape: Tape, check: OpCase, type: FloatType = 'f32'
       const float = budget(ref[key]!, single[key]!, { scale, allowance });
       expectOfType(
         results[1 + k * wanted.length + i]!,
-        { type: typeOf(key), shape: inputs[key]!.shape, data: ref[key]! },
-        { ...float, between },
+        { type: typeOfGradient(key), shape: inputs[key]!.shape, data: ref[key]! },
+        { ...float, between: type === 'f16' && halves.includes(key) ? between : 0 },
         what,
       );
     });

@@ -12,6 +12,7 @@ const toOp = defineOp<{ dtype: FloatType }>({
     const convert = dtype === 'f16' ? narrow : widen;
     convert(gpu, { x: x.storage, out: out.storage, n: out.size });
   },
+  anyGradient: true,
   saves: (inputs) => [at(inputs, 0)],
   backward: ({ grads, saved }) => [
     () => to(at(grads, 0) as Tensor, at(saved, 0).dtype as FloatType),

@@ -44,6 +44,8 @@ export interface OpDef<A> {
   readonly view?: boolean;
   /** The tensors that backward will read; nothing else is kept. */
   saves?(inputs: readonly Tensor[], outputs: readonly Tensor[], attrs: A): readonly Tensor[];
+  /** Its rule takes a gradient in f32 of an output in f16, as one that moves elements as they are does; others are given it in f16. */
+  readonly anyGradient?: boolean;
   /** One thunk an input; `undefined` where no gradient is defined (indices). Without it, nothing is differentiable. */
   backward?(args: BackwardArgs<A>): readonly (GradThunk | undefined)[];
   /**
@@ -59,6 +61,8 @@ export interface TapeNode {
   /** The module that executed it: what its gradient launches is marked with it too. */
   readonly layer: string;
   readonly inputs: readonly Tensor[];
+  /** It takes gradients of any float type; otherwise those of its outputs' types. */
+  readonly anyGradient: boolean;
   /** Gradient thunks of this execution; `createGraph` chooses the composition of a fused op. */
   gradients(
     grads: readonly (Tensor | undefined)[],
@@ -82,8 +86,10 @@ export function defineOp<A = undefined>(def: OpDef<A>): Op<A> {
     const specs = def.infer(inputs, attrs);
     const differentiable = def.backward !== undefined || def.composition !== undefined;
     const record = tape.recording && differentiable && inputs.some((t) => t.requiresGrad);
+    const { name, anyGradient = def.dtypes === 'any' } = def;
+    const { layer } = tape.gpu.where;
     const node: TapeNode | undefined = record
-      ? { name: def.name, layer: tape.gpu.where.layer, inputs, outputs: [], gradients: () => [] }
+      ? { name, layer, inputs, anyGradient, outputs: [], gradients: () => [] }
       : undefined;
     const outputs = specs.map(({ shape, dtype = float }) => {
       const storage =

@@ -1,7 +1,7 @@
 import type { Gpu } from '../gpu/device.ts';
 import { fill, total } from '../kernels/pointwise.ts';
 import { sameShape, showShape } from '../util/shape.ts';
-import { to } from './cast.ts';
+import { to, typeAs } from './cast.ts';
 import { at, defineOp, only } from './op.ts';
 import type { Kept, TapeNode } from './op.ts';
 import { empty } from './tensor.ts';
@@ -209,7 +209,10 @@ function differentiate({
     if (seed !== undefined) give(output, seed);
   });
   const visit = (node: TapeNode) => {
-    const mine = node.outputs.map((o) => (stops.has(o) ? undefined : met(o)));
+    const mine = node.outputs.map((o) => {
+      const sum = stops.has(o) ? undefined : met(o);
+      return sum === undefined || node.anyGradient ? sum : typeAs(sum, o);
+    });
     if (mine.every((g) => g === undefined)) return;
     const needs = node.inputs.map(
       (input) =>

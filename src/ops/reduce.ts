@@ -77,7 +77,7 @@ export function amax(x: Tensor, axes?: readonly number[], options: ReduceOptions
   return typeAs(found, x);
 }
 
-/** Sums a broadcast result's gradient back to the shape of the operand that was broadcast, in the same element type. */
+/** Sums a broadcast result's gradient back to the shape of the operand that was broadcast; of f16 the sum is f32. */
 export function sumTo(x: Tensor, shape: Shape): Tensor {
   if (sameShape(x.shape, shape)) return x;
   const lead = x.shape.length - shape.length;
@@ -85,7 +85,7 @@ export function sumTo(x: Tensor, shape: Shape): Tensor {
     .map((_d, i) => i)
     .filter((i) => i < lead || (shape[i - lead] === 1 && x.shape[i] !== 1));
   const summed = axes.length === 0 ? x : only(sumOp([x], { axes, scale: 1 }));
-  return reshape(typeAs(summed, x), shape);
+  return reshape(summed, shape);
 }
 
 function reduced(

@@ -1,5 +1,6 @@
 // Elementwise ops and reductions: against the float64 references, values, gradients, and replay against eager.
 import { describe, expect, test } from 'vitest';
+import { to } from '../../src/autograd/cast.ts';
 import { Tape, grad } from '../../src/autograd/tape.ts';
 import { tensor } from '../../src/autograd/tensor.ts';
 import type { Tensor } from '../../src/autograd/tensor.ts';
@@ -111,6 +112,8 @@ each(
   arithmeticNames.flatMap((name: ArithmeticName) =>
     pairs.map(([shapeA, shapeB]): OpCase => {
       const shapes = { shapeA, shapeB };
+      const size = count(broadcastShape(shapeA, shapeB));
+      const isBroadcast = (shape: number[]) => count(shape) < size;
       const apart = name === 'div' ? ([0.5, 2] as const) : ([-1, 1] as const);
       return {
         name: `${name} [${shapeA.join(', ')}] and [${shapeB.join(', ')}]`,
@@ -125,7 +128,10 @@ each(
           return { a: da, b: db };
         },
         allowance: name === 'div' ? 24 * divideAllowance(4) : 0,
-        halves: { between: roundedTerms(name, [shapeA, shapeB]) },
+        halves: {
+          between: roundedTerms(name, [shapeA, shapeB]),
+          weights: [...(isBroadcast(shapeA) ? ['a'] : []), ...(isBroadcast(shapeB) ? ['b'] : [])],
+        },
       };
     }),
   ),
@@ -180,6 +186,14 @@ test.skipIf(!gpu.features.has('shader-f16'))(
     const many = tensor(tape, new Float32Array(9).fill(40000), [9], { dtype: 'f16' });
     const total = sum(many);
     expect([total.dtype, await total.item()]).toEqual(['f32', 360000]);
+    // A bias that was copied to f16 gets the sum as it is.
+    const bias = tensor(tape, [0.5], [1], { requiresGrad: true });
+    const shifted = pointwiseOps.relu(pointwiseOps.add(many, to(bias, 'f16')));
+    const [gradient] = grad([shifted], [bias], { gradOutputs: [many] });
+    expect([...(await gradient!.read())]).toEqual([360000]);
+    // A number that was computed in f16 goes on in f16.
+    const [half] = grad([shifted], [bias], { gradOutputs: [pointwiseOps.affine(many, 0.01, 0)] });
+    expect([half!.dtype, await half!.item()]).toEqual(['f32', 3600]);
   },
 );
 

@@ -133,7 +133,7 @@ each('layout', [
     return {
       name: `expand [${from.join(', ')}] to [${shape.join(', ')}]`,
       inputs: { x: randomInput(from, 1) },
-      halves: {},
+      halves: { weights: ['x'] },
       op: ({ x }) => expand(x!, shape),
       forward: ({ x }, r) => ({ shape, data: binary('add', zero(x!), r) }),
       backward: ({ x }, dy, r) => ({ x: binaryBackward('add', zero(x!), dy, r).da }),

@@ -56,7 +56,14 @@ each(
         a: randomInput([...batchA, ...(transA ? [K, M] : [M, K])], 1),
         b: randomInput([...batchB, ...(transB ? [N, K] : [K, N])], 2),
       },
-      halves: { between: batchA.join() === batchB.join() ? 0 : between },
+      halves: {
+        between: batchA.join() === batchB.join() ? 0 : between,
+        // One B for all rows of A is a single product, whose gradient is not a sum of many.
+        weights: [
+          ...(count(batchA) < count(batch) ? ['a'] : []),
+          ...(count(batchB) < count(batch) && (transA || batchB.length > 0) ? ['b'] : []),
+        ],
+      },
       op: ({ a, b }) => matmul(a!, b!, { transA, transB, alpha }),
       // a half is exact: it commutes with every rounding
       forward: (d, r) => ({

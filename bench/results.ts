@@ -82,6 +82,8 @@ const stepSchema = z.object({
   cases: z.array(
     z.object({
       preset: z.string(),
+      /** Absent in results of before there was another. */
+      precision: z.enum(['f32', 'f16']).optional(),
       batch: z.int(),
       launches: z.int(),
       gflop: z.number(),

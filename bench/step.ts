@@ -12,18 +12,22 @@ import { percentile, summarise } from '../src/util/statistics.ts';
 export interface StepChoice {
   readonly preset: string;
   readonly batch?: number;
+  readonly precision?: 'f32' | 'f16';
 }
 
 /** What a software adapter does in seconds. */
 export const softwareSteps: readonly StepChoice[] = [
   { preset: 'sagan-32-tiny' },
   { preset: 'sagan-32', batch: 16 },
+  { preset: 'sagan-32', batch: 16, precision: 'f16' },
 ];
 export const gpuSteps: readonly StepChoice[] = [
   { preset: 'sagan-32-tiny' },
   { preset: 'sagan-32' },
   { preset: 'sagan-64' },
+  { preset: 'sagan-64', precision: 'f16' },
   { preset: 'sagan-128' },
+  { preset: 'sagan-128', precision: 'f16' },
 ];
 
 /** Steps before the first that counts. */
@@ -103,6 +107,7 @@ function stepCase(
   const launches = program.entries.length;
   return {
     preset: config.preset,
+    precision: config.precision,
     batch: config.batch,
     launches,
     gflop: program.flops / 1e9,

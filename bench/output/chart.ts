@@ -72,8 +72,8 @@ function rungGroups(result: Extract<BenchResult, { kind: 'ladder' }>): Group[] {
 }
 
 function stepGroups(result: Extract<BenchResult, { kind: 'step' }>): Group[] {
-  return result.cases.map(({ preset, batch, gflops, ms }) => ({
-    label: `${preset}, batch ${batch}`,
+  return result.cases.map(({ preset, precision = 'f32', batch, gflops, ms }) => ({
+    label: `${preset}${precision === 'f32' ? '' : ` ${precision}`}, batch ${batch}`,
     bars: [{ name: 'step', value: gflops, strong: true, note: `  (${shown(ms.median)} ms)` }],
   }));
 }

@@ -86,15 +86,27 @@ function stepSheet({ environment, settings, cases }: StepResult): Sheet {
       `one step of D and G on the host's clock, replayed and waited for; the median of ${settings.rounds}`,
     ],
     head: [
-      ...['preset', 'batch', 'ms', 'p10', 'p90', 'GFLOP', 'GFLOP/s', 'images/s', 'launches'],
+      ...[
+        'preset',
+        'precision',
+        'batch',
+        'ms',
+        'p10',
+        'p90',
+        'GFLOP',
+        'GFLOP/s',
+        'images/s',
+        'launches',
+      ],
       ...['µs to encode one', 'MiB planned', 'unplanned', 'resident'],
     ],
     rows: cases.map((one) => [
-      ...[one.preset, one.batch, one.ms.median, one.ms.p10, one.ms.p90, one.gflop, one.gflops],
+      ...[one.preset, one.precision ?? 'f32', one.batch],
+      ...[one.ms.median, one.ms.p10, one.ms.p90, one.gflop, one.gflops],
       ...[one.imagesPerSecond, one.launches, one.encodeUsPerLaunch],
       ...[one.plannedBytes, one.unplannedBytes, one.residentBytes].map((n) => n / 2 ** 20),
     ]),
-    texts: 1,
+    texts: 2,
   };
 }
 

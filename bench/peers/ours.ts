@@ -1,7 +1,8 @@
 /** wgsagan itself: the engine's ops as they choose their rungs, captured and replayed. A training step is built from src/nn. */
+import { to } from '../../src/autograd/cast.ts';
 import { grad, Tape } from '../../src/autograd/tape.ts';
 import { tensor } from '../../src/autograd/tensor.ts';
-import type { Tensor } from '../../src/autograd/tensor.ts';
+import type { FloatType, Tensor } from '../../src/autograd/tensor.ts';
 import { openGpu } from '../../src/gpu/device.ts';
 import type { Gpu } from '../../src/gpu/device.ts';
 import { Discriminator, Generator, saganPresets } from '../../src/models/sagan.ts';
@@ -15,6 +16,7 @@ import { reshape } from '../../src/ops/layout.ts';
 import { matmul } from '../../src/ops/matmul.ts';
 import { softmax } from '../../src/ops/softmax.ts';
 import { Adam } from '../../src/optim/adam.ts';
+import { GradScaler } from '../../src/optim/scaler.ts';
 import { losses } from '../../src/train/losses.ts';
 import { HostRng } from '../../src/util/philox.ts';
 import { dim } from '../../src/util/shape.ts';
@@ -31,10 +33,13 @@ async function open({ driver, adapter, setting }: Task) {
   const named = adapter === null ? {} : { adapterName: adapter };
   const gpu = await openGpu({ driver, vectorWidth: setting.width, ...named });
   const tape = new Tape(gpu);
+  const { precision = 'f32' } = setting;
   return {
     version: 'this commit',
     prepare: (c: PeerCase, inputs: Values) =>
-      c.work.op === 'gan' ? prepareGan(tape, c.work, inputs) : prepareOp(tape, c, inputs),
+      c.work.op === 'gan'
+        ? prepareGan(tape, { ...c.work, precision }, inputs)
+        : prepareOp(tape, { ...c, precision }, inputs),
   };
 }
 
@@ -48,11 +53,17 @@ async function replay(gpu: Gpu, step: () => readonly Tensor[]) {
 
 // ---- one operation --------------------------------------------------------------------------------------------------
 
-async function prepareOp(tape: Tape, c: PeerCase, values: Values): Promise<Prepared> {
+/** With `precision` f16 every operand is stored as that, but for a block's parameters. */
+async function prepareOp(
+  tape: Tape,
+  c: PeerCase & { readonly precision: FloatType },
+  values: Values,
+): Promise<Prepared> {
   const inputs = new Map(
     c.inputs.map(([name, shape]) => {
       const requiresGrad = c.backward && name !== 'dy';
-      return [name, tensor(tape, input(values, name), shape, { label: name, requiresGrad })];
+      const options = { dtype: c.precision, label: name, requiresGrad };
+      return [name, tensor(tape, input(values, name), shape, options)];
     }),
   );
   const block = c.work.op === 'attention' ? attentionBlock(tape, c, values) : undefined;
@@ -97,10 +108,10 @@ function attentionBlock(tape: Tape, c: PeerCase, values: Values): SelfAttention 
 
 async function prepareGan(
   tape: Tape,
-  work: Extract<Work, { op: 'gan' }>,
+  work: Extract<Work, { op: 'gan' }> & { readonly precision: FloatType },
   values: Values,
 ): Promise<Prepared> {
-  const { spec, preset } = work;
+  const { spec, preset, precision } = work;
   const rng = new HostRng(0);
   const init = preset === null ? undefined : { ...saganPresets[preset], init: 'default' as const };
   const generator = init ? new Generator(tape, init, rng) : new Net(tape, spec.generator, rng);
@@ -116,16 +127,25 @@ async function prepareGan(
   const optimizerG = optimizer(generator, spec.adam.lrG);
   const optimizerD = optimizer(discriminator, spec.adam.lrD);
 
+  const scaler = () => new GradScaler(tape, { initScale: 1024 });
+  const scalers = precision === 'f16' ? { G: scaler(), D: scaler() } : undefined;
+  const descend = (optimizer: Adam, of: Tensor, scale: GradScaler | undefined) => {
+    const seed = scale === undefined ? {} : { gradOutputs: [scale.scale] };
+    optimizer.step(grad([of], optimizer.parameters(), seed), { scaler: scale });
+    scale?.update();
+  };
   const feeds = feedsOf(tape, spec);
   const loss = losses.hinge;
   const made = new Map<string, Tensor>();
   const run = await replay(tape.gpu, () => {
-    const real = discriminator.forward(feeds.real);
-    const fake = discriminator.forward(tape.noGrad(() => generator.forward(feeds.zD)));
+    const given = (t: Tensor) => to(t, precision);
+    const score = (images: Tensor) => to(discriminator.forward(images), 'f32');
+    const real = score(given(feeds.real));
+    const fake = score(tape.noGrad(() => generator.forward(given(feeds.zD))));
     const lossD = loss.discriminator(real, fake);
-    optimizerD.step(grad([lossD], optimizerD.parameters()));
-    const lossG = loss.generator(discriminator.forward(generator.forward(feeds.zG)));
-    optimizerG.step(grad([lossG], optimizerG.parameters()));
+    descend(optimizerD, lossD, scalers?.D);
+    const lossG = loss.generator(score(generator.forward(given(feeds.zG))));
+    descend(optimizerG, lossG, scalers?.G);
     made.set('lossD', lossD).set('lossG', lossG);
     return [lossD, lossG];
   });

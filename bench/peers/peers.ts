@@ -46,7 +46,7 @@ const torchTitles = {
   'cuda-f16': 'PyTorch autocast',
 } as const;
 
-const everyId = ['ours', ...libraries.map((l) => l.id), 'torch'];
+const everyId = ['ours', 'ours-f16', ...libraries.map((l) => l.id), 'torch'];
 
 /** The settings that a WebGPU peer is tried in: more than one only where the driver is lavapipe. */
 export function settingsFor(adapter: AdapterSummary, widths: readonly VectorWidth[]): Setting[] {
@@ -75,7 +75,7 @@ export interface Field {
 /** The peers of these ids (all, where nobody chooses) that this machine can run, and why the others cannot. */
 export function gatherPeers(
   ids: readonly string[] | undefined,
-  settings: readonly Setting[],
+  { adapter, settings }: { adapter: AdapterSummary; settings: readonly Setting[] },
   python: string | undefined,
 ): Field {
   for (const id of ids ?? []) {
@@ -89,6 +89,15 @@ export function gatherPeers(
   if (wanted('ours')) {
     const [command, own] = [nodeCommand('ours.ts'), ownSettings(settings)];
     peers.push({ ...webgpu, id: 'ours', title: 'wgsagan', kind: 'ours', command, settings: own });
+  }
+  // A CPU driver computes in f32 whatever the tensors are: there it takes part only where it is asked to.
+  const half = ids?.includes('ours-f16') ?? adapter.kind !== 'software';
+  if (half && adapter.features.includes('shader-f16')) {
+    const own = ownSettings(settings).map((s): Setting => ({ ...s, precision: 'f16' }));
+    const same = { kind: 'ours', command: nodeCommand('ours.ts'), settings: own } as const;
+    peers.push({ ...webgpu, ...same, id: 'ours-f16', title: 'wgsagan f16', precision: 'f16' });
+  } else if (half) {
+    absent.push({ title: 'wgsagan f16', reason: `${adapter.name} has no shader-f16` });
   }
   for (const { id, title, file, package: name } of libraries) {
     if (!wanted(id)) continue;

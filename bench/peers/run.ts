@@ -25,7 +25,7 @@ import { runCase } from './sitting.ts';
 export interface PeersOptions {
   /** Names of cases, or beginnings of names. Default: all but the largest presets. */
   readonly cases?: readonly string[];
-  /** Of ours, tfjs, jax, onnx, torch. Default: all. */
+  /** Of ours, ours-f16, tfjs, jax, onnx, torch. Default: all; ours-f16 on a GPU only. */
   readonly peers?: readonly string[];
   /** Sides of the square matmul. Default 256, 512, 1024. */
   readonly sizes?: readonly number[];
@@ -70,7 +70,7 @@ export async function runPeers(options: PeersOptions = {}): Promise<PeersResult>
   const { summary } = await chooseAdapter({ adapter: wanted });
   const { peers, absent, versions } = gatherPeers(
     options.peers,
-    settingsFor(summary, widths),
+    { adapter: summary, settings: settingsFor(summary, widths) },
     options.python,
   );
   for (const { title, reason } of absent) say(`${title} does not take part: ${reason}`);

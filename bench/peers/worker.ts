@@ -20,6 +20,8 @@ export interface Setting {
   /** Our throttled polling in place of Dawn's, which takes a core from a software driver. */
   readonly throttle: boolean;
   readonly width: VectorWidth;
+  /** Of wgsagan alone: what its tensors are. Default f32. */
+  readonly precision?: 'f16';
 }
 
 export interface Task {

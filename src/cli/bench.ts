@@ -12,6 +12,7 @@ import { report } from '../../bench/report.ts';
 import type { BenchResult } from '../../bench/results.ts';
 import { runFamily } from '../../bench/run.ts';
 import { gpuSteps, runSteps, softwareSteps } from '../../bench/step.ts';
+import type { StepChoice } from '../../bench/step.ts';
 import { openGpu } from '../gpu/device.ts';
 import { chooseAdapter } from '../gpu/adapter.ts';
 import { writeFileAtomic } from '../io/atomic.ts';
@@ -162,13 +163,15 @@ async function hand(result: BenchResult, flags: Flags, format: Format): Promise<
 interface StepFlags extends Flags {
   readonly preset?: string;
   readonly batch?: number;
+  readonly precision?: string;
 }
 
 function stepCommand(): Command {
   const command = new Command('step')
     .description('one training step of D and G: time, launches, memory')
     .option('--preset <list>', 'presets between commas', someText)
-    .option('--batch <count>', "images of a step; the preset's own if left out", positiveInt);
+    .option('--batch <count>', "images of a step; the preset's own if left out", positiveInt)
+    .option('--precision <list>', 'f32, f16 or both between commas: every step in each', someText);
   addCommon(command, 10);
   command.action(async (flags: StepFlags) => {
     const format = formatFor(flags);
@@ -176,8 +179,9 @@ function stepCommand(): Command {
     const { summary } = await chooseAdapter(options);
     const usual = summary.kind === 'software' ? softwareSteps : gpuSteps;
     const named = flags.preset?.split(',').map((preset) => ({ preset })) ?? usual;
-    const { batch } = flags;
-    const choices = named.map((one) => (batch === undefined ? one : { ...one, batch }));
+    const { batch, precision } = flags;
+    const sized = named.map((one) => (batch === undefined ? one : { ...one, batch }));
+    const choices = precision === undefined ? sized : inEach(sized, precision);
     const result = await runSteps(() => openGpu(options), choices, {
       rounds: flags.rounds,
       onCase: ({ preset }, place) => {
@@ -187,6 +191,18 @@ function stepCommand(): Command {
     await hand(result, flags, format);
   });
   return command;
+}
+
+/** Every step in each precision of a list, once. */
+function inEach(choices: readonly StepChoice[], list: string): StepChoice[] {
+  const precisions = list.split(',').map((word) => {
+    if (word === 'f32' || word === 'f16') return word;
+    throw new UserError(`--precision ${word} is unknown; there are f32, f16`);
+  });
+  const steps = choices.filter((one, i) => {
+    return choices.findIndex((o) => o.preset === one.preset && o.batch === one.batch) === i;
+  });
+  return steps.flatMap((one) => precisions.map((precision) => ({ ...one, precision })));
 }
 
 function reportCommand(): Command {

@@ -27,12 +27,13 @@ export function tuneCommand(state: ExitState): Command {
     .description("measure which kernels are fastest here for a preset's training step, and keep it")
     .option('--preset <name>', 'preset whose step is tuned', someText, 'sagan-32')
     .option('--batch <count>', "images of a step; the preset's own if left out", positiveInt)
+    .option('--precision <name>', 'f32 or f16', someText, 'f32')
     .option('--limit <seconds>', 'most seconds; a later call goes on', positiveNumber, usualLimit)
     .option('--force', 'measure again what is known already')
     .addOption(adapterOption())
-    .action(async (flags: TuneFlags & { preset: string; batch?: number }) => {
-      const { preset, batch } = flags;
-      const asked = batch === undefined ? { preset } : { preset, batch };
+    .action(async (flags: TuneFlags & { preset: string; batch?: number; precision: string }) => {
+      const { preset, batch, precision } = flags;
+      const asked = { preset, batch, precision };
       const config = resolveConfig({ data: 'none', ...asked });
       if ((await tuneFor(config, flags)) === 'wrong') state.code = 1;
     });
@@ -53,7 +54,8 @@ export async function tuneFor(config: TrainConfig, flags: TuneFlags): Promise<'r
     process.stderr.write(`${before.complaint}\n`);
   const known: ReadonlyMap<string, TunedChoice> = flags.force === true ? new Map() : before.choices;
   const open = new Map([...asked].filter(([key]) => !known.has(key)));
-  const name = `${config.preset}, batch ${config.batch}, on ${adapter.name}`;
+  const half = config.precision === 'f32' ? '' : ` in ${config.precision}`;
+  const name = `${config.preset}${half}, batch ${config.batch}, on ${adapter.name}`;
   if (open.size === 0) {
     say(`tuning    ${name}: all ${asked.size} operations are known (--force measures them again)`);
     return 'right';

@@ -1,4 +1,4 @@
-// attention/6_f16 — rung 5 with operands of two bytes: half the traffic, and tiles of the same bytes hold twice the positions.
+// attention/6_f16 — rung 5 with operands of two bytes: half the traffic, and twice the positions in a tile of the same bytes.
 //
 //   Q [B, Nq, DK] · K [B, Nk, DK] · V [B, Nk, DV]  →  out [B, Nq, DV], lse [B, Nq]     (CHANNEL: [B, dims, positions])
 //   s = scale·QKᵀ,  out = softmax(s)·V,  lse = log Σ exp(s), kept for the backward pass

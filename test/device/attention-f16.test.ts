@@ -3,6 +3,7 @@
 // such as f16 holds exactly, so that only the rounding of P and dS is allowed for.
 import { describe, expect, test } from 'vitest';
 import type { Gpu } from '../../src/gpu/device.ts';
+import { attentionBackwardLadder } from '../../src/kernels/attention.ts';
 import type { BackwardRung, ForwardRung } from '../../src/kernels/attention-common.ts';
 import { attentionBackwardMatrix, attentionMatrix } from '../../src/kernels/attention-matrix.ts';
 import { halvesBackward, halvesForward } from '../../src/kernels/attention-rungs.ts';
@@ -16,7 +17,7 @@ import { openTestGpu } from '../support/device.ts';
 import { execute, expectSameBits } from '../support/execute.ts';
 import { packHalves, unpackHalves } from '../support/half.ts';
 import { openMatrixGpu } from '../support/matrices.ts';
-import { openNarrowGpu } from '../support/narrow.ts';
+import { gridsOf, openNarrowGpu } from '../support/narrow.ts';
 import { RolledGpu } from '../support/rolled.ts';
 
 const gpu = new RolledGpu(await openTestGpu(), /^attention/);
@@ -125,6 +126,25 @@ describe.each(rungs)('$name', (rung) => {
       const results = await resultsOf(rung, device!, made);
       return Object.fromEntries(names.map((name) => [name, Float32Array.from(results[name])]));
     });
+  });
+
+  testOrSkip('has a grid for 70,000 batches', () => {
+    const dims = {
+      ...{ B: 70_000, Nq: 1, Nk: 2, DK: 1, DV: 1, scale: 1 },
+      layout: 'channel',
+    } as const;
+    const grids = gridsOf(device!, () => {
+      const storages = attentionBackwardLadder.operands(dims);
+      const of = (name: keyof typeof storages) => device!.alloc(4 * storages[name], name);
+      const given = { q: of('q'), k: of('k'), v: of('v'), dOut: of('dOut') };
+      const made = { out: of('out'), lse: of('lse'), dq: of('dq'), dk: of('dk'), dv: of('dv') };
+      forward.run(device!, { ...dims, ...given, ...made });
+      backward.run(device!, { ...dims, ...given, ...made });
+    });
+    expect(grids.length).toBeGreaterThanOrEqual(4);
+    for (const { name, grid } of grids) {
+      expect(Math.max(...grid), name).toBeLessThanOrEqual(65_535);
+    }
   });
 
   testOrSkip('one key among many thousands keeps its weight', async () => {

@@ -25,7 +25,9 @@ export function resolveCases(family: Family, choice: CaseChoice, software: boole
     if (text === undefined) return [];
     return [{ axis, values: text.split(',').map((word) => sizeOf(axis, word)) }];
   });
-  const begun = startOf(family, choice, { software, named: lists.length > 0 });
+  // What has a usual value makes more of the usual cases; what has none makes cases of its own.
+  const named = lists.some(({ axis }) => axis.usual === undefined);
+  const begun = startOf(family, choice, { software, named });
   const product = lists.reduce(
     (cases, { axis, values }) =>
       cases.flatMap((sizes) => values.map((value) => ({ ...sizes, [axis.name]: value }))),

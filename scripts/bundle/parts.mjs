@@ -40,7 +40,7 @@ export function gpuParts({ node, work, out, cache, software, cores }) {
     },
     {
       name: 'tests',
-      seconds: 110,
+      seconds: 100,
       command: [node, ...vitest(suite), ...testFlags(software, cores), ...jsonTo(to('tests.json'))],
       cwd: suite,
       headline: testCounts,
@@ -57,7 +57,9 @@ export function gpuParts({ node, work, out, cache, software, cores }) {
       seconds,
       command: [
         ...[...cli, 'bench', bench, '--rounds', '5'],
-        ...(bench === 'step' ? [] : ['--seconds', '0.5']),
+        ...(bench === 'step' ? [] : ['--seconds', '0.4']),
+        // Operands that tensor cores may round, and tensors of f16, beside those of f32.
+        ...(software === null && IN_HALVES.has(bench) ? ['--precision', 'f32,f16,stored-f16'] : []),
         ...['--save', out, '--out', to(`bench-${bench}.svg`)],
       ],
       headline: ({ json }) => (bench === 'step' ? steps : bestRung)(json(`${bench}-`)),
@@ -71,14 +73,17 @@ export function gpuParts({ node, work, out, cache, software, cores }) {
       ],
       headline: ({ log }) => /^step +(.*)$/m.exec(log)?.[1] ?? '',
     },
-    ...peers({ node, work, suite, preset }),
+    ...peers({ node, work, suite, preset, software }),
     training('train-tiny', 15, { preset: 'sagan-32-tiny', cli, work }),
     // A software driver would not come to its first grid.
-    ...(software === null ? [training('train-64', 25, { preset: 'sagan-64', cli, work })] : []),
+    ...(software === null
+      ? [training('train-64-f16', 20, { preset: 'sagan-64', precision: 'f16', cli, work })]
+      : []),
   ];
 }
 
-const BENCH_SECONDS = { attention: 25, matmul: 20, conv: 25, softmax: 10, spectral: 10, step: 25 };
+const IN_HALVES = new Set(['attention', 'matmul', 'conv']);
+const BENCH_SECONDS = { attention: 28, matmul: 22, conv: 28, softmax: 8, spectral: 7, step: 27 };
 
 const vitest = (suite) => [join(suite, '..', 'node_modules', 'vitest', 'vitest.mjs'), 'run'];
 /** Each test is printed when it ends: what is slow, or hangs, is seen in the log of a part whose time was up. */
@@ -94,7 +99,7 @@ function testFlags(software, cores) {
 }
 
 /** One sitting a case: what is done is kept if a later one runs out of time. */
-function peers({ node, work, suite, preset }) {
+function peers({ node, work, suite, preset, software }) {
   const sittings = [
     { name: 'peers-matmul', seconds: 20, of: 'matmul-1024' },
     { name: 'peers-attention', seconds: 20, of: 'attention-32' },
@@ -104,7 +109,8 @@ function peers({ node, work, suite, preset }) {
     name,
     seconds,
     command: [
-      ...[node, '--import', 'tsx', join('bench', 'peers', 'run.ts'), '--peers', 'ours,torch'],
+      ...[node, '--import', 'tsx', join('bench', 'peers', 'run.ts')],
+      ...['--peers', software === null ? 'ours,ours-f16,torch' : 'ours,torch'],
       ...['--cases', of, '--rounds', '3', '--limit', '15', '--out', join(work, 'runs', name)],
     ],
     cwd: suite,
@@ -114,7 +120,7 @@ function peers({ node, work, suite, preset }) {
 }
 
 /** The run's time limit leaves room for drawing the data, compiling, sampling and saving. */
-function training(name, seconds, { preset, cli, work }) {
+function training(name, seconds, { preset, precision = 'f32', cli, work }) {
   const minutes = (0.4 * seconds) / 60;
   const folder = join(work, 'runs', name);
   return {
@@ -122,6 +128,7 @@ function training(name, seconds, { preset, cli, work }) {
     seconds,
     command: [
       ...[...cli, 'train', '--preset', preset, '--data', 'avatars:thumbs', '--flip'],
+      ...['--precision', precision],
       ...['--out', join(folder, 'run'), '--time-limit', minutes.toFixed(3)],
     ],
     keep: folder,

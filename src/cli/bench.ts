@@ -5,7 +5,8 @@ import pc from 'picocolors';
 import { resolveCases } from '../../bench/cases.ts';
 import { slugOf } from '../../bench/environment.ts';
 import { families } from '../../bench/families/all.ts';
-import type { Family } from '../../bench/families/family.ts';
+import { precisionIn } from '../../bench/families/family.ts';
+import type { CaseSizes, Family } from '../../bench/families/family.ts';
 import { formatOf, formatted, formats } from '../../bench/output/formats.ts';
 import type { Format } from '../../bench/output/formats.ts';
 import { report } from '../../bench/report.ts';
@@ -14,6 +15,7 @@ import { runFamily } from '../../bench/run.ts';
 import { gpuSteps, runSteps, softwareSteps } from '../../bench/step.ts';
 import type { StepChoice } from '../../bench/step.ts';
 import { openGpu } from '../gpu/device.ts';
+import type { Gpu } from '../gpu/device.ts';
 import { chooseAdapter } from '../gpu/adapter.ts';
 import { writeFileAtomic } from '../io/atomic.ts';
 import { UserError } from '../util/errors.ts';
@@ -116,7 +118,8 @@ async function runLadders(
   resolveCases(family, choice, true);
   const gpu = await openGpu(deviceOptions(flags));
   try {
-    const cases = resolveCases(family, choice, gpu.adapter.kind === 'software');
+    const asked = resolveCases(family, choice, gpu.adapter.kind === 'software');
+    const cases = runnable(asked, gpu);
     const result = await runFamily(gpu, family, cases, {
       ...{ rounds, seconds, flush, everyTile: tiles, passes: pass?.split(',') },
       onCase: ({ label, pass: name }, place) => {
@@ -127,6 +130,18 @@ async function runLadders(
   } finally {
     gpu.close();
   }
+}
+
+/** Cases of tensors that the device cannot hold are left out with a line, where there are others. */
+function runnable(cases: readonly CaseSizes[], gpu: Gpu): readonly CaseSizes[] {
+  if (gpu.features.has('shader-f16')) return cases;
+  const others = cases.filter((sizes) => precisionIn(sizes).stored !== 'f16');
+  const left = cases.length - others.length;
+  if (left === 0 || others.length === 0) return cases;
+  process.stderr.write(
+    `${left} cases of stored-f16 are left out: ${gpu.adapter.name} has no shader-f16\n`,
+  );
+  return others;
 }
 
 /** The format of the output; a file that cannot be written is refused before anything is measured. */

@@ -68,7 +68,7 @@ describe('the parts', () => {
     expect(new Set(names).size).toBe(names.length);
     const order = ['doctor', 'dispatch', 'tests', 'tune', 'bench-attention', 'peers-matmul'];
     expect(names.filter((name) => order.includes(name))).toEqual(order);
-    expect(names.at(-1)).toBe('train-64');
+    expect(names.at(-1)).toBe('train-64-f16');
   });
 
   test('however long each takes of what it is allowed, the last ends in time', () => {
@@ -94,7 +94,7 @@ describe('the parts', () => {
 
   test('are chosen by name or by the beginning of one', () => {
     const chosen = (...names: string[]) => parts.chooseParts(onGpu, names).map(({ name }) => name);
-    expect(chosen('train', 'doctor')).toEqual(['doctor', 'train-tiny', 'train-64']);
+    expect(chosen('train', 'doctor')).toEqual(['doctor', 'train-tiny', 'train-64-f16']);
     expect(chosen('bench-conv')).toEqual(['bench-conv']);
     expect(parts.chooseParts(onGpu)).toBe(onGpu);
     expect(() => chosen('bench-con')).toThrow('--only bench-con: there is doctor, dispatch, ');
@@ -142,8 +142,8 @@ describe('the headline', () => {
       { step: 10, imagesPerSecond: 119.6 },
       { step: 20, imagesPerSecond: 90 },
     ].map((line) => `${JSON.stringify(line)}\n`);
-    const read = (name: string) => (name === 'train-64-metrics.jsonl' ? lines.join('') : '');
-    expect(partNamed('train-64').headline({ read, json: nothing, log: '' })).toBe(
+    const read = (name: string) => (name === 'train-64-f16-metrics.jsonl' ? lines.join('') : '');
+    expect(partNamed('train-64-f16').headline({ read, json: nothing, log: '' })).toBe(
       '20 steps, 120 images/s',
     );
   });

@@ -86,6 +86,8 @@ const stepSchema = z.object({
       precision: z.enum(['f32', 'f16']).optional(),
       batch: z.int(),
       launches: z.int(),
+      /** If no launch went over several tensors side by side. Absent in results of before it was counted. */
+      launchesApart: z.int().optional(),
       gflop: z.number(),
       /** From the first call to the device's end. */
       ms: summarySchema,

@@ -3,7 +3,7 @@ import type { Gpu } from '../src/gpu/device.ts';
 import type { Program } from '../src/gpu/program.ts';
 import { resolveConfig } from '../src/train/config.ts';
 import type { TrainConfig } from '../src/train/config.ts';
-import { createGan, ganStep, stepInputs, stepValues } from '../src/train/gan.ts';
+import { createGan, ganStep, stepInputs, stepValues, watchedOf } from '../src/train/gan.ts';
 import { environmentOf } from './environment.ts';
 import type { StepCase, StepResult } from './results.ts';
 import { percentile, summarise } from '../src/util/statistics.ts';
@@ -76,6 +76,8 @@ async function runStep(gpu: Gpu, config: TrainConfig, rounds: number): Promise<S
     values = ganStep(gan, inputs);
     return Object.values(values).map((t) => t.storage);
   });
+  // The same step with a launch for each tensor of an update, a norm, a sum: traced, never run.
+  const apart = gpu.capture(() => watchedOf(gan, ganStep(gan, inputs)), { rows: false });
   const program = await capture.build();
   for (let i = 0; i < warmUps; i++) program.run();
   await gpu.sync();
@@ -94,14 +96,20 @@ async function runStep(gpu: Gpu, config: TrainConfig, rounds: number): Promise<S
       throw new Error(`${config.preset}, batch ${config.batch}: ${name} is ${value}`);
     }
   }
-  return stepCase(gpu, { config, program, times, encodes });
+  return stepCase(gpu, { config, program, launchesApart: apart.dispatches.length, times, encodes });
 }
 
 function stepCase(
   gpu: Gpu,
-  o: { config: TrainConfig; program: Program; times: number[]; encodes: number[] },
+  o: {
+    config: TrainConfig;
+    program: Program;
+    launchesApart: number;
+    times: number[];
+    encodes: number[];
+  },
 ): StepCase {
-  const { config, program, times, encodes } = o;
+  const { config, program, launchesApart, times, encodes } = o;
   const ms = summarise(times);
   const { plannedBytes, unplannedBytes } = program.memory;
   const launches = program.entries.length;
@@ -110,6 +118,7 @@ function stepCase(
     precision: config.precision,
     batch: config.batch,
     launches,
+    launchesApart,
     gflop: program.flops / 1e9,
     ms,
     gflops: program.flops / ms.median / 1e6,

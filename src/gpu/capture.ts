@@ -8,6 +8,11 @@ import { partOf } from './row.ts';
 import type { Home } from './row.ts';
 import type { Dispatch, Storage } from './storage.ts';
 
+export interface CaptureOptions {
+  /** Lay tensors side by side where one launch can then go over several. Default true; false shows what that saves. */
+  readonly rows?: boolean;
+}
+
 /** What a captured step launched, before any memory or pipeline of it exists. */
 export class Capture {
   readonly dispatches: Dispatch[] = [];
@@ -18,8 +23,11 @@ export class Capture {
   #memory: MemoryPlan | undefined;
   #built = false;
 
-  constructor(gpu: Gpu) {
+  readonly #rows: boolean;
+
+  constructor(gpu: Gpu, { rows = true }: CaptureOptions = {}) {
     this.#gpu = gpu;
+    this.#rows = rows;
   }
 
   /** Bytes that the program would hold, planned and unplanned. */
@@ -33,6 +41,7 @@ export class Capture {
    * is in anybody's way, and no launch reads one and writes another: of one buffer that is not allowed.
    */
   together(span: Storage, offsets: readonly number[]): boolean {
+    if (!this.#rows) return false;
     const { parts } = span;
     const found = parts.map((part) => this.homes.get(part));
     const anchor = Math.max(

@@ -2,6 +2,7 @@ import { UserError } from '../util/errors.ts';
 import { chooseAdapter } from './adapter.ts';
 import type { AdapterChoice, AdapterSummary } from './adapter.ts';
 import { Capture } from './capture.ts';
+import type { CaptureOptions } from './capture.ts';
 import { Choices } from './choices.ts';
 import type { Choice } from './choices.ts';
 import { PipelineCache } from './pipelines.ts';
@@ -327,10 +328,10 @@ export class Gpu {
    * Runs `step` with nothing executed and every new buffer virtual, and returns what it launched together with its
    * memory plan. `build()` on the result makes the program. `step` returns the storages that must outlive a run.
    */
-  capture(step: () => readonly Storage[]): Capture {
+  capture(step: () => readonly Storage[], options: CaptureOptions = {}): Capture {
     if (this.#capture !== undefined) throw new Error('captures do not nest');
     this.flush();
-    const capture = new Capture(this);
+    const capture = new Capture(this, options);
     this.#capture = capture;
     try {
       capture.finish(step());

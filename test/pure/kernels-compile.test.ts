@@ -238,18 +238,29 @@ describe.each(Object.entries(machines))('variants for %s', (_name, machine) => {
     return variants.size;
   }
 
-  test.each(Object.keys(saganPresets) as SaganPreset[])('a training step of %s', async (preset) => {
-    const gpu = open();
+  /** The variants that a training step launches, compiled. */
+  async function compileStep(gpu: Gpu, preset: SaganPreset, precision: 'f32' | 'f16') {
     const tape = new Tape(gpu);
     // Initialising a wide net on the host takes seconds, and its kernels are those of a narrower one.
     const narrow = { width: Math.min(16, saganPresets[preset].width), init: 'normal' };
-    const config = resolveConfig({ data: 'none', preset, batch: 2, ...narrow });
+    const config = resolveConfig({ data: 'none', preset, batch: 2, precision, ...narrow });
     const gan = createGan(tape, config);
     const variants = await compileAll(gpu, () => {
       ganStep(gan, stepInputs(gan));
     });
-    expect(variants).toBeGreaterThan(20);
     gpu.pool.destroy();
+    return variants;
+  }
+
+  test.each(Object.keys(saganPresets) as SaganPreset[])('a training step of %s', async (preset) => {
+    expect(await compileStep(open(), preset, 'f32')).toBeGreaterThan(20);
+  });
+
+  test('a training step in f16, where there is f16', async () => {
+    const gpu = open();
+    const made = compileStep(gpu, 'sagan-32', 'f16');
+    if (gpu.features.has('shader-f16')) expect(await made).toBeGreaterThan(20);
+    else await expect(made).rejects.toThrow('--precision f16 needs the feature shader-f16');
   });
 
   test('every rung of matmul, every transpose, sizes with and without vec4', async () => {

@@ -12,7 +12,9 @@ function parser(key: ConfigKey): (text: string) => unknown {
   return toNumber;
 }
 
-const textKeys = new Set<ConfigKey>(['data', 'preset', 'init', 'loss', 'precision', 'attention']);
+const textKeys = new Set<ConfigKey>([
+  ...(['data', 'preset', 'init', 'loss', 'regularizer', 'precision', 'attention'] as const),
+]);
 const stageKeys = new Set<ConfigKey>(['attentionAt', 'attentionG', 'attentionD']);
 const switchKeys = new Set<ConfigKey>(['flip', 'strict', 'conditional']);
 

@@ -12,7 +12,7 @@ import { shellQuote } from '../util/quote.ts';
 import { sameShape, showShape } from '../util/shape.ts';
 import { architectureKeys, configToYaml, optionName, parseConfig } from './config.ts';
 import type { TrainConfig } from './config.ts';
-import { stepValues } from './gan.ts';
+import { reportedBy, stepValues } from './gan.ts';
 import type { Gan } from './gan.ts';
 
 /** Where a run stands, beside its tensors. */
@@ -31,7 +31,7 @@ export interface Progress {
 /** The part of a line of metrics.jsonl that the steps since the line before have made. */
 export interface MetricSums {
   readonly steps: number;
-  /** Of the step's values, in their order. */
+  /** Of what the steps reported, in its order: four numbers, or five with a regulariser. */
   readonly sums: readonly number[];
 }
 
@@ -45,7 +45,10 @@ const loaderSchema = z.object({
 });
 const metricsSchema = z.object({
   steps: z.int().min(0),
-  sums: z.array(z.number()).length(stepValues.length),
+  sums: z
+    .array(z.number())
+    .min(stepValues.length)
+    .max(stepValues.length + 1),
 });
 
 const formatVersion = '1';
@@ -215,6 +218,14 @@ export function checkArchitecture(checkpoint: Checkpoint, config: TrainConfig): 
       );
     }
   }
+}
+
+/** The sums of a line of metrics that a run was stopped in; none where its steps reported other values than they now do. */
+export function sumsToGoOnWith(config: TrainConfig, resume: Checkpoint | undefined): MetricSums {
+  const { length } = reportedBy(config);
+  const saved = resume?.progress.metrics;
+  if (saved?.sums.length === length) return saved;
+  return { steps: 0, sums: new Array<number>(length).fill(0) };
 }
 
 /** Puts a checkpoint's tensors into a training state; nothing is changed unless all of them fit. */

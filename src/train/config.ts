@@ -10,11 +10,10 @@ import { initialisers } from '../nn/init.ts';
 import type { InitName } from '../nn/init.ts';
 import { UserError, messageOf } from '../util/errors.ts';
 import { didYouMean } from '../util/nearest.ts';
-import { losses } from './losses.ts';
-import type { LossName } from './losses.ts';
+import { lossNames, losses } from './losses.ts';
+import { regularizerNames } from './regularizers.ts';
 
 const initNames = Object.keys(initialisers) as [InitName, ...InitName[]];
-const lossNames = Object.keys(losses) as [LossName, ...LossName[]];
 
 const count = z.int().min(1);
 const rate = z.number().positive();
@@ -48,6 +47,11 @@ export const configSchema = z.strictObject({
     .enum(['f32', 'f16'])
     .describe('f32, or f16 for activations and copies of weights: sums and weights stay f32'),
   loss: z.enum(lossNames).describe(`adversarial loss: ${lossNames.join(', ')}`),
+  labelSmoothing: z.number().min(0).max(0.5).describe('label of real images below 1, for bce'),
+  regularizer: z
+    .enum(regularizerNames)
+    .describe(`penalty on the discriminator's slope: ${regularizerNames.join(', ')}`),
+  regularizerWeight: z.number().min(0).describe('factor of that penalty'),
   lrG: rate.describe("generator's learning rate"),
   lrD: rate.describe("discriminator's learning rate"),
   beta1: z.number().min(0).lt(1).describe("Adam's first decay"),
@@ -75,6 +79,9 @@ const defaults = {
   seed: 0,
   precision: 'f32',
   loss: 'hinge',
+  labelSmoothing: 0,
+  regularizer: 'none',
+  regularizerWeight: 10,
   lrG: 1e-4,
   lrD: 4e-4,
   beta1: 0,
@@ -209,6 +216,7 @@ function checkOptions(config: TrainConfig): void {
   if (classes > 0 && !conditional) {
     throw new UserError(`--classes ${classes} says nothing without --conditional`);
   }
+  checkLoss(config);
   const there = family.stages(imageSize);
   for (const [option, stages] of [
     ['attention-g', attentionG],
@@ -220,6 +228,20 @@ function checkOptions(config: TrainConfig): void {
         `--${option} ${bad} is no feature size of a ${imageSize}-pixel image; there are ${there.join(', ')}`,
       );
     }
+  }
+}
+
+/** Refuses what the loss or the regulariser that was chosen would leave unread. */
+function checkLoss({ loss, labelSmoothing, regularizer, regularizerWeight }: TrainConfig): void {
+  const smooths = (name: keyof typeof losses) => losses[name].smooths;
+  if (labelSmoothing > 0 && !smooths(loss)) {
+    const able = lossNames.filter(smooths).join(' or ');
+    throw new UserError(`--label-smoothing ${labelSmoothing} is for --loss ${able}, not ${loss}`);
+  }
+  if (regularizer === 'none' && regularizerWeight !== defaults.regularizerWeight) {
+    throw new UserError(
+      `--regularizer-weight ${regularizerWeight} says nothing without --regularizer`,
+    );
   }
 }
 

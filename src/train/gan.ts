@@ -10,6 +10,7 @@ import { Adam } from '../optim/adam.ts';
 import { GradScaler } from '../optim/scaler.ts';
 import { copyInto } from '../ops/copy.ts';
 import { imagesToFloat } from '../ops/images.ts';
+import { add, mul } from '../ops/pointwise.ts';
 import { mean } from '../ops/reduce.ts';
 import { Rng } from '../ops/random.ts';
 import { UserError } from '../util/errors.ts';
@@ -17,6 +18,8 @@ import { HostRng } from '../util/philox.ts';
 import { sizeOf } from '../util/shape.ts';
 import type { TrainConfig } from './config.ts';
 import { losses } from './losses.ts';
+import type { GanLoss } from './losses.ts';
+import { penaltyOf } from './regularizers.ts';
 
 /** Everything that training moves: what a checkpoint holds. */
 export interface Gan {
@@ -128,18 +131,27 @@ export function stepInputs(
   }));
 }
 
-/** The numbers that a step reports, in the order in which they leave the GPU. */
+/** The numbers that every step reports, in the order in which they leave the GPU; `lossD` is without any penalty. */
 export const stepValues = ['lossD', 'lossG', 'dReal', 'dFake'] as const;
-export type StepValues = Readonly<Record<(typeof stepValues)[number], Tensor>>;
+export type StepValue = (typeof stepValues)[number] | 'penalty';
+/** `penalty`: the regulariser's, before its weight. */
+export type StepValues = Readonly<Record<(typeof stepValues)[number], Tensor>> & {
+  readonly penalty?: Tensor;
+};
+
+/** The names of what the steps of a config report: those of every step, then the penalty where there is one. */
+export function reportedBy({ regularizer }: TrainConfig): readonly StepValue[] {
+  return regularizer === 'none' ? stepValues : [...stepValues, 'penalty'];
+}
 
 /**
- * What a step shows, in the order in which it leaves the GPU: the losses and scores, then the loss scales of D and G if there
+ * What a step shows, in the order in which it leaves the GPU: what it reports, then the loss scales of D and G if there
  * are any.
  */
 export function watchedOf(gan: Gan, values: StepValues): Tensor['storage'][] {
   const scales = gan.scalers === undefined ? [] : [gan.scalers.D, gan.scalers.G];
   return [
-    ...stepValues.map((name) => values[name].storage),
+    ...reportedBy(gan.config).flatMap((name) => values[name]?.storage ?? []),
     ...scales.map(({ state }) => state.storage),
   ];
 }
@@ -175,9 +187,13 @@ function discriminatorStep(gan: Gan, input: StepInput, batch: number): Omit<Step
   const { z, labels } = noise(gan, batch);
   const made = tape.noGrad(() => generator.forward(z, labels));
   const fake = score(gan, made, labels);
-  const lossD = losses[config.loss].discriminator(real, fake);
-  descend(optimizerD, lossD, scalers?.D);
-  return tape.noGrad(() => ({ lossD, dReal: mean(real), dFake: mean(fake) }));
+  const loss: GanLoss = losses[config.loss];
+  const lossD = loss.discriminator(real, fake, config.labelSmoothing);
+  const penalty = penaltyAt(gan, { real: images, fake: made, labels: input.labels });
+  const total = penalty === undefined ? lossD : add(lossD, mul(penalty, config.regularizerWeight));
+  descend(optimizerD, total, scalers?.D);
+  const report = tape.noGrad(() => ({ lossD, dReal: mean(real), dFake: mean(fake) }));
+  return penalty === undefined ? report : { ...report, penalty };
 }
 
 function generatorStep(gan: Gan, batch: number): Tensor {
@@ -189,6 +205,22 @@ function generatorStep(gan: Gan, batch: number): Tensor {
     rng.advance();
   });
   return lossG;
+}
+
+/**
+ * The regulariser's penalty on the discriminator. Slopes of slopes would leave f16's range, so its pass through the
+ * discriminator is f32 whatever the others are.
+ */
+function penaltyAt(
+  { tape, config, discriminator, rng }: Gan,
+  at: { readonly real: Tensor; readonly fake: Tensor; readonly labels: Tensor | undefined },
+): Tensor | undefined {
+  const score = (images: Tensor) => discriminator.forward(images, at.labels);
+  return tape.gpu.within({ layer: 'penalty' }, () =>
+    penaltyOf(config.regularizer, {
+      ...{ score, rng, real: to(at.real, 'f32'), fake: to(at.fake, 'f32') },
+    }),
+  );
 }
 
 /** The discriminator's scores, in f32 whatever it computes in: losses are never f16. */

@@ -25,6 +25,8 @@ export interface MetricLine {
   /** Mean score of real and of generated images. */
   readonly dReal: number;
   readonly dFake: number;
+  /** The regulariser's penalty before its weight, where there is one; `lossD` is without it. */
+  readonly penalty?: number;
   readonly imagesPerSecond: number;
   /** Seconds of training since the run began, resumed parts added up. */
   readonly seconds: number;

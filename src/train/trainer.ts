@@ -12,11 +12,11 @@ import { encodePng, imageGrid } from '../io/png.ts';
 import { UserError } from '../util/errors.ts';
 import { checkBatchFits, createGanThatFits } from './capacity.ts';
 import { lineChart } from './chart.ts';
-import { NonFiniteError, restoreGan, saveCheckpoint } from './checkpoint.ts';
+import { NonFiniteError, restoreGan, saveCheckpoint, sumsToGoOnWith } from './checkpoint.ts';
 import type { Checkpoint, MetricSums } from './checkpoint.ts';
 import type { TrainConfig } from './config.ts';
-import { emaDecayAt, ganStep, stepInputs, stepValues, watchedOf } from './gan.ts';
-import type { Gan, StepInput } from './gan.ts';
+import { emaDecayAt, ganStep, reportedBy, stepInputs, watchedOf } from './gan.ts';
+import type { Gan, StepInput, StepValue } from './gan.ts';
 import {
   appendMetrics,
   createRunFolder,
@@ -98,9 +98,10 @@ export async function train(options: TrainOptions): Promise<TrainResult> {
   const firstStep = resume?.progress.step ?? 0;
   const seconds = readMetrics(run).findLast((line) => line.step <= firstStep)?.seconds ?? 0;
   // A last line of fewer steps than the others is taken back: its sums go on, and the line comes when it is due.
-  const earlier = await rewindMetrics(run, firstStep - (resume?.progress.metrics?.steps ?? 0));
+  const sums = sumsToGoOnWith(config, resume);
+  const earlier = await rewindMetrics(run, firstStep - sums.steps);
   const { classes: classNames } = dataset;
-  const state = { gan, loader, classNames, firstStep, earlier, seconds };
+  const state = { gan, loader, classNames, firstStep, earlier, seconds, sums };
   const loop = await Loop.open({ ...options, ...state });
   events.onReady?.(loop.info);
   await saveConfig(run, config);
@@ -117,6 +118,7 @@ interface LoopParts extends TrainOptions {
   readonly classNames: readonly string[];
   readonly firstStep: number;
   readonly earlier: MetricLine[];
+  readonly sums: MetricSums;
   /** Of training before this part of the run. */
   readonly seconds: number;
 }
@@ -140,8 +142,10 @@ class Loop {
   readonly #asked: readonly Asked[];
   readonly #kernels: string;
   readonly #metrics: MetricLine[];
+  /** What a step reports. */
+  readonly #names: readonly StepValue[];
   /** Of the steps since the last line of metrics that was due, and how many they are. */
-  readonly #sums = new Float64Array(stepValues.length);
+  readonly #sums: Float64Array;
   #inSum: number;
   /** Of D and G, where they compute in f16. */
   #lossScales: readonly number[] = [];
@@ -173,9 +177,9 @@ class Loop {
     this.#metrics = parts.earlier;
     this.#arrived = parts.firstStep;
     this.#seconds = parts.seconds;
-    const { steps = 0, sums = [] }: Partial<MetricSums> = parts.resume?.progress.metrics ?? {};
-    this.#inSum = steps;
-    this.#sums.set(sums);
+    this.#names = reportedBy(parts.config);
+    this.#inSum = parts.sums.steps;
+    this.#sums = Float64Array.from(parts.sums.sums);
     this.#saved = parts.resume?.path;
     this.#ring = new ReadbackRing(parts.gpu, made.watched, {
       onValues: (values) => {
@@ -270,14 +274,14 @@ class Loop {
   #receive(values: Float32Array): void {
     const { config } = this.#parts;
     this.#arrived += 1;
-    stepValues.forEach((_name, i) => {
+    this.#names.forEach((_name, i) => {
       this.#sums[i] = (this.#sums[i] ?? 0) + (values[i] ?? NaN);
     });
-    this.#lossScales = [...values.subarray(stepValues.length)];
+    this.#lossScales = [...values.subarray(this.#names.length)];
     this.#inSum += 1;
     this.#timed += 1;
     if (values.some((v) => !Number.isFinite(v))) {
-      const named = stepValues.map((name, i) => `${name} ${String(values[i])}`).join(', ');
+      const named = this.#names.map((name, i) => `${name} ${String(values[i])}`).join(', ');
       this.#failure ??= new NonFiniteError(`step ${this.#arrived} gave ${named}`);
       return;
     }
@@ -311,13 +315,10 @@ class Loop {
     const now = performance.now();
     const elapsed = (now - this.#lineStarted) / 1000;
     const [scaleD, scaleG] = this.#lossScales;
-    const mean = (i: number) => (this.#sums[i] ?? 0) / this.#inSum;
+    const means = this.#names.map((name, i) => [name, (this.#sums[i] ?? 0) / this.#inSum] as const);
     const line: MetricLine = {
       step: this.#arrived,
-      lossD: mean(0),
-      lossG: mean(1),
-      dReal: mean(2),
-      dFake: mean(3),
+      ...(Object.fromEntries(means) as Pick<MetricLine, StepValue>),
       imagesPerSecond: (this.#timed * config.batch * config.dSteps) / elapsed,
       seconds: this.#seconds + elapsed,
       ...(scaleD === undefined || scaleG === undefined

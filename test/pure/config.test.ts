@@ -154,7 +154,14 @@ describe('mistakes in a config', () => {
     ['flip', 'yes', '--flip is "yes": expected a boolean'],
     ['attentionG', 16, '--attention-g is 16: expected a list'],
     ['attentionD', [8.5], '--attention-d is 8.5: expected a whole number'],
-    ['loss', 'hing', '--loss hing is unknown; did you mean hinge? There are hinge'],
+    [
+      'loss',
+      'hing',
+      '--loss hing is unknown; did you mean hinge? There are hinge, bce, bce-minimax, lsgan, wasserstein',
+    ],
+    ['regularizer', 'r2', '--regularizer r2 is unknown; did you mean r1? There are none, gp, r1'],
+    ['regularizerWeight', -1, '--regularizer-weight is -1: expected 0 or more'],
+    ['labelSmoothing', 0.6, '--label-smoothing is 0.6: expected 0.5 or less'],
     [
       'init',
       'xavi',
@@ -164,6 +171,26 @@ describe('mistakes in a config', () => {
     ['data', '', '--data is "": expected some text'],
   ])('%s %j is refused with option, value and what was expected', (key, value, message) => {
     expect(complaint(() => resolveConfig({ ...data, [key]: value }))).toBe(message);
+  });
+
+  test.each(['bce', 'bce-minimax'])('labels are smoothed for --loss %s', (loss) => {
+    expect(resolveConfig({ ...data, loss, labelSmoothing: 0.1 }).labelSmoothing).toBe(0.1);
+  });
+
+  test.each(['hinge', 'lsgan', 'wasserstein'])('but not for --loss %s', (loss) => {
+    expect(complaint(() => resolveConfig({ ...data, loss, labelSmoothing: 0.1 }))).toBe(
+      `--label-smoothing 0.1 is for --loss bce or bce-minimax, not ${loss}`,
+    );
+  });
+
+  test('a weight of no penalty', () => {
+    expect(complaint(() => resolveConfig({ ...data, regularizerWeight: 5 }))).toBe(
+      '--regularizer-weight 5 says nothing without --regularizer',
+    );
+    expect(resolveConfig({ ...data, regularizer: 'r1', regularizerWeight: 5 })).toMatchObject({
+      regularizer: 'r1',
+      regularizerWeight: 5,
+    });
   });
 
   test('a run without data is refused', () => {

@@ -97,8 +97,8 @@ export async function train(options: TrainOptions): Promise<TrainResult> {
 
   const firstStep = resume?.progress.step ?? 0;
   const seconds = readMetrics(run).findLast((line) => line.step <= firstStep)?.seconds ?? 0;
-  // A last line of fewer steps than the others is taken back: its sums go on, and the line comes when it is due.
   const sums = sumsToGoOnWith(config, resume);
+  // A last line of fewer steps than the others is taken back: its sums go on, and the line comes when it is due.
   const earlier = await rewindMetrics(run, firstStep - sums.steps);
   const { classes: classNames } = dataset;
   const state = { gan, loader, classNames, firstStep, earlier, seconds, sums };

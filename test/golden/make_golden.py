@@ -44,6 +44,11 @@ self_attention_blocks
                   `paper`: theta, phi C → C/8, g C → C/2, o C/2 → C, no biases, 2×2 max pool of phi and g
                   `paper_sn`: the same under spectral norm, one training forward; state is before it,
                   and `after.<buffer>` are u and v behind it
+losses            real [N] fake [M] (scores up to ±1000), d dReal dFake (D's loss and its gradients), g gFake (G's)
+                                                      loss (its name in src/train/losses.ts) smoothing
+penalties         real fake [3, 3, 8, 8], alpha [3, 1, 1, 1] (`gp`), state of a discriminator (start, training mode), penalty,
+                  grad.<parameter>; see `penalties` in golden_losses.py
+                                                      B (of images)
 sagan_step        ten steps of a small SAGAN, batch 4, 16×16 colour; see `sagan_step` in golden_models.py. No case: tensors are
                   g.start.<key> d.start.<key> g.final.<key> d.final.<key>   state dicts, num_batches_tracked as I64
                   real [10, 4, 3, 16, 16], z_d z_g [10, 4, 16, 1, 1], d_loss g_loss [10]
@@ -54,6 +59,7 @@ import sys
 
 sys.dont_write_bytecode = True  # no __pycache__ in the tree
 
+import golden_losses as losses
 import golden_models as models
 import golden_ops as ops
 
@@ -61,6 +67,7 @@ FAMILIES = [
     ops.matmul, ops.softmax, ops.attention, ops.conv2d, ops.conv_transpose2d, ops.batch_norm, ops.spectral, ops.pooling,
     ops.resize, ops.embedding, ops.activations, ops.arithmetic, ops.reduce,
     models.adam, models.sgd, models.double_backward, models.self_attention_blocks, models.sagan_step,
+    losses.losses, losses.penalties,
 ]
 
 if __name__ == '__main__':

@@ -11,6 +11,8 @@ import { readNewestCheckpoint } from '../../src/train/checkpoint.ts';
 import { resolveConfig } from '../../src/train/config.ts';
 import { createGan, ganStep, reportedBy, stepInputs, watchedOf } from '../../src/train/gan.ts';
 import type { Gan } from '../../src/train/gan.ts';
+import { mul } from '../../src/ops/pointwise.ts';
+import { sum } from '../../src/ops/reduce.ts';
 import { lossNames } from '../../src/train/losses.ts';
 import { penaltyOf, regularizerNames } from '../../src/train/regularizers.ts';
 import type { RegularizerName } from '../../src/train/regularizers.ts';
@@ -75,6 +77,18 @@ describe('a penalty through convolutions, spectral norm and attention, against P
     loadState(discriminator, state, 'golden');
     expect(bitsOf(await replayed(gpu, body))).toEqual(bitsOf(results));
   });
+});
+
+test('a discriminator that is flat at an image is no error, and gp pushes it nowhere', async () => {
+  const images = tensor(tape, new Float32Array(2 * 3 * 4), [2, 3, 2, 2]);
+  const weight = tensor(tape, [0], [1], { requiresGrad: true });
+  const penalty = penaltyOf('gp', {
+    ...{ real: images, fake: images, score: (x) => mul(sum(x, [1, 2, 3]), weight) },
+    rng: { uniform: (shape) => tensor(tape, new Float32Array(2).fill(0.5), shape) },
+  })!;
+  // The norm is held at 10⁻⁶.
+  expectClose([await penalty.item()], [1], { abs: 4e-6 }, 'penalty');
+  expect([...(await grad([penalty], [weight])[0]!.read())].map(Math.abs)).toEqual([0]);
 });
 
 /** Feeds noise, and runs steps. */

@@ -241,6 +241,7 @@ test('a state of other metadata than its own is refused', async () => {
       { loader: '{"epoch":0}' },
       { metrics: '{"steps":-1,"sums":[0,0,0,0]}' },
       { metrics: '{"steps":1,"sums":[0,0,0]}' },
+      { metrics: '{"steps":1,"sums":[0,0,0,0,0,0]}' },
     ]) {
       await writeSafetensors(path, new Map(), { ...good, ...bad });
       await expect(readCheckpoint(path)).rejects.toThrow(

@@ -33,8 +33,8 @@ import type { MatmulRung } from '../../src/kernels/matmul.ts';
 import type { Precision } from '../../src/kernels/precision.ts';
 import type { Ladder } from '../../src/kernels/rung.ts';
 import { softmaxBackwardLadder, softmaxForwardLadder } from '../../src/kernels/softmax.ts';
-import { saganPresets } from '../../src/models/sagan.ts';
-import type { SaganPreset } from '../../src/models/sagan.ts';
+import { ganPresetNames, ganPresets } from '../../src/models/presets.ts';
+import type { GanPresetName } from '../../src/models/presets.ts';
 import { add, mul, square } from '../../src/ops/pointwise.ts';
 import { batchNorm } from '../../src/ops/norm.ts';
 import { mean, sum } from '../../src/ops/reduce.ts';
@@ -239,11 +239,11 @@ describe.each(Object.entries(machines))('variants for %s', (_name, machine) => {
   }
 
   /** The variants that a training step launches, compiled. */
-  async function compileStep(gpu: Gpu, preset: SaganPreset, precision: 'f32' | 'f16') {
+  async function compileStep(gpu: Gpu, preset: GanPresetName, more: object = {}) {
     const tape = new Tape(gpu);
     // Initialising a wide net on the host takes seconds, and its kernels are those of a narrower one.
-    const narrow = { width: Math.min(16, saganPresets[preset].width), init: 'normal' };
-    const config = resolveConfig({ data: 'none', preset, batch: 2, precision, ...narrow });
+    const narrow = { width: Math.min(16, ganPresets[preset].options.width), init: 'normal' };
+    const config = resolveConfig({ data: 'none', preset, batch: 2, ...narrow, ...more });
     const gan = createGan(tape, config);
     const variants = await compileAll(gpu, () => {
       ganStep(gan, stepInputs(gan));
@@ -252,13 +252,18 @@ describe.each(Object.entries(machines))('variants for %s', (_name, machine) => {
     return variants;
   }
 
-  test.each(Object.keys(saganPresets) as SaganPreset[])('a training step of %s', async (preset) => {
-    expect(await compileStep(open(), preset, 'f32')).toBeGreaterThan(20);
+  test.each(ganPresetNames)('a training step of %s', async (preset) => {
+    expect(await compileStep(open(), preset)).toBeGreaterThan(20);
+  });
+
+  test('a training step with a penalty', async () => {
+    const penalty = { loss: 'bce', labelSmoothing: 0.1, regularizer: 'gp' };
+    expect(await compileStep(open(), 'sagan-32-tiny', penalty)).toBeGreaterThan(20);
   });
 
   test('a training step in f16, where there is f16', async () => {
     const gpu = open();
-    const made = compileStep(gpu, 'sagan-32', 'f16');
+    const made = compileStep(gpu, 'sagan-32', { precision: 'f16' });
     if (gpu.features.has('shader-f16')) expect(await made).toBeGreaterThan(20);
     else await expect(made).rejects.toThrow('--precision f16 needs the feature shader-f16');
   });

@@ -22,7 +22,7 @@ const FOLDED = false;
 const TRANSPOSED = false;
 const BIAS = false;
 
-// The activation of the result: none, max(y, 0), or y > 0 ? y : slope·y.
+// The activation of a forward convolution's result: none, max(y, 0), or y > 0 ? y : slope·y.
 const NONE = 0u;
 const RELU = 1u;
 const LEAKY_RELU = 2u;

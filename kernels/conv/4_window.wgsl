@@ -26,7 +26,7 @@ const FOLDED = false;
 const SLOTS = (TM + LANES - 1u) / LANES;
 const WV = (SHIFT + 3u * VS + (INNER - 1u) * IS) / 4u + 1u;
 
-// The activation of the result: none, max(y, 0), or y > 0 ? y : slope·y.
+// The activation of a forward convolution's result: none, max(y, 0), or y > 0 ? y : slope·y.
 const NONE = 0u;
 const RELU = 1u;
 const LEAKY_RELU = 2u;

@@ -1,6 +1,6 @@
 // conv/1x1_tiled — a 1×1 convolution is a matrix product for each image: no window, no border, no im2col.
 //
-//   forward     y[n]  [K, HW] = W [K, C] · x[n] [C, HW] (+ bias [K])
+//   forward     y[n]  [K, HW] = W [K, C] · x[n] [C, HW] (+ bias [K], activation)
 //   data grad   dx[n] [C, HW] = Wᵀ · dy[n] [K, HW] (+ bias [C])     TRANSPOSED
 //   M rows come out, T are summed over; tile.z = n.
 //
@@ -22,6 +22,12 @@ const FOLDED = false;
 const TRANSPOSED = false;
 const BIAS = false;
 
+// The activation of a forward convolution's result: none, max(y, 0), or y > 0 ? y : slope·y.
+const NONE = 0u;
+const RELU = 1u;
+const LEAKY_RELU = 2u;
+const ACT = NONE;
+
 @group(0) @binding(0) var<storage, read> x: array<Stored>;
 @group(0) @binding(1) var<storage, read> w: array<Stored>;
 @group(0) @binding(2) var<storage, read> bias: array<f32>;
@@ -32,6 +38,7 @@ struct Params {
   M: u32,
   T: u32,
   HW: u32,
+  slope: f32,
 }
 var<immediate> p: Params;
 
@@ -47,6 +54,16 @@ fn tile_of(group: vec3u, groups: vec3u, columns: u32, depth: u32) -> vec3u {
   let i = (group.z * groups.y + group.y) * groups.x + group.x;
   let across = (columns + BN - 1u) / BN;
   return vec3u(i % across, i / (across * depth), i / across % depth);
+}
+
+// max drops NaN, which is told by the bits, since a compiler may take for granted that no float is NaN.
+fn activated(y: f32) -> f32 {
+  if (ACT == RELU) {
+    let isNaN = (bitcast<u32>(y) & 0x7fffffffu) > 0x7f800000u;
+    return select(max(y, 0.0), y, isNaN);
+  }
+  if (ACT == LEAKY_RELU) { return select(p.slope * y, y, y > 0.0); }
+  return y;
 }
 
 @compute @workgroup_size(THREADS)
@@ -106,7 +123,7 @@ fn main(
         if (BIAS) {
           value += bias[m];
         }
-        y[(tile.z * p.M + m) * p.HW + column] = Stored(value);
+        y[(tile.z * p.M + m) * p.HW + column] = Stored(activated(value));
       }
     }
   }

@@ -1,7 +1,7 @@
 // conv/2_gather — forward, data gradient and weight gradient are one sum; only the tables that say where to read differ.
 //
 //   u, x, taps [T] = (x offset, u offset), columns [P] = (x offset, out offset), spans [blocks] = (first tap, end)
-//   →  out[columns[j].y + m·outStride] = bias[m] + Σ_t u[m·uStride + taps[t].y] · x[columns[j].x + taps[t].x]
+//   →  out[columns[j].y + m·outStride] = act(bias[m] + Σ_t u[m·uStride + taps[t].y] · x[columns[j].x + taps[t].x])
 //   forward      m = k   column = (n, oh, ow)              tap = (c, r, s)               u = w    x = framed input
 //   data grad    m = c   column = (n, h, w) of one phase   tap = (k, r, s) of the phase  u = w    x = framed dy
 //   weight grad  m = k   column = (c, r, s)                tap = (n, oh, ow)             u = dy   x = framed input
@@ -20,6 +20,12 @@ const BIAS = false;
 const FOLDED = false;
 const UNUSED = 0xffffffffu;
 
+// The activation of a forward convolution's result: none, max(y, 0), or y > 0 ? y : slope·y.
+const NONE = 0u;
+const RELU = 1u;
+const LEAKY_RELU = 2u;
+const ACT = NONE;
+
 @group(0) @binding(0) var<storage, read> u: array<f32>;
 @group(0) @binding(1) var<storage, read> x: array<f32>;
 @group(0) @binding(2) var<storage, read> taps: array<vec2u>;
@@ -36,12 +42,23 @@ struct Params {
   P: u32,
   T: f32, // mean taps of a column
   reads: f32, // floats of u and x. P, T and reads serve the flop and byte count, not the shader
+  slope: f32,
 }
 var<immediate> p: Params;
 
 var<private> base: array<u32, TP>;
 var<private> row: array<u32, TM>;
 var<private> acc: array<array<f32, TP>, TM>;
+
+// max drops NaN, which is told by the bits, since a compiler may take for granted that no float is NaN.
+fn activated(y: f32) -> f32 {
+  if (ACT == RELU) {
+    let isNaN = (bitcast<u32>(y) & 0x7fffffffu) > 0x7f800000u;
+    return select(max(y, 0.0), y, isNaN);
+  }
+  if (ACT == LEAKY_RELU) { return select(p.slope * y, y, y > 0.0); }
+  return y;
+}
 
 @compute @workgroup_size(WG)
 fn main(
@@ -97,7 +114,7 @@ fn main(
     if (live && place != UNUSED) {
       for (var i = 0u; i < TM; i++) {
         if (m0 + i < p.M) {
-          out[place + (m0 + i) * p.outStride] = acc[i][j];
+          out[place + (m0 + i) * p.outStride] = activated(acc[i][j]);
         }
       }
     }

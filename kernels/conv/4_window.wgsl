@@ -1,7 +1,7 @@
 // conv/4_window — forward, data gradient and weight gradient with the window in registers and the weights passed between lanes.
 //
 //   u, x: vec4s, phase [z] = where this launch reads and writes (offsets of u and x in vec4s, of out in floats)
-//   →  out[m, column + v] = bias[m] + Σ_step Σ_q u[m, step][q] · x[column, step][SHIFT + q·IS + v·VS],   v = 0 … 3
+//   →  out[m, column + v] = act(bias[m] + Σ_step Σ_q u[m, step][q] · x[column, step][SHIFT + q·IS + v·VS]),   v = 0 … 3
 //   forward      m = k   column = (n, oh, 4 ow)             step = (c, r, 4 s)        q = s    VS = stride  u = w, packed
 //   data grad    m = c   column = (n, i, 4 j) of a phase    step = (k, r, 4 s) of it  q = s    IS = VS = 1  u = w, packed
 //   weight grad  m = k   column = (c, r, 4 s)               step = (n, oh, 4 ow)      q = ow   IS = stride  u = dy
@@ -25,6 +25,12 @@ const BIAS = false;
 const FOLDED = false;
 const SLOTS = (TM + LANES - 1u) / LANES;
 const WV = (SHIFT + 3u * VS + (INNER - 1u) * IS) / 4u + 1u;
+
+// The activation of a forward convolution's result: none, max(y, 0), or y > 0 ? y : slope·y.
+const NONE = 0u;
+const RELU = 1u;
+const LEAKY_RELU = 2u;
+const ACT = NONE;
 
 struct Phase {
   columns: u32, // of the phase; column = (e1·n2 + e2)·n3 + e3
@@ -56,11 +62,12 @@ struct Params {
   M: u32,
   blocks: u32,
   phases: u32,
-  parts: u32,
+  parts: u32, // of a sum; an activation wants it whole
   chunk: u32, // steps of a part
   stride: u32, // floats from one part's sums to the next
   work: f32, // multiply-adds and floats read: for the flop and byte count, not the shader
   reads: f32,
+  slope: f32,
 }
 
 @group(0) @binding(0) var<storage, read> u: array<vec4f>;
@@ -112,6 +119,16 @@ fn spread(acc: ptr<function, array<vec4f, TM>>, first: u32, w: vec4f, fours: arr
     add(acc, first + 14u, subgroupBroadcast(w, 14u), fours);
     add(acc, first + 15u, subgroupBroadcast(w, 15u), fours);
   }
+}
+
+// max drops NaN, which is told by the bits, since a compiler may take for granted that no float is NaN.
+fn activated(y: vec4f) -> vec4f {
+  if (ACT == RELU) {
+    let isNaN = (bitcast<vec4u>(y) & vec4u(0x7fffffffu)) > vec4u(0x7f800000u);
+    return select(max(y, vec4f(0.0)), y, isNaN);
+  }
+  if (ACT == LEAKY_RELU) { return select(p.slope * y, y, y > vec4f(0.0)); }
+  return y;
 }
 
 @compute @workgroup_size(LANES)
@@ -190,9 +207,10 @@ fn main(
 
   let start = ph.out0 + part * p.stride + e1 * ph.out1 + e2 * ph.out2 + e3 * ph.out3;
   for (var i = 0u; i < TM; i++) {
+    let four = activated(acc[i]);
     for (var v = 0u; v < 4u; v++) {
       if (live && m0 + i < p.M && 4u * e3 + v < ph.width) {
-        out[start + (m0 + i) * ph.outM + v * ph.out4] = acc[i][v];
+        out[start + (m0 + i) * ph.outM + v * ph.out4] = four[v];
       }
     }
   }

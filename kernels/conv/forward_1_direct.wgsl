@@ -1,7 +1,7 @@
 // conv/forward_1_direct — the definition: one thread owns one output and walks its window. Read this one first.
 //
-//   x [N, C, H, W] · w [K, C, R, S] (+ bias [K])  →  y [N, K, OH, OW]
-//   y[n,k,oh,ow] = bias[k] + Σ_c,r,s x[n, c, oh·strideH + r - padH, ow·strideW + s - padW] · w[k,c,r,s]
+//   x [N, C, H, W] · w [K, C, R, S] (+ bias [K], activation)  →  y [N, K, OH, OW]
+//   y[n,k,oh,ow] = act(bias[k] + Σ_c,r,s x[n, c, oh·strideH + r - padH, ow·strideW + s - padW] · w[k,c,r,s])
 //
 // cost       2·N·K·OH·OW·C·R·S flops; reads 2·C·R·S elements an output, so x and w are read again and again.
 // needs      nothing.
@@ -10,6 +10,12 @@ alias Stored = f32;
 
 const WG = 64u;
 const BIAS = false;
+
+// The activation of the result: none, max(y, 0), or y > 0 ? y : slope·y.
+const NONE = 0u;
+const RELU = 1u;
+const LEAKY_RELU = 2u;
+const ACT = NONE;
 
 @group(0) @binding(0) var<storage, read> x: array<Stored>;
 @group(0) @binding(1) var<storage, read> w: array<Stored>;
@@ -30,8 +36,19 @@ struct Params {
   strideW: u32,
   padH: u32,
   padW: u32,
+  slope: f32,
 }
 var<immediate> p: Params;
+
+// max drops NaN, which is told by the bits, since a compiler may take for granted that no float is NaN.
+fn activated(y: f32) -> f32 {
+  if (ACT == RELU) {
+    let isNaN = (bitcast<u32>(y) & 0x7fffffffu) > 0x7f800000u;
+    return select(max(y, 0.0), y, isNaN);
+  }
+  if (ACT == LEAKY_RELU) { return select(p.slope * y, y, y > 0.0); }
+  return y;
+}
 
 @compute @workgroup_size(WG)
 fn main(
@@ -61,6 +78,6 @@ fn main(
         }
       }
     }
-    y[i] = Stored(sum);
+    y[i] = Stored(activated(sum));
   }
 }

@@ -1,6 +1,6 @@
 // conv/forward_3_tiled — implicit GEMM: a workgroup owns BM channels × BN pixels and stages both operands BK taps deep.
 //
-//   x [N, C, H, W] · w [K, C, R, S] (+ bias [K])  →  y [N, K, OH, OW]
+//   x [N, C, H, W] · w [K, C, R, S] (+ bias [K], activation)  →  y [N, K, OH, OW]
 //   as W [K, T] · im2col(x) [T, P] with T = C·R·S and P = N·OH·OW; the im2col matrix is never written, its elements are
 //   found while a tile is loaded.
 //
@@ -22,6 +22,12 @@ const THREADS = BM * BN / (TM * TN);
 const FOLDED = false;
 const BIAS = false;
 
+// The activation of the result: none, max(y, 0), or y > 0 ? y : slope·y.
+const NONE = 0u;
+const RELU = 1u;
+const LEAKY_RELU = 2u;
+const ACT = NONE;
+
 @group(0) @binding(0) var<storage, read> x: array<Stored>;
 @group(0) @binding(1) var<storage, read> w: array<Stored>;
 @group(0) @binding(2) var<storage, read> bias: array<f32>;
@@ -41,6 +47,7 @@ struct Params {
   strideW: u32,
   padH: u32,
   padW: u32,
+  slope: f32,
 }
 var<immediate> p: Params;
 
@@ -56,6 +63,16 @@ fn tile_of(group: vec3u, groups: vec3u, columns: u32) -> vec2u {
   let i = (group.z * groups.y + group.y) * groups.x + group.x;
   let across = (columns + BN - 1u) / BN;
   return vec2u(i % across, i / across);
+}
+
+// max drops NaN, which is told by the bits, since a compiler may take for granted that no float is NaN.
+fn activated(y: f32) -> f32 {
+  if (ACT == RELU) {
+    let isNaN = (bitcast<u32>(y) & 0x7fffffffu) > 0x7f800000u;
+    return select(max(y, 0.0), y, isNaN);
+  }
+  if (ACT == LEAKY_RELU) { return select(p.slope * y, y, y > 0.0); }
+  return y;
 }
 
 @compute @workgroup_size(THREADS)
@@ -126,7 +143,7 @@ fn main(
         if (BIAS) {
           value += bias[m];
         }
-        y[place + m * area] = Stored(value);
+        y[place + m * area] = Stored(activated(value));
       }
     }
   }

@@ -1,6 +1,6 @@
 // conv/forward_4_tensor_cores — rung 3's implicit GEMM in f16, multiplied by subgroups a whole matrix at a time.
 //
-//   x [N, C, H, W] · w [K, C, R, S] (+ bias [K])  →  y [N, K, OH, OW]
+//   x [N, C, H, W] · w [K, C, R, S] (+ bias [K], activation)  →  y [N, K, OH, OW]
 //   as W [K, T] · im2col(x) [T, P]: a step takes BK channels of one tap (r, s), so that a step costs a thread no division.
 //
 // since 3    a subgroup holds TM × TN matrices of f32 sums and adds to each the product of two matrices of f16; the tiles of
@@ -17,6 +17,13 @@ alias Stored = f32;
 
 const FOLDED = false;
 const BIAS = false;
+
+// The activation of the result: none, max(y, 0), or y > 0 ? y : slope·y.
+const NONE = 0u;
+const RELU = 1u;
+const LEAKY_RELU = 2u;
+const ACT = NONE;
+
 // One matrix product, SM × SN subgroups of a workgroup, TM × TN matrices of a subgroup.
 const MM = 16u;
 const MN = 16u;
@@ -61,6 +68,7 @@ struct Params {
   strideW: u32,
   padH: u32,
   padW: u32,
+  slope: f32,
 }
 var<immediate> p: Params;
 
@@ -118,6 +126,16 @@ fn fetch(step: u32, m0: u32, window: vec3u, thread: u32) -> Share {
     share.b[i] = f16(select(Stored(), x[at], inside));
   }
   return share;
+}
+
+// max drops NaN, which is told by the bits, since a compiler may take for granted that no float is NaN.
+fn activated(y: f32) -> f32 {
+  if (ACT == RELU) {
+    let isNaN = (bitcast<u32>(y) & 0x7fffffffu) > 0x7f800000u;
+    return select(max(y, 0.0), y, isNaN);
+  }
+  if (ACT == LEAKY_RELU) { return select(p.slope * y, y, y > 0.0); }
+  return y;
 }
 
 @compute @workgroup_size(THREADS)
@@ -178,7 +196,7 @@ fn main(
           if (BIAS) {
             value += bias[m];
           }
-          y[(column / area * p.K + m) * area + column % area] = Stored(value);
+          y[(column / area * p.K + m) * area + column % area] = Stored(activated(value));
         }
       }
       workgroupBarrier(); // and free again

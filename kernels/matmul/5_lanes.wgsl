@@ -1,7 +1,8 @@
 // matmul/5_lanes — a subgroup owns one tile; each element of A and B is loaded by one lane and passed to the others.
 //
 //   A [batch, M, K] · B [batch, K, N]  →  out [batch, M, N], times alpha     (A [K, M] if TRANS_A, B [N, K] if TRANS_B)
-//   For convolutions that are matrix products (+ bias): BIAS = 1 adds bias [M] to the rows, 2 bias [N / span] to the columns.
+//   For convolutions that are matrix products (+ bias, activation): BIAS = 1 adds bias [M] to the rows, 2 bias [N / span] to the
+//   columns.
 //
 // since 3    there every lane loaded the rows of A that its neighbours loaded too. A CPU driver loads lane by lane, with a
 //            bounds check an element: the elements that a subgroup loads are what it pays for. Here lane l holds A's row l
@@ -23,6 +24,7 @@ struct Params {
   strideB: u32,
   alpha: f32,
   span: u32, // columns that share an element of bias
+  slope: f32,
 }
 
 const TRANS_A = false;
@@ -36,6 +38,12 @@ const LANES = 8u;
 const TM = 16u;
 const TN4 = 1u;
 const SLOTS = TM / LANES;
+
+// The activation of the result: none, max(y, 0), or y > 0 ? y : slope·y.
+const NONE = 0u;
+const RELU = 1u;
+const LEAKY_RELU = 2u;
+const ACT = NONE;
 
 alias Tile = array<array<vec4f, TN4>, TM>;
 
@@ -193,6 +201,16 @@ fn product(batch: u32, row: u32, col: u32, lane: u32) -> Tile {
   return acc;
 }
 
+// max drops NaN, which is told by the bits, since a compiler may take for granted that no float is NaN.
+fn activated(y: vec4f) -> vec4f {
+  if (ACT == RELU) {
+    let isNaN = (bitcast<vec4u>(y) & vec4u(0x7fffffffu)) > vec4u(0x7f800000u);
+    return select(max(y, vec4f(0.0)), y, isNaN);
+  }
+  if (ACT == LEAKY_RELU) { return select(p.slope * y, y, y > vec4f(0.0)); }
+  return y;
+}
+
 @compute @workgroup_size(LANES)
 fn main(
   @builtin(workgroup_id) group: vec3u,
@@ -210,7 +228,7 @@ fn main(
         if (BIAS > 0u) {
           sum += bias[select(row + i, (col + j) / p.span, BIAS == 2u)];
         }
-        out[(place.z * p.M + row + i) * p.N + col + j] = sum;
+        out[(place.z * p.M + row + i) * p.N + col + j] = activated(vec4f(sum)).x;
       }
     }
   }
@@ -236,7 +254,7 @@ fn vec4(
           let c = col + 4u * j;
           four += vec4f(bias[c / p.span], bias[(c + 1u) / p.span], bias[(c + 2u) / p.span], bias[(c + 3u) / p.span]);
         }
-        out4[(((place.z * p.M + row + i) * p.N + col) >> 2u) + j] = four;
+        out4[(((place.z * p.M + row + i) * p.N + col) >> 2u) + j] = activated(four);
       }
     }
   }

@@ -26,6 +26,8 @@ export interface ConvDims {
 
 const imageDims = ['N', 'C', 'H', 'W', 'K', 'R', 'S', 'OH', 'OW'] as const;
 export const convDims = [...imageDims, 'strideH', 'strideW', 'padH', 'padW'] as const;
+/** `slope` is the activation's. */
+export const forwardDims = [...convDims, 'slope'] as const;
 
 type Sizes = Dims<keyof ConvDims>;
 
@@ -64,7 +66,7 @@ const tiledNeeds = { invocations: 256, workgroupBytes: 16 * (65 + 64) * 4 };
 export const forwardDirect = kernel({
   file: 'conv/forward_1_direct.wgsl',
   tensors: ['x', 'w', 'bias', 'y'],
-  dims: convDims,
+  dims: forwardDims,
   grid: ({ N, K, OH, OW }, tile) => linearGrid(N * K * OH * OW, tile('WG')),
   ...convCost,
 });
@@ -90,7 +92,7 @@ export const weightGradDirect = kernel({
 export const gather = kernel({
   file: 'conv/2_gather.wgsl',
   tensors: ['u', 'x', 'taps', 'columns', 'spans', 'bias', 'out'],
-  dims: ['M', 'uStride', 'outStride', 'blocks', 'P', 'T', 'reads'],
+  dims: ['M', 'uStride', 'outStride', 'blocks', 'P', 'T', 'reads', 'slope'],
   grid: ({ M, blocks }, tile): Grid => {
     const [x, y] = linearGrid(blocks, 1);
     return [ceilDiv(M, tile('TM')), x, y];
@@ -102,7 +104,7 @@ export const gather = kernel({
 export const window = kernel({
   file: 'conv/4_window.wgsl',
   tensors: ['u', 'x', 'phase', 'bias', 'out'],
-  dims: ['M', 'blocks', 'phases', 'parts', 'chunk', 'stride', 'work', 'reads'],
+  dims: ['M', 'blocks', 'phases', 'parts', 'chunk', 'stride', 'work', 'reads', 'slope'],
   grid: ({ M, blocks, phases, parts }, tile): Grid => [
     ceilDiv(M, tile('TM')),
     blocks,
@@ -158,7 +160,7 @@ export const sumParts = kernel({
 export const forwardTiled = kernel({
   file: 'conv/forward_3_tiled.wgsl',
   tensors: ['x', 'w', 'bias', 'y'],
-  dims: convDims,
+  dims: forwardDims,
   grid: ({ N, K, OH, OW }, tile) => tiles(tile, { M: K, P: N * OH * OW, depth: 1 }),
   ...convCost,
   needs: tiledNeeds,
@@ -191,7 +193,7 @@ export const weightGradTiled = kernel({
 export const pointwiseTiled = kernel({
   file: 'conv/1x1_tiled.wgsl',
   tensors: ['x', 'w', 'bias', 'y'],
-  dims: ['N', 'M', 'T', 'HW'],
+  dims: ['N', 'M', 'T', 'HW', 'slope'],
   grid: ({ N, M, HW }, tile) => tiles(tile, { M, P: HW, depth: N }),
   flops: ({ N, M, T, HW }) => 2 * N * M * T * HW,
   bytes: ({ N, M, T, HW }, each = 4) => each * (N * HW * (M + T) + M * T),

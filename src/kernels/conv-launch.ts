@@ -2,6 +2,8 @@
 import type { Gpu } from '../gpu/device.ts';
 import type { Storage } from '../gpu/storage.ts';
 import { ceilDiv } from '../util/shape.ts';
+import { activationOf } from './activation.ts';
+import type { FusedActivation } from './activation.ts';
 import {
   frame,
   frameRows,
@@ -29,7 +31,8 @@ interface PointwiseArgs {
   readonly x: Storage;
   readonly w: Storage;
   readonly out: Storage;
-  readonly bias: Storage | undefined;
+  readonly bias?: Storage | undefined;
+  readonly activation?: FusedActivation | undefined;
   readonly dims: ConvSizes;
   /** Data gradient: channels K come in and C go out. */
   readonly transposed: boolean;
@@ -38,10 +41,11 @@ interface PointwiseArgs {
 export function runPointwiseTiled(gpu: Gpu, args: PointwiseArgs): void {
   const { x, w, out, bias, transposed } = args;
   const { N, C, H, W, K } = args.dims;
+  const { ACT, slope } = activationOf(args.activation);
   pointwiseTiled.run(gpu, {
     tensors: { x, w, bias: bias ?? w, y: out },
-    dims: { N, M: transposed ? C : K, T: transposed ? K : C, HW: H * W },
-    tile: { ...biased(bias), TRANSPOSED: String(transposed) },
+    dims: { N, M: transposed ? C : K, T: transposed ? K : C, HW: H * W, slope },
+    tile: { ...biased(bias), ACT, TRANSPOSED: String(transposed) },
     stored: storedOf(args.dims),
   });
 }
@@ -82,12 +86,14 @@ export function sumInParts(
 
 // ---- gather and window ----------------------------------------------------------------------------------------------
 
-interface GatherArgs {
+export interface GatherArgs {
   readonly kind: ConvKind;
   readonly u: Storage;
   readonly x: Storage;
   readonly out: Storage;
   readonly bias?: Storage | undefined;
+  /** Of a sum that is not made in parts: the forward convolution's. */
+  readonly activation?: FusedActivation | undefined;
   readonly dims: ConvDims;
 }
 
@@ -102,19 +108,22 @@ function framed(gpu: Gpu, x: Storage, border: Frame | undefined): Storage {
   return out;
 }
 
-export function runGather(gpu: Gpu, { kind, u, x, out, bias, dims }: GatherArgs): void {
+export function runGather(gpu: Gpu, args: GatherArgs): void {
+  const { kind, u, x, out, bias, dims } = args;
   const { plan, tables } = devicePlan(gpu, `${kind} by gather`, dims, () => {
     const { taps, columns, spans, ...made } = planGather(kind, dims);
     return { plan: made, tables: { taps, columns, spans } };
   });
   const { M, uStride, outStride, blocks, P, T, TM, TP, parts } = plan;
   const { taps = u, columns = u, spans = u } = tables;
+  const { ACT, slope } = activationOf(args.activation);
   const operand = framed(gpu, x, plan.frame);
+  const reads = (u.bytes + operand.bytes) / 4;
   sumInParts(gpu, { parts, outputs: M * outStride, out }, (target) => {
     gather.run(gpu, {
       tensors: { u, x: operand, taps, columns, spans, bias: bias ?? u, out: target },
-      dims: { M, uStride, outStride, blocks, P, T, reads: (u.bytes + operand.bytes) / 4 },
-      tile: { ...biased(bias), TM, TP, WG: gatherThreads },
+      dims: { M, uStride, outStride, blocks, P, T, reads, slope },
+      tile: { ...biased(bias), ACT, TM, TP, WG: gatherThreads },
     });
   });
   if (operand !== x) gpu.release(operand);
@@ -144,6 +153,7 @@ export function runWindow(gpu: Gpu, args: GatherArgs, tile: Tile): void {
     };
   });
   const { M, parts, chunk, stride } = plan;
+  const { ACT, slope } = activationOf(args.activation);
   const operand = framed(gpu, x, plan.frameX);
   const u = packed(gpu, args.u, plan, tables['source']) ?? framed(gpu, args.u, plan.frameU);
   const lanes = Number(tile['LANES']);
@@ -154,8 +164,8 @@ export function runWindow(gpu: Gpu, args: GatherArgs, tile: Tile): void {
       const blocks = ceilDiv(columns, lanes);
       window.run(gpu, {
         tensors: { u, x: operand, phase, bias: bias ?? u, out: target },
-        dims: { M, blocks, phases: phaseCount, parts, chunk, stride, work, reads },
-        tile: { ...biased(bias), ...shape, ...tile },
+        dims: { M, blocks, phases: phaseCount, parts, chunk, stride, work, reads, slope },
+        tile: { ...biased(bias), ACT, ...shape, ...tile },
       });
     });
   });

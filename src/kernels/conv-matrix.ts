@@ -2,10 +2,17 @@
 import { matrixFeatures, matrixTiles } from '../gpu/adapter.ts';
 import type { Gpu } from '../gpu/device.ts';
 import { ceilDiv } from '../util/shape.ts';
-import { convCost, convDims, dataGradCost, sumParts, weightGradCost } from './conv-kernels.ts';
+import {
+  convCost,
+  convDims,
+  dataGradCost,
+  forwardDims,
+  sumParts,
+  weightGradCost,
+} from './conv-kernels.ts';
 import type { ConvDims } from './conv-kernels.ts';
 import { splitPositions, sumInParts } from './conv-launch.ts';
-import { biased, launchOf, withPhases } from './conv-rung.ts';
+import { biased, forwardLaunchOf, launchOf, withPhases } from './conv-rung.ts';
 import type {
   ConvDataGradArgs,
   ConvForwardArgs,
@@ -43,7 +50,7 @@ const grid = (tile: TileOf, { M, P, depth }: { M: number; P: number; depth: numb
 const forward = kernel({
   file: 'conv/forward_4_tensor_cores.wgsl',
   tensors: ['x', 'w', 'bias', 'y'],
-  dims: convDims,
+  dims: forwardDims,
   grid: ({ N, K, OH, OW }, tile) => grid(tile, { M: K, P: N * OH * OW, depth: 1 }),
   ...convCost,
   ...shared,
@@ -129,13 +136,13 @@ function matrixRung<Args extends { readonly dims: ConvSizes }>(o: {
   };
 }
 
-/** y = x * w (+ bias). */
+/** y = x * w (+ bias, activation). */
 export const convForwardMatrix = matrixRung<ConvForwardArgs>({
   made: forward,
   product: ({ N, K, OH, OW }) => ({ M: K, P: N * OH * OW, depth: 1 }),
-  launch: (gpu, { x, w, out, bias, dims }, tile) => {
-    const tensors = { x, w, bias: bias ?? w, y: out };
-    forward.run(gpu, { tensors, ...launchOf(dims), tile: { ...biased(bias), ...tile } });
+  launch: (gpu, args, tile) => {
+    const launch = forwardLaunchOf(args);
+    forward.run(gpu, { ...launch, tile: { ...launch.tile, ...tile } });
   },
 });
 

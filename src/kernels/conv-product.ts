@@ -3,15 +3,14 @@
  * (one product an image) and a window as large as the image (an image is a row of C·R·S numbers).
  */
 import type { Gpu } from '../gpu/device.ts';
-import type { Storage } from '../gpu/storage.ts';
 import type { ConvDims } from './conv-kernels.ts';
 import { sumInParts } from './conv-launch.ts';
 import { mostPartialBytes } from './conv-plan.ts';
 import type { Tile } from './kernel.ts';
 import { lanesRung } from './matmul.ts';
-import type { MatmulDims, ProductBias } from './matmul.ts';
+import type { MatmulDims, ProductArgs, ProductEnd } from './matmul.ts';
 
-export interface Product extends Pick<ProductBias, 'along' | 'span'> {
+export interface Product extends Pick<ProductEnd, 'along' | 'span'> {
   readonly sizes: MatmulDims;
   /** The results of the batches are added up, in their order. */
   readonly summed: boolean;
@@ -74,12 +73,13 @@ export function weightGradProduct(d: ConvDims): Product | undefined {
 /** Launches it, in the default tile if none is given. */
 export function runProduct(
   gpu: Gpu,
-  args: Product & { a: Storage; b: Storage; out: Storage; bias?: Storage | undefined },
+  args: Product & Pick<ProductArgs, 'a' | 'b' | 'out' | 'bias' | 'activation'>,
   tile?: Tile,
 ): void {
-  const { sizes, along, span, summed, a, b, out, bias } = args;
+  const { sizes, along, span, summed, a, b, out, bias, activation } = args;
   const parts = summed ? sizes.batch : 1;
   sumInParts(gpu, { parts, outputs: sizes.M * sizes.N, out }, (target) => {
-    lanesRung.run(gpu, { ...sizes, a, b, out: target, bias, along, span }, tile);
+    const product = { ...sizes, a, b, out: target, bias, along, span, activation };
+    lanesRung.run(gpu, product, tile);
   });
 }

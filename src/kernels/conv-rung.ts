@@ -1,5 +1,7 @@
 /** What the rungs of the three convolutions share: sizes with a precision, arguments, and how a launch is described. */
 import type { Storage } from '../gpu/storage.ts';
+import { activationOf } from './activation.ts';
+import type { FusedActivation } from './activation.ts';
 import type { ConvDims } from './conv-kernels.ts';
 import { phaseStrides } from './conv-plan.ts';
 import { storedOf } from './precision.ts';
@@ -21,6 +23,8 @@ export interface ConvForwardArgs {
   readonly out: Storage;
   /** [K] */
   readonly bias?: Storage | undefined;
+  /** Applied to the result before it is stored. Default: none. */
+  readonly activation?: FusedActivation | undefined;
   readonly dims: ConvSizes;
 }
 
@@ -59,6 +63,17 @@ export const launchOf = (sizes: ConvSizes) => ({
   dims: geometryOf(sizes),
   stored: storedOf(sizes),
 });
+
+/** What a kernel of a forward convolution is launched with. */
+export function forwardLaunchOf({ x, w, out, bias, activation, dims }: ConvForwardArgs) {
+  const { ACT, slope } = activationOf(activation);
+  return {
+    tensors: { x, w, bias: bias ?? w, y: out },
+    dims: { ...geometryOf(dims), slope },
+    tile: { ...biased(bias), ACT },
+    stored: storedOf(dims),
+  };
+}
 
 /** The strides by which a data gradient takes its phases. */
 export function withPhases(sizes: ConvSizes): ConvSizes {

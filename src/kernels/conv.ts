@@ -22,6 +22,7 @@ import {
   sumInParts,
   windowTiles,
 } from './conv-launch.ts';
+import type { GatherArgs } from './conv-launch.ts';
 import { convDataGradMatrix, convForwardMatrix, convWeightGradMatrix } from './conv-matrix.ts';
 import { phaseStrides } from './conv-plan.ts';
 import type { ConvKind } from './conv-plan.ts';
@@ -34,7 +35,7 @@ import {
   weightGradProduct,
 } from './conv-product.ts';
 import type { Product } from './conv-product.ts';
-import { biased, geometryOf, launchOf, withPhases } from './conv-rung.ts';
+import { biased, forwardLaunchOf, geometryOf, launchOf, withPhases } from './conv-rung.ts';
 import type {
   ConvDataGradArgs,
   ConvForwardArgs,
@@ -46,6 +47,7 @@ import { windowServes } from './conv-window.ts';
 import { broadcastLanes, canRun } from './kernel.ts';
 import type { Kernel } from './kernel.ts';
 import { lanesRung } from './matmul.ts';
+import type { ProductArgs } from './matmul.ts';
 import { bytesOf, inFloats, mayRound, precisionOf, storedOf } from './precision.ts';
 import { climb } from './rung.ts';
 import type { Ladder } from './rung.ts';
@@ -74,7 +76,7 @@ function plain<Args>(
  */
 function productRung<Args extends { readonly dims: ConvSizes; readonly out: Storage }>(
   product: (dims: ConvSizes) => Product | undefined,
-  operands: (args: Args) => { a: Storage; b: Storage; bias?: Storage | undefined },
+  operands: (args: Args) => Pick<ProductArgs, 'a' | 'b' | 'bias' | 'activation'>,
 ): ConvRung<Args> {
   return {
     name: lanesRung.name,
@@ -95,7 +97,7 @@ function productRung<Args extends { readonly dims: ConvSizes; readonly out: Stor
   };
 }
 
-type Operands<Args> = (args: Args) => { u: Storage; x: Storage; bias?: Storage | undefined };
+type Operands<Args> = (args: Args) => Pick<GatherArgs, 'u' | 'x' | 'bias' | 'activation'>;
 
 function gatherRung<Args extends { readonly dims: ConvSizes; readonly out: Storage }>(
   kind: ConvKind,
@@ -132,23 +134,21 @@ function windowRung<Args extends { readonly dims: ConvSizes; readonly out: Stora
 }
 
 const forwardRungs: readonly ConvRung<ConvForwardArgs>[] = [
-  plain(forwardDirect, (gpu, { x, w, out, bias, dims }) => {
-    const tensors = { x, w, bias: bias ?? w, y: out };
-    forwardDirect.run(gpu, { tensors, ...launchOf(dims), tile: biased(bias) });
+  plain(forwardDirect, (gpu, args) => {
+    forwardDirect.run(gpu, forwardLaunchOf(args));
   }),
-  gatherRung('forward', ({ x, w, bias }) => ({ u: w, x, bias })),
-  plain(forwardTiled, (gpu, { x, w, out, bias, dims }) => {
-    const tensors = { x, w, bias: bias ?? w, y: out };
-    forwardTiled.run(gpu, { tensors, ...launchOf(dims), tile: biased(bias) });
+  gatherRung('forward', ({ w, ...args }) => ({ ...args, u: w })),
+  plain(forwardTiled, (gpu, args) => {
+    forwardTiled.run(gpu, forwardLaunchOf(args));
   }),
-  windowRung('forward', ({ x, w, bias }) => ({ u: w, x, bias })),
+  windowRung('forward', ({ w, ...args }) => ({ ...args, u: w })),
   productRung(forwardProduct, (args) =>
     isFlat(args.dims) ? { ...args, a: args.x, b: args.w } : { ...args, a: args.w, b: args.x },
   ),
   plain(
     pointwiseTiled,
-    (gpu, { x, w, out, bias, dims }) => {
-      runPointwiseTiled(gpu, { x, w, out, bias, dims, transposed: false });
+    (gpu, args) => {
+      runPointwiseTiled(gpu, { ...args, transposed: false });
     },
     isPointwise,
   ),
@@ -263,8 +263,8 @@ export const convForwardLadder: Ladder<ConvSizes, ConvForwardArgs, 'x' | 'w' | '
   flops,
   bytes,
   halves: ['x', 'w', 'out'],
-  inFloats: ({ x, w, out, bias, dims }, swap) => ({
-    ...{ x: swap('x', x), w: swap('w', w), out: swap('out', out), bias },
+  inFloats: ({ x, w, out, dims, ...rest }, swap) => ({
+    ...{ x: swap('x', x), w: swap('w', w), out: swap('out', out), ...rest },
     dims: geometryOf(dims),
   }),
 };
@@ -321,7 +321,7 @@ export const convWeightGradLadder: Ladder<ConvSizes, ConvWeightGradArgs, 'x' | '
   }),
 };
 
-/** out[N,K,OH,OW] = x[N,C,H,W] * w[K,C,R,S] (+ bias[K]): PyTorch's conv2d, zero padding. */
+/** out[N,K,OH,OW] = act(x[N,C,H,W] * w[K,C,R,S] (+ bias[K])): PyTorch's conv2d, zero padding, and an activation. */
 export function convForward(gpu: Gpu, args: ConvForwardArgs): void {
   climb(gpu, convForwardLadder, args);
 }

@@ -1,6 +1,8 @@
 import type { Gpu } from '../gpu/device.ts';
 import type { Storage } from '../gpu/storage.ts';
 import { ceilDiv } from '../util/shape.ts';
+import { activationOf } from './activation.ts';
+import type { FusedActivation } from './activation.ts';
 import { broadcastLanes, canRun, kernel } from './kernel.ts';
 import type { Dims, Grid, Tile, TileOf } from './kernel.ts';
 import { halfRung, matrixRung } from './matmul-matrix.ts';
@@ -69,7 +71,7 @@ const vec4Vec4 = kernel({ ...vec4Spec, entry: 'vec4', tensors: ['a', 'b', 'out4'
 
 const lanesSpec = {
   file: 'matmul/5_lanes.wgsl',
-  dims: [...dims, 'span'] as const,
+  dims: [...dims, 'span', 'slope'] as const,
   grid: ({ M, N, batch }: Dims<ParamName>, tile: (name: string) => number): Grid => [
     ceilDiv(N, 4 * tile('TN4') * tile('LANES')),
     ceilDiv(M, tile('TM')),
@@ -135,16 +137,20 @@ const registersRung = vec4Rung(registers, registersVec4, {
   flags: registerFlags,
   tiles: registerTiles,
 });
-/** What a convolution that is a product adds to it: an element for each row, or one for every `span` columns. */
-export interface ProductBias {
+/**
+ * What a convolution that is a product does to it: it adds an element for each row, or one for every `span` columns, and
+ * activates the sum.
+ */
+export interface ProductEnd {
   readonly bias?: Storage | undefined;
   readonly along?: 'rows' | 'columns' | undefined;
   readonly span?: number | undefined;
+  readonly activation?: FusedActivation | undefined;
 }
 
-export type ProductArgs = MatmulArgs & ProductBias;
+export type ProductArgs = MatmulArgs & ProductEnd;
 
-/** The product whose lanes share their loads, which alone can add a bias. */
+/** The product whose lanes share their loads, which alone can end as a convolution does. */
 export const lanesRung: Rung<MatmulDims, ProductArgs> = {
   name: lanes.name,
   kernels: [lanes, lanesVec4],
@@ -153,10 +159,11 @@ export const lanesRung: Rung<MatmulDims, ProductArgs> = {
   run: (gpu, args, tile = lanesTiles(gpu, args)[0]) => {
     const { a, b, out, bias, along = 'rows', span = 1 } = args;
     const BIAS = bias === undefined ? 0 : along === 'rows' ? 1 : 2;
+    const { ACT, slope } = activationOf(args.activation);
     const tensors = { a, b, bias: bias ?? b };
     const launch = {
-      dims: { ...paramsOf(args), span },
-      tile: { ...lanesFlags(args), BIAS, ...tile },
+      dims: { ...paramsOf(args), span, slope },
+      tile: { ...lanesFlags(args), BIAS, ACT, ...tile },
     };
     if (multiple(args.N)) lanesVec4.run(gpu, { tensors: { ...tensors, out4: out }, ...launch });
     else lanes.run(gpu, { tensors: { ...tensors, out }, ...launch });

@@ -2,6 +2,8 @@ import type { Gpu } from '../gpu/device.ts';
 import type { Storage } from '../gpu/storage.ts';
 import type { Stored } from '../gpu/wgsl.ts';
 import { ceilDiv } from '../util/shape.ts';
+import { activationOf } from './activation.ts';
+import type { FusedActivation } from './activation.ts';
 import { canRun, kernel, linearGrid } from './kernel.ts';
 import type { Dims, Grid, Kernel } from './kernel.ts';
 import { bytesOf, precisionOf, storedOf } from './precision.ts';
@@ -16,19 +18,6 @@ export interface NormSizes {
   readonly L: number;
   /** What x and dy are made of; statistics, sums and parameters are f32. */
   readonly stored?: Stored | undefined;
-}
-
-/** What comes after the norm in the same launch: ReLU, or LeakyReLU with a slope above 0. */
-export interface NormActivation {
-  /** 0: ReLU. */
-  readonly slope: number;
-}
-
-/** The constants and the slope of an activation. */
-export function activationOf(activation: NormActivation | undefined) {
-  const slope = activation?.slope ?? 0;
-  const ACT = activation === undefined ? 'NONE' : slope === 0 ? 'RELU' : 'LEAKY_RELU';
-  return { ACT, slope };
 }
 
 /** Tensors with a number a channel, as every kernel of the norm binds them. */
@@ -269,7 +258,7 @@ export interface NormGradsArgs extends NormSizes {
   readonly invStd: Storage;
   readonly gamma?: Storage | undefined;
   readonly beta?: Storage | undefined;
-  readonly activation?: NormActivation | undefined;
+  readonly activation?: FusedActivation | undefined;
   /** Results: Σ g·x̂ and Σ g [C], and both over N·L in turn [C, 2]. */
   readonly dgamma: Storage;
   readonly dbeta: Storage;

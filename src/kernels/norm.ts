@@ -1,10 +1,12 @@
 import type { Gpu } from '../gpu/device.ts';
 import type { Storage } from '../gpu/storage.ts';
 import { ceilDiv } from '../util/shape.ts';
+import { activationOf } from './activation.ts';
+import type { FusedActivation } from './activation.ts';
 import { kernel } from './kernel.ts';
 import type { Dims } from './kernel.ts';
-import { activationOf, normGradsLadder, normStatsLadder, perChannel } from './norm-sums.ts';
-import type { NormActivation, NormGradsArgs, NormSizes, NormStatsArgs } from './norm-sums.ts';
+import { normGradsLadder, normStatsLadder, perChannel } from './norm-sums.ts';
+import type { NormGradsArgs, NormSizes, NormStatsArgs } from './norm-sums.ts';
 import { storedOf } from './precision.ts';
 import { rowsForm, rowsGrid } from './rows.ts';
 import { climb } from './rung.ts';
@@ -84,7 +86,7 @@ export interface BatchNormApplyArgs extends NormSizes {
   readonly gamma?: Storage;
   /** [C]; left out: 0. */
   readonly beta?: Storage;
-  readonly activation?: NormActivation | undefined;
+  readonly activation?: FusedActivation | undefined;
   readonly out: Storage;
 }
 
@@ -115,7 +117,7 @@ export interface BatchNormBackwardArgs extends NormSizes {
   readonly gamma?: Storage;
   /** Needed with an activation, and not without: it decides which branch was taken. */
   readonly beta?: Storage;
-  readonly activation?: NormActivation | undefined;
+  readonly activation?: FusedActivation | undefined;
   /** Results; what is left out is not computed, or only in scratch. */
   readonly dx?: Storage;
   readonly dgamma?: Storage;

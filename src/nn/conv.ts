@@ -2,6 +2,7 @@ import type { Tape } from '../autograd/tape.ts';
 import type { Tensor } from '../autograd/tensor.ts';
 import { conv2d, convTranspose2d } from '../ops/conv.ts';
 import type { Pair } from '../ops/conv.ts';
+import type { Activation } from '../ops/pointwise.ts';
 import { WeightedLayer } from './weighted.ts';
 import type { WeightOptions } from './weighted.ts';
 
@@ -18,6 +19,7 @@ function pair(value: Pair): readonly [number, number] {
 /** torch.nn.Conv2d: x [N, inChannels, H, W] → [N, outChannels, OH, OW]; weight [out, in, R, S]. */
 export class Conv2d extends WeightedLayer {
   readonly #options: ConvLayerOptions;
+  override readonly takesActivation = true;
 
   constructor(tape: Tape, inChannels: number, outChannels: number, options: ConvLayerOptions) {
     const weight = [outChannels, inChannels, ...pair(options.kernelSize)];
@@ -25,9 +27,9 @@ export class Conv2d extends WeightedLayer {
     this.#options = options;
   }
 
-  override forward(x: Tensor): Tensor {
+  override forward(x: Tensor, activation?: Activation): Tensor {
     const { stride = 1, padding = 0 } = this.#options;
-    return conv2d(x, this.weight(x), { bias: this.bias, stride, padding });
+    return conv2d(x, this.weight(x), { bias: this.bias, stride, padding, activation });
   }
 }
 

@@ -1,10 +1,12 @@
 import { typeAs } from '../autograd/cast.ts';
-import { at, defineOp, only } from '../autograd/op.ts';
+import { at, defineOp, once, only } from '../autograd/op.ts';
 import type { Tensor } from '../autograd/tensor.ts';
 import { convDataGrad, convForward, convWeightGrad } from '../kernels/conv.ts';
 import type { ConvDims } from '../kernels/conv.ts';
 import { dim, sameShape, showShape } from '../util/shape.ts';
 import { requireWhole } from './check.ts';
+import { activatedBy, activationGrad, fusedActivation } from './pointwise.ts';
+import type { Activation } from './pointwise.ts';
 import { sum } from './reduce.ts';
 
 /**
@@ -20,25 +22,37 @@ interface Attrs {
   readonly dims: ConvDims;
 }
 
-const correlateOp = defineOp<Attrs>({
+interface CorrelateAttrs extends Attrs {
+  readonly activation?: Activation | undefined;
+}
+
+/** y = act(correlate(x, w) + bias). The gradient takes act′ by the sign of y: what was activated is never in memory. */
+const correlateOp = defineOp<CorrelateAttrs>({
   name: 'conv2d',
   dtypes: ['float', 'float', 'f32'],
   infer: (_inputs, { dims: d }) => [{ shape: [d.N, d.K, d.OH, d.OW] }],
-  forward: (gpu, { inputs, outputs, attrs: { dims } }) => {
+  forward: (gpu, { inputs, outputs, attrs: { dims, activation } }) => {
     const [x, w, bias] = [at(inputs, 0), at(inputs, 1), inputs[2]];
     convForward(gpu, {
       x: x.storage,
       w: w.storage,
       bias: bias?.storage,
+      activation: fusedActivation(activation),
       out: only(outputs).storage,
       dims: { ...dims, stored: x.stored },
     });
   },
-  saves: (inputs) => inputs,
-  backward: ({ grads, saved, attrs: { dims } }) => {
+  saves: (inputs, outputs, { activation }) => [
+    ...inputs.slice(0, 2),
+    ...(activation === undefined ? [] : outputs),
+  ],
+  backward: ({ grads, saved, attrs: { dims, activation } }) => {
     const [x, w] = [at(saved, 0), at(saved, 1)];
-    const g = typeAs(at(grads, 0) as Tensor, x);
-    return [() => scatter(g, w, dims), () => weigh(x, g, dims), () => sum(g, [0, 2, 3])];
+    const g = once(() => {
+      const dy = typeAs(at(grads, 0) as Tensor, x);
+      return activation === undefined ? dy : activationGrad(dy, at(saved, 2), activation);
+    });
+    return [() => scatter(g(), w, dims), () => weigh(x, g(), dims), () => sum(g(), [0, 2, 3])];
   },
 });
 
@@ -85,8 +99,8 @@ const weighOp = defineOp<Attrs>({
   },
 });
 
-function correlate(x: Tensor, w: Tensor, dims: ConvDims, bias?: Tensor): Tensor {
-  return only(correlateOp(bias === undefined ? [x, w] : [x, w, bias], { dims }));
+function correlate(x: Tensor, w: Tensor, dims: ConvDims): Tensor {
+  return only(correlateOp([x, w], { dims }));
 }
 function scatter(y: Tensor, w: Tensor, dims: ConvDims, bias?: Tensor): Tensor {
   return only(scatterOp(bias === undefined ? [y, w] : [y, w, bias], { dims }));
@@ -119,9 +133,15 @@ function geometryOf(op: string, options: ConvOptions) {
 /**
  * torch.nn.functional.conv2d: x [N, C, H, W], weight [K, C, R, S], bias [K] → [N, K, OH, OW] with
  * OH = ⌊(H + 2·padding − R)/stride⌋ + 1. Input and weight are f32, or both f16, and so is the result; the bias is f32.
+ * An activation is applied where the result is stored: one launch less, and N·K·OH·OW elements that are never kept, since
+ * the gradient goes by the sign of the result. One whose slope does not keep the sign is an op of its own.
  * Throws a RangeError naming the sizes that do not meet or are no sizes.
  */
-export function conv2d(x: Tensor, weight: Tensor, options: ConvOptions = {}): Tensor {
+export function conv2d(
+  x: Tensor,
+  weight: Tensor,
+  options: ConvOptions & { readonly activation?: Activation | undefined } = {},
+): Tensor {
   const { strideH, strideW, padH, padW } = geometryOf('conv2d', options);
   const [N, C, H, W] = four('conv2d', 'input', x);
   const [K, CW, R, S] = four('conv2d', 'weight', weight);
@@ -139,7 +159,10 @@ export function conv2d(x: Tensor, weight: Tensor, options: ConvOptions = {}): Te
   }
   checkBias('conv2d', options.bias, K);
   const dims = { N, C, H, W, K, R, S, OH, OW, strideH, strideW, padH, padW };
-  return correlate(x, weight, dims, options.bias);
+  const inputs = options.bias === undefined ? [x, weight] : [x, weight, options.bias];
+  return activatedBy(options.activation, (activation) =>
+    only(correlateOp(inputs, { dims, activation })),
+  );
 }
 
 /**

@@ -6,7 +6,17 @@ import { batchNormApply, batchNormBackward, batchNormStats, invStdOf } from '../
 import { fill } from '../kernels/pointwise.ts';
 import { dim, sameShape, showShape } from '../util/shape.ts';
 import type { Shape } from '../util/shape.ts';
-import { activate, add, affine, mul, rsqrt, square, sub } from './pointwise.ts';
+import {
+  activate,
+  activatedBy,
+  add,
+  affine,
+  fusedActivation,
+  mul,
+  rsqrt,
+  square,
+  sub,
+} from './pointwise.ts';
 import type { Activation } from './pointwise.ts';
 import { mean } from './reduce.ts';
 import { reshape } from './layout.ts';
@@ -121,15 +131,6 @@ const batchNormBackwardOp = defineOp<Attrs & { readonly dx: boolean }>({
   },
 });
 
-function fusedActivation(activation: Activation | undefined) {
-  if (activation === undefined) return undefined;
-  return { slope: activation.name === 'relu' ? 0 : activation.negativeSlope };
-}
-
-/** The sign of y tells the branch only where the slope keeps it. */
-const canFuse = (activation: Activation) =>
-  activation.name === 'relu' || activation.negativeSlope > 0;
-
 function affineOf(inputs: readonly Tensor[], attrs: Attrs) {
   return attrs.affine ? { gamma: at(inputs, 1).storage, beta: at(inputs, 2).storage } : {};
 }
@@ -181,10 +182,10 @@ export function batchNorm(x: Tensor, options: BatchNormOptions): Tensor {
   const scaled = weight !== undefined || bias !== undefined;
   const inputs = scaled ? [x, weight ?? filled(x, [C], 1), bias ?? filled(x, [C], 0)] : [x];
   const { momentum = 0.1, activation } = options;
-  const fused = activation !== undefined && canFuse(activation) ? activation : undefined;
-  const attrs = { eps, affine: scaled, momentum, activation: fused };
-  const y = at(batchNormOp([...inputs, runningMean, runningVar], attrs), 0);
-  return fused === undefined ? activate(y, activation) : y;
+  const attrs = { eps, affine: scaled, momentum };
+  return activatedBy(activation, (fused) =>
+    at(batchNormOp([...inputs, runningMean, runningVar], { ...attrs, activation: fused }), 0),
+  );
 }
 
 const invStdOp = defineOp<{ eps: number }>({

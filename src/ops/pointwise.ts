@@ -104,6 +104,32 @@ export function activate(x: Tensor, activation: Activation | undefined): Tensor 
   return activation.name === 'relu' ? relu(x) : leakyRelu(x, activation.negativeSlope);
 }
 
+/** True where the sign of the result tells which branch was taken: the gradient then needs no other tensor. */
+const keepsSign = (activation: Activation) =>
+  activation.name === 'relu' || activation.negativeSlope > 0;
+
+/** The result of an op that activates what it stores: an activation whose sign tells no branch comes after it. */
+export function activatedBy(
+  activation: Activation | undefined,
+  op: (fused: Activation | undefined) => Tensor,
+): Tensor {
+  const fused = activation === undefined || keepsSign(activation);
+  return fused ? op(activation) : activate(op(undefined), activation);
+}
+
+/** An activation as the kernels take it that apply it. */
+export function fusedActivation(activation: Activation | undefined) {
+  if (activation === undefined) return undefined;
+  return { slope: activation.name === 'relu' ? 0 : activation.negativeSlope };
+}
+
+/** The gradient of what was activated, from that of the result y. The branch is that of y's sign. */
+export function activationGrad(g: Tensor, y: Tensor, activation: Activation): Tensor {
+  return activation.name === 'relu'
+    ? reluGrad(g, y)
+    : leakyReluGrad(g, y, activation.negativeSlope);
+}
+
 /** tanh x */
 export const tanh = (x: Tensor): Tensor => tanhOp(x);
 /** 1/(1+e⁻ˣ) */

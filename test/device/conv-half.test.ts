@@ -50,6 +50,12 @@ describe.skipIf(!f16).each(cases.map((dims) => ({ name: convTitle(dims), dims })
         await check(gpu);
       });
     }
+
+    for (const { kind, name, check } of convChecks(gpu, dims, { bias: true, slope: 0.2 })) {
+      test(`${kind} on ${name} with a bias and an activation`, async () => {
+        await check(gpu);
+      });
+    }
   },
 );
 

@@ -165,6 +165,30 @@ testOrSkip('without a bias, and the same bits twenty times', async () => {
   expectClose(biased, expected.y, allowed('y'), 'y without its bias');
 });
 
+testOrSkip.each(['f32', 'f16'] as const)('with an activation, results in %s', async (stored) => {
+  const dims = { ...cases[2]!, stored };
+  const { given, expected, allowed } = expectations(dims);
+  const { x, w, biasK } = given;
+  const halves = stored === 'f16';
+  const n = expected.y.length;
+  for (const slope of [0, 0.2]) {
+    const { y } = await execute(
+      gpu!,
+      {
+        ...(halves ? { x: packHalves(x), w: packHalves(w) } : { x, w }),
+        ...{ biasK, y: halves ? Math.ceil(n / 2) : n },
+      },
+      (s) => {
+        const args = { ...s, bias: s.biasK, out: s.y, activation: { slope }, dims };
+        convForwardMatrix.run(gpu!, args);
+      },
+      ['y'],
+    );
+    const activated = expected.y.map((v) => (v > 0 ? v : slope * v));
+    expectClose(halves ? unpackHalves(y, n) : y, activated, allowed('y'), `slope ${slope}`);
+  }
+});
+
 testOrSkip('are not for those who asked for f32', () => {
   const { precision, ...dims } = cases[0]!;
   expect(precision).toBe('f16');

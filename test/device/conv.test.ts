@@ -14,6 +14,7 @@ import { planWindow } from '../../src/kernels/conv-window.ts';
 import { broadcastLanes } from '../../src/kernels/kernel.ts';
 import { choose } from '../../src/kernels/rung.ts';
 import type { Ladder } from '../../src/kernels/rung.ts';
+import type { Storage } from '../../src/gpu/storage.ts';
 import { convTranspose2d } from '../reference/conv.ts';
 import { budget, f32, f64 } from '../reference/naive.ts';
 import { expectClose } from '../support/close.ts';
@@ -80,10 +81,21 @@ describe.each(cases.map((dims) => ({ name: convTitle(dims), dims })))('$name', (
     });
   }
 
-  for (const { kind, name, check } of convChecks(gpu, dims, { bias: true })) {
+  const biased = convChecks(gpu, dims, { bias: true });
+  for (const { kind, name, check } of biased) {
     if (kind === 'weight gradient') continue;
     test(`${kind} on ${name} with bias`, async () => {
       await check(gpu);
+    });
+  }
+
+  const slope = 0.2;
+  for (const { name, check } of convChecks(gpu, dims, { bias: true, slope })) {
+    test(`forward on ${name} with bias and an activation`, async () => {
+      const sum = biased.find((c) => c.kind === 'forward' && c.name === name)!;
+      const sums = await sum.check(gpu);
+      const wanted = sums.map((v) => (v > 0 ? v : Math.fround(slope) * v + 0));
+      expect(await check(gpu), 'the bits of the sum, activated').toEqual(wanted);
     });
   }
 
@@ -96,6 +108,36 @@ describe.each(cases.map((dims) => ({ name: convTitle(dims), dims })))('$name', (
     chosen(convDataGradLadder);
     chosen(convWeightGradLadder);
     expect(await gpu.brokenGuards()).toEqual([]);
+  });
+});
+
+describe('a NaN of the image goes through an activation', () => {
+  const shared = { N: 2, C: 4, K: 5, size: 4 };
+  test.each(
+    [
+      convDims({ ...shared, window: 3, pad: 1 }),
+      convDims({ ...shared, window: 1 }),
+      convDims({ ...shared, size: 3, window: 1 }),
+      convDims({ ...shared, window: 4 }),
+    ].flatMap((dims) => [0, 0.2].map((slope) => ({ what: convTitle(dims), dims, slope }))),
+  )('$what, slope $slope', async ({ dims, slope }) => {
+    const size = convLengths(dims);
+    // One number of the first image: what does not see it is finite, as is all of the second image.
+    const x = randomFloats(size.x, 1);
+    x[5] = Number.NaN;
+    const given = { x, w: randomFloats(size.w, 2), out: size.dy };
+    for (const rung of convForwardLadder.rungs.filter((r) => r.fits(gpu, dims))) {
+      const resultOf = async (activation: { slope: number } | undefined) => {
+        const run = (s: Record<keyof typeof given, Storage>) => {
+          rung.run(gpu, { ...s, activation, dims });
+        };
+        return (await execute(gpu, given, run, ['out'])).out;
+      };
+      const sums = await resultOf(undefined);
+      expect([...sums].filter(Number.isNaN).length, rung.name).toBeGreaterThan(0);
+      const wanted = sums.map((v) => (v > 0 || Number.isNaN(v) ? v : Math.fround(slope) * v + 0));
+      expect(await resultOf({ slope }), rung.name).toEqual(wanted);
+    }
   });
 });
 

@@ -16,6 +16,7 @@ import { avgPool2d, maxPool2d, resizeBilinear, upsampleNearest2x } from '../../s
 import { softmax } from '../../src/ops/softmax.ts';
 import { spectralNormalize } from '../../src/ops/spectral.ts';
 import { loadGoldenCases } from '../golden/load.ts';
+import { conv2d as conv2dRef, conv2dBackward } from '../reference/conv.ts';
 import { embeddingBackward } from '../reference/embedding.ts';
 import { type Data, f64 } from '../reference/naive.ts';
 import {
@@ -294,6 +295,26 @@ const cases: readonly Case[] = [
       const past = y.map((v, i) => (v > 0 ? dy[i]! : 0.2 * dy[i]!));
       const { dx, dgamma } = batchNormBackward(o, past, f64);
       return { x: dx, gamma: dgamma };
+    },
+  },
+  {
+    name: 'conv2d and leaky relu',
+    inputs: {
+      x: randomInput([2, 2, 4, 3], 1),
+      w: randomInput([3, 2, 3, 2], 2),
+      bias: randomInput([3], 3),
+    },
+    op: ({ x, w, bias }) =>
+      conv2d(x!, w!, {
+        ...{ bias, stride: 2, padding: 1 },
+        activation: { name: 'leakyRelu', negativeSlope: 0.2 },
+      }),
+    backward: ({ x, w, bias }, dy) => {
+      const sizes = { N: 2, C: 2, H: 4, W: 3, K: 3, R: 3, S: 2 };
+      const o = { ...sizes, x: x!, w: w!, bias: bias!, stride: [2, 2], pad: [1, 1] } as const;
+      const past = conv2dRef(o, f64).map((v, i) => (v > 0 ? dy[i]! : 0.2 * dy[i]!));
+      const { dx, dw, dbias } = conv2dBackward(o, past, f64);
+      return { x: dx, w: dw, bias: dbias };
     },
   },
   {

@@ -342,7 +342,13 @@ describe.each(Object.entries(machines))('variants for %s', (_name, machine) => {
               );
               const args = ladder.argsOf(sizes, Object.fromEntries(storages) as Record<O, Storage>);
               rung.run(gpu, args, tile);
-              rung.run(gpu, { ...args, bias: gpu.alloc(4 * Math.max(K, C), 'bias') }, tile);
+              const biased = { ...args, bias: gpu.alloc(4 * Math.max(K, C), 'bias') };
+              rung.run(gpu, biased, tile);
+              if (ladder.name !== convForwardLadder.name) continue;
+              for (const slope of [0, 0.1]) {
+                rung.run(gpu, { ...args, activation: { slope } }, tile);
+                rung.run(gpu, { ...biased, activation: { slope } }, tile);
+              }
             }
           }
         }

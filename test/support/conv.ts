@@ -64,12 +64,12 @@ export interface ConvCheck {
 
 /**
  * Every rung that serves these sizes on this device. Where they say that tensors are f16, the values are such as f16 holds,
- * and the rungs of f32 run between copies.
+ * and the rungs of f32 run between copies. A slope is that of an activation, of the forward convolution alone.
  */
 export function convChecks(
   gpu: Gpu,
   dims: ConvSizes,
-  { bias = false }: { bias?: boolean } = {},
+  { bias = false, slope }: { bias?: boolean; slope?: number } = {},
 ): ConvCheck[] {
   const size = convLengths(dims);
   const random = dims.stored === 'f16' ? randomHalves : randomFloats;
@@ -87,6 +87,8 @@ export function convChecks(
   };
   const plus = (y: Float64Array, b: Float32Array, area: number, round: Round) =>
     bias ? y.map((v, i) => round(v + b[Math.floor(i / area) % b.length]!)) : y;
+  const activated = (y: Float64Array, round: Round) =>
+    slope === undefined ? y : y.map((v) => (v > 0 ? v : round(slope * v)));
   const back = (round: Round) => (round === f64 ? backward.f64() : backward.f32());
 
   const checksOf = <Args extends { readonly dims: ConvSizes }, O extends string>(
@@ -120,7 +122,8 @@ export function convChecks(
           contents,
           (s) => {
             // argsOf hands on whatever it is given: a bias too.
-            const args = ladder.argsOf(dims, s as Record<O, Storage>);
+            const plain = ladder.argsOf(dims, s as Record<O, Storage>);
+            const args = slope === undefined ? plain : { ...plain, activation: { slope } };
             if (served === dims) rung.run(device, args, tile);
             else {
               const picked = { rung, tile: tile ?? tiles[0] ?? {}, widened: true };
@@ -139,13 +142,15 @@ export function convChecks(
     return ladder.rungs.flatMap(one);
   };
 
+  const forward = checksOf(
+    'forward',
+    convForwardLadder,
+    (round) => activated(plus(conv2d(reference, round), biasOf.K, OH * OW, round), round),
+    biasOf.K,
+  );
+  if (slope !== undefined) return forward;
   return [
-    ...checksOf(
-      'forward',
-      convForwardLadder,
-      (round) => plus(conv2d(reference, round), biasOf.K, OH * OW, round),
-      biasOf.K,
-    ),
+    ...forward,
     ...checksOf(
       'data gradient',
       convDataGradLadder,

@@ -9,8 +9,8 @@ import { dim } from '../../src/util/shape.ts';
 import type { Shape } from '../../src/util/shape.ts';
 import type { PeerCase, Values } from './cases.ts';
 import { pathOf } from './child.ts';
-import { encodeModel } from './onnx-model.ts';
-import type { OnnxGraph, OnnxNode } from './onnx-model.ts';
+import { encodeModel } from '../../src/io/onnx.ts';
+import type { OnnxGraph, OnnxNode } from '../../src/io/onnx.ts';
 import { input, openDriver, serve } from './worker.ts';
 import type { Prepared, Task } from './worker.ts';
 

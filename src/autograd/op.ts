@@ -63,6 +63,10 @@ export interface TapeNode {
   readonly inputs: readonly Tensor[];
   /** It takes gradients of any float type; otherwise those of its outputs' types. */
   readonly anyGradient: boolean;
+  /** Of the op: what it knows beside its inputs. For those who read a graph to write it down elsewhere. */
+  readonly attrs: unknown;
+  /** A fused op once more in plain ops, recorded if the tape records. */
+  readonly composition: (() => readonly Tensor[]) | undefined;
   /** Gradient thunks of this execution; `createGraph` chooses the composition of a fused op. */
   gradients(
     grads: readonly (Tensor | undefined)[],
@@ -89,7 +93,11 @@ export function defineOp<A = undefined>(def: OpDef<A>): Op<A> {
     const { name, anyGradient = def.dtypes === 'any' } = def;
     const { layer } = tape.gpu.where;
     const node: TapeNode | undefined = record
-      ? { name, layer, inputs, anyGradient, outputs: [], gradients: () => [] }
+      ? {
+          ...{ name, layer, inputs, attrs, anyGradient },
+          composition: def.composition && (() => def.composition?.(inputs, attrs) ?? []),
+          ...{ outputs: [], gradients: () => [] },
+        }
       : undefined;
     const outputs = specs.map(({ shape, dtype = float }) => {
       const storage =

@@ -7,6 +7,8 @@ import { benchCommand } from './bench.ts';
 import { demoCommand } from './demo.ts';
 import { doctorCommand } from './doctor.ts';
 import { explainCommand } from './explain.ts';
+import { exportCommand } from './export.ts';
+import { importCommand } from './import.ts';
 import { profileCommand } from './profile.ts';
 import { sampleCommand } from './sample.ts';
 import { outliveReaders } from './signals.ts';
@@ -37,7 +39,7 @@ export async function main(argv: readonly string[]): Promise<number> {
 }
 
 const commands = [
-  ...[trainCommand, sampleCommand, profileCommand, explainCommand],
+  ...[trainCommand, sampleCommand, exportCommand, importCommand, profileCommand, explainCommand],
   ...[benchCommand, tuneCommand, doctorCommand, demoCommand],
 ];
 

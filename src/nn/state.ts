@@ -40,22 +40,24 @@ export function compareState(
   };
 }
 
-/** Loads every tensor, or throws a `UserError` that lists what does not meet and changes nothing. */
+/**
+ * Loads every tensor, or throws a `UserError` that lists what does not meet, of each kind so many names, and changes
+ * nothing.
+ */
 export function loadState(
   module: Module,
   state: ReadonlyMap<string, HostTensor>,
   source: string,
+  { names = 4 }: { readonly names?: number } = {},
 ): void {
   const { missing, surplus, misshapen } = compareState(module, state);
   const complaints = [
-    ...misshapen,
-    ...(missing.length > 0 ? [`missing ${shorten(missing)}`] : []),
-    ...(surplus.length > 0 ? [`not in this architecture: ${shorten(surplus)}`] : []),
+    ...(misshapen.length > 0 ? [shorten(misshapen, names, '; ')] : []),
+    ...(missing.length > 0 ? [`missing ${shorten(missing, names)}`] : []),
+    ...(surplus.length > 0 ? [`not in this architecture: ${shorten(surplus, names)}`] : []),
   ];
   if (complaints.length > 0) {
-    throw new UserError(
-      `${source} is of another architecture: ${complaints.slice(0, 3).join('; ')}`,
-    );
+    throw new UserError(`${source} is of another architecture: ${complaints.join('; ')}`);
   }
   for (const [name, value] of module.stateDict()) {
     const other = state.get(name);
@@ -63,7 +65,7 @@ export function loadState(
   }
 }
 
-function shorten(names: readonly string[]): string {
-  const shown = names.slice(0, 4).join(', ');
-  return names.length > 4 ? `${shown} and ${names.length - 4} more` : shown;
+function shorten(names: readonly string[], most: number, between = ', '): string {
+  const shown = names.slice(0, most).join(between);
+  return names.length > most ? `${shown} and ${names.length - most} more` : shown;
 }

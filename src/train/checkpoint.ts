@@ -19,7 +19,8 @@ import type { Gan } from './gan.ts';
 export interface Progress {
   /** Steps done. */
   readonly step: number;
-  readonly loader: LoaderState;
+  /** Absent before the first step: in a state that was imported. */
+  readonly loader: LoaderState | undefined;
   /** Absent in checkpoints of before it was kept. */
   readonly metrics?: MetricSums | undefined;
   /** Which kernels the step runs, as `kernelsOf` tells them apart; absent in checkpoints of before it was kept. */
@@ -112,7 +113,7 @@ export async function saveCheckpoint(
     format: formatVersion,
     kind: 'wgsagan checkpoint',
     step: String(step),
-    loader: JSON.stringify(loader),
+    ...(loader === undefined ? {} : { loader: JSON.stringify(loader) }),
     ...(metrics === undefined ? {} : { metrics: JSON.stringify(metrics) }),
     ...(kernels === undefined ? {} : { kernels }),
     ...(classes === undefined ? {} : { classes: JSON.stringify(classes) }),
@@ -145,7 +146,8 @@ export interface Checkpoint {
 export async function readCheckpoint(path: string): Promise<Checkpoint> {
   const file = await readSafetensors(path, { role: 'checkpoint' });
   const { format, step, loader, metrics, kernels, classes, config } = file.metadata;
-  if (format !== formatVersion || step === undefined || loader === undefined || !config) {
+  const whole = loader !== undefined || step === '0';
+  if (format !== formatVersion || step === undefined || !whole || !config) {
     throw new UserError(
       `checkpoint ${path} was not written by wgsagan ${formatVersion}.x training`,
     );
@@ -156,7 +158,8 @@ export async function readCheckpoint(path: string): Promise<Checkpoint> {
     config: parseConfig(config, `inside ${path}`) as TrainConfig,
     progress: {
       step: Number(step),
-      loader: parseState(loaderSchema, loader, `checkpoint ${path}`),
+      loader:
+        loader === undefined ? undefined : parseState(loaderSchema, loader, `checkpoint ${path}`),
       metrics:
         metrics === undefined
           ? undefined

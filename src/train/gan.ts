@@ -52,6 +52,12 @@ export function blankGenerator(tape: Tape, config: TrainConfig): Net {
   return family.generator(tape, { ...config, init: 'default' }, new NoRng(0));
 }
 
+/** A discriminator that waits for the values of a file. */
+export function blankDiscriminator(tape: Tape, config: TrainConfig): Net {
+  const { family } = ganPresets[config.preset];
+  return family.discriminator(tape, { ...config, init: 'default' }, new NoRng(0));
+}
+
 /** Throws a `UserError` for f16 on a device that has none. */
 export function checkPrecision({ adapter, features }: Gpu, { precision }: TrainConfig): void {
   if (precision !== 'f16' || features.has('shader-f16')) return;

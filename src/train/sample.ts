@@ -1,5 +1,6 @@
 import { Tape } from '../autograd/tape.ts';
 import type { Gpu } from '../gpu/device.ts';
+import type { Net } from '../models/gan.ts';
 import { loadState } from '../nn/state.ts';
 import { partOf } from './checkpoint.ts';
 import type { Checkpoint } from './checkpoint.ts';
@@ -10,6 +11,30 @@ import { Sampler, latents, samplerBatch } from './sampler.ts';
 export type SampleWeights = 'ema' | 'last';
 
 /**
+ * A checkpoint's generator as it makes images: averaged weights with batch statistics that have settled on them. Those of an
+ * imported state, before the first step, have statistics of their own.
+ */
+export async function openGenerator(
+  tape: Tape,
+  checkpoint: Checkpoint,
+  weights: SampleWeights,
+): Promise<{ readonly generator: Net; readonly sampler: Sampler }> {
+  const { config, progress } = checkpoint;
+  const load = (part: 'average' | 'generator') => {
+    const generator = blankGenerator(tape, config);
+    loadState(generator, partOf(checkpoint, part), `checkpoint ${checkpoint.path}`);
+    return generator;
+  };
+  const trained = load('generator');
+  const generator = weights === 'ema' ? load('average') : trained;
+  const { latentSize, classes } = config;
+  const batch = samplerBatch(config.batch);
+  const sampler = await Sampler.open(generator, { batch, latentSize, classes });
+  if (generator !== trained && progress.step > 0) sampler.settle(trained);
+  return { generator, sampler };
+}
+
+/**
  * Images (n, channels, size, size) in [−1, 1] of a checkpoint's generator for the latents of a seed, and for `labels` (n) where
  * it is told classes.
  */
@@ -18,20 +43,9 @@ export async function sampleCheckpoint(
   checkpoint: Checkpoint,
   options: { n: number; seed: number; weights: SampleWeights; labels?: Uint32Array | undefined },
 ): Promise<Float32Array> {
-  const { config } = checkpoint;
-  const tape = new Tape(gpu);
-  const load = (part: 'average' | 'generator') => {
-    const generator = blankGenerator(tape, config);
-    loadState(generator, partOf(checkpoint, part), `checkpoint ${checkpoint.path}`);
-    return generator;
-  };
-  const trained = load('generator');
-  const averaged = options.weights === 'ema' ? load('average') : undefined;
-  const { latentSize, classes } = config;
-  const batch = samplerBatch(config.batch);
-  const sampler = await Sampler.open(averaged ?? trained, { batch, latentSize, classes });
-  if (averaged !== undefined) sampler.settle(trained);
-  const images = await sampler.images(latents(options.seed, options.n, latentSize), options.labels);
+  const { sampler } = await openGenerator(new Tape(gpu), checkpoint, options.weights);
+  const z = latents(options.seed, options.n, checkpoint.config.latentSize);
+  const images = await sampler.images(z, options.labels);
   sampler.close();
   return images;
 }

@@ -91,7 +91,7 @@ export async function train(options: TrainOptions): Promise<TrainResult> {
   checkBatchFits(gan);
   const dataset = await options.openData();
   const loader = new Loader(dataset, { batch: config.batch, seed: config.seed, flip: config.flip });
-  if (resume !== undefined) loader.restore(resume.progress.loader);
+  if (resume?.progress.loader !== undefined) loader.restore(resume.progress.loader);
   if (resume === undefined) await createRunFolder(run, config);
   else removeTemporaries(run);
 

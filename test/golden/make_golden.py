@@ -54,6 +54,8 @@ sagan_step        ten steps of a small SAGAN, batch 4, 16×16 colour; see `sagan
                   real [10, 4, 3, 16, 16], z_d z_g [10, 4, 16, 1, 1], d_loss g_loss [10]
                   d.grad.<parameter> of the first D step, g.grad.<parameter> of the first G step
                   fake [4, 3, 16, 16]: G(z_d[0]) in the first D step; d_real d_fake [4]: D's outputs there
+sagan_weights     a checkpoint of two nets as people save it: state dicts netG.<key> and netD.<key>, num_batches_tracked as
+                  I64; z [5, 6], images [5, 3, 16, 16] = G(z) in evaluation mode, scores [5] = D(images)
 """
 import sys
 
@@ -62,12 +64,14 @@ sys.dont_write_bytecode = True  # no __pycache__ in the tree
 import golden_losses as losses
 import golden_models as models
 import golden_ops as ops
+import golden_weights as weights
 
 FAMILIES = [
     ops.matmul, ops.softmax, ops.attention, ops.conv2d, ops.conv_transpose2d, ops.batch_norm, ops.spectral, ops.pooling,
     ops.resize, ops.embedding, ops.activations, ops.arithmetic, ops.reduce,
     models.adam, models.sgd, models.double_backward, models.self_attention_blocks, models.sagan_step,
     losses.losses, losses.penalties,
+    weights.sagan_weights,
 ]
 
 if __name__ == '__main__':

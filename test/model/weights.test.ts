@@ -4,29 +4,24 @@ import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import * as ort from 'onnxruntime-web';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { Tape } from '../../src/autograd/tape.ts';
 import { memoryDataset } from '../../src/data/memory.ts';
 import { decodeSafetensors, writeSafetensors } from '../../src/io/safetensors.ts';
 import type { StoredTensor, TensorData } from '../../src/io/safetensors.ts';
-import { attentionKinds } from '../../src/nn/attention-kinds.ts';
 import { readNewestCheckpoint } from '../../src/train/checkpoint.ts';
 import { resolveConfig } from '../../src/train/config.ts';
-import { onnxOf } from '../../src/train/export/onnx.ts';
 import { exporters } from '../../src/train/export/weights.ts';
 import type { NetName } from '../../src/train/export/weights.ts';
-import { createGan } from '../../src/train/gan.ts';
 import { importRun } from '../../src/train/import.ts';
 import { openGenerator } from '../../src/train/sample.ts';
 import { latents } from '../../src/train/sampler.ts';
 import { train } from '../../src/train/trainer.ts';
-import { encodeModel } from '../../src/io/onnx.ts';
-import { tensor } from '../../src/autograd/tensor.ts';
 import { bitsOfHalf, halfFromBits } from '../../src/util/half.ts';
 import { loadGolden } from '../golden/load.ts';
 import { expectClose } from '../support/close.ts';
 import { openTestGpu } from '../support/device.ts';
+import { runOnnx } from '../support/onnx.ts';
 import { uniform } from '../support/random.ts';
 
 const gpu = await openTestGpu();
@@ -169,13 +164,13 @@ describe('a run that went on from it', () => {
   });
 
   test('ONNX Runtime makes the images that the engine makes, in any batch', async () => {
-    const model = await ortSession(readFileSync(await exported(trained, 'onnx')));
+    const model = readFileSync(await exported(trained, 'onnx'));
     for (const count of [1, 5]) {
       const seeds = latents(2, count, config.latentSize);
-      const { images } = await model.run({ z: new ort.Tensor('float32', seeds, [count, 6]) });
-      expect(images!.dims).toEqual([count, 3, 16, 16]);
+      const images = await runOnnx(model, { z: [seeds, [count, 6]] });
+      expect(images.shape).toEqual([count, 3, 16, 16]);
       const ours = await imagesOf(trained, seeds);
-      expectClose(images!.data as Float32Array, ours, { abs: 1e-4 }, `batch ${count}`);
+      expectClose(images.data, ours, { abs: 1e-4 }, `batch ${count}`);
     }
   });
 
@@ -195,27 +190,3 @@ describe('a run that went on from it', () => {
     expectClose(await imagesOf(at('of-torch'), z), images('images.own'), { abs: 1e-5 }, 'its own');
   });
 });
-
-describe('every attention block has a form in ONNX', () => {
-  test.each(Object.keys(attentionKinds))('%s', async (attention) => {
-    const tape = new Tape(gpu);
-    const { generator } = createGan(tape, resolveConfig({ ...options, width: 8, attention }));
-    for (const [name, value] of generator.namedParameters()) {
-      if (name.endsWith('gamma')) value.set(Float32Array.of(0.7));
-    }
-    const bytes = encodeModel(await onnxOf(generator, { latentSize: 6, classes: 0 }));
-    const { images } = await (
-      await ortSession(bytes)
-    ).run({ z: new ort.Tensor('float32', z, [5, 6]) });
-    const ours = await generator
-      .eval()
-      .forward(tensor(tape, z, [5, 6]))
-      .read();
-    expectClose(images!.data as Float32Array, ours, { abs: 1e-4 }, attention);
-  });
-});
-
-function ortSession(model: Uint8Array): Promise<ort.InferenceSession> {
-  ort.env.wasm.numThreads = 1;
-  return ort.InferenceSession.create(model, { executionProviders: ['wasm'] });
-}

@@ -5,6 +5,8 @@ export interface OnnxNode {
   readonly op: string;
   readonly inputs: readonly string[];
   readonly output: string;
+  /** Of an op with several: the others are called `output:1`, `output:2`, … Default 1. */
+  readonly results?: number;
   readonly ints?: Readonly<Record<string, number | readonly number[]>>;
   readonly floats?: Readonly<Record<string, number>>;
   readonly strings?: Readonly<Record<string, string>>;
@@ -59,13 +61,14 @@ export function encodeModel(
   ]);
 }
 
-function encodeNode({ op, inputs, output, ...attributes }: OnnxNode): Uint8Array {
+function encodeNode({ op, inputs, output, results = 1, ...attributes }: OnnxNode): Uint8Array {
   const { ints = {}, floats = {}, strings = {} } = attributes;
   const attribute = (name: string, type: keyof typeof attributeTypes, ...values: Bytes[]) =>
     message(5, join([text(1, name), ...values, whole(20, attributeTypes[type])]));
   return join([
     ...inputs.map((name) => text(1, name)),
     text(2, output),
+    ...Array.from({ length: results - 1 }, (_u, i) => text(2, `${output}:${i + 1}`)),
     text(4, op),
     ...Object.entries(ints).map(([name, value]) =>
       typeof value === 'number'

@@ -2,7 +2,7 @@ import type { Tensor } from '../../autograd/tensor.ts';
 import type { OnnxNode } from '../../io/onnx.ts';
 import type { Shape } from '../../util/shape.ts';
 
-export type OnnxAttributes = Pick<OnnxNode, 'ints' | 'floats' | 'strings'>;
+export type OnnxAttributes = Pick<OnnxNode, 'results' | 'ints' | 'floats' | 'strings'>;
 
 /** Where rules put what they write. */
 export interface GraphWriter {
@@ -117,6 +117,32 @@ const reduce =
   ({ graph, names }, { axes, scale }) =>
     scaled(graph, graph.node(op, [...names, graph.int64(axes)], { ints: { keepdims: 1 } }), scale);
 
+interface TopkAttrs {
+  readonly layout: 'channel' | 'sequence';
+  readonly scale: number;
+  readonly top: number;
+}
+
+/** Scores that are not among the largest of their row are pushed out of the softmax. */
+const topkAttention: Rule<TopkAttrs> = (op, { layout, scale, top }) => {
+  const { graph } = op;
+  const channel = layout === 'channel';
+  const multiply = (names: readonly string[], more: Partial<ProductAttrs>) =>
+    product({ ...op, names }, { transA: false, transB: false, alpha: 1, ...more });
+  const zeros = (like: string) => graph.node('ConstantOfShape', [graph.node('Shape', [like])]);
+  const [q = '', k = '', v = ''] = op.names;
+  const scores = multiply([q, k], { transA: channel, transB: !channel, alpha: scale });
+  const options = { ints: { axis: -1 } };
+  const largest = graph.node('TopK', [scores, graph.int64([top])], { ...options, results: 2 });
+  const index = `${largest}:1`;
+  const ones = graph.node('Add', [zeros(index), graph.float(1)]);
+  const chosen = graph.node('ScatterElements', [zeros(scores), index, ones], options);
+  const others = graph.node('Sub', [chosen, graph.float(1)]);
+  const pushed = graph.node('Add', [scores, scaled(graph, others, 1e30)]);
+  const map = graph.node('Softmax', [pushed], options);
+  return channel ? multiply([v, map], { transB: true }) : multiply([map, v], {});
+};
+
 // ---- one element at a time ------------------------------------------------------------------------------------------
 
 interface Scalars {
@@ -168,6 +194,7 @@ export const onnxRules: ReadonlyMap<string, Rule<never>> = new Map<string, Rule<
     resizeBilinear: (op: OpToWrite, { alignCorners }: { alignCorners: boolean }) =>
       resize(op, ['linear', alignCorners ? 'align_corners' : 'half_pixel']),
     matmul: product,
+    topkAttention,
     sum: reduce('ReduceSum'),
     amax: reduce('ReduceMax'),
     softmax: ({ graph, names }: OpToWrite) => graph.node('Softmax', names, { ints: { axis: -1 } }),
@@ -182,6 +209,8 @@ export const onnxRules: ReadonlyMap<string, Rule<never>> = new Map<string, Rule<
     expand,
     affine,
     leakyRelu,
+    eluPlusOne: ({ graph, names }: OpToWrite) =>
+      graph.node('Add', [graph.node('Elu', names), graph.float(1)]),
     square: ({ graph, names: [x = ''] }: OpToWrite) => graph.node('Mul', [x, x]),
     rsqrt: as('Sqrt', 'Reciprocal'),
     neg: as('Neg'),

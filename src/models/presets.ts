@@ -1,4 +1,5 @@
 import type { GanFamily, GanOptions } from './gan.ts';
+import { resnet, resnetPresets } from './resnet.ts';
 import { sagan, saganPresets } from './sagan.ts';
 
 /** A named architecture: its family and what it makes of it. */
@@ -19,7 +20,10 @@ function presetsOf<Name extends string>(
 }
 
 /** Every GAN that can be trained by name. */
-export const ganPresets = { ...presetsOf(sagan, saganPresets) };
+export const ganPresets = {
+  ...presetsOf(sagan, saganPresets),
+  ...presetsOf(resnet, resnetPresets),
+};
 
 export type GanPresetName = keyof typeof ganPresets;
 export const ganPresetNames = Object.keys(ganPresets) as [GanPresetName, ...GanPresetName[]];

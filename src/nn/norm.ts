@@ -1,8 +1,16 @@
 import type { Tape } from '../autograd/tape.ts';
+import { typeAs } from '../autograd/cast.ts';
 import { tensor } from '../autograd/tensor.ts';
 import type { Tensor } from '../autograd/tensor.ts';
+import { reshape } from '../ops/layout.ts';
 import { batchNorm } from '../ops/norm.ts';
+import { activate, add, mul } from '../ops/pointwise.ts';
 import type { Activation } from '../ops/pointwise.ts';
+import { HostRng } from '../util/philox.ts';
+import { dim } from '../util/shape.ts';
+import { Embedding } from './embedding.ts';
+import { ones, zeros } from './init.ts';
+import type { Init } from './init.ts';
 import { Layer } from './module.ts';
 
 export interface BatchNormLayerOptions {
@@ -41,5 +49,45 @@ export class BatchNorm2d extends Layer {
     const { weight, bias, runningMean, runningVar, training } = this;
     const state = { weight, bias, runningMean, runningVar, training };
     return batchNorm(x, { ...state, ...this.#options, activation });
+  }
+}
+
+/**
+ * Batch norm whose scale and shift are those of each image's class: x [N, C, H, W], labels [N] (u32) → [N, C, H, W]. The
+ * statistics are those of the whole batch, over all its classes. gain and bias are tables [classes, C] that begin at 1 and 0
+ * and are not spectrally normalised, as in SAGAN's released code; keys bn.running_mean, bn.running_var, gain.weight and
+ * bias.weight, as StudioGAN's.
+ */
+export class ConditionalBatchNorm2d extends Layer {
+  readonly #bn: BatchNorm2d;
+  readonly #gain: Embedding;
+  readonly #bias: Embedding;
+
+  constructor(
+    tape: Tape,
+    features: number,
+    { classes, ...options }: Omit<BatchNormLayerOptions, 'affine'> & { readonly classes: number },
+  ) {
+    super(tape);
+    // The tables begin as constants: nothing is drawn.
+    const rng = new HostRng(0);
+    const table = (init: Init) => new Embedding(tape, classes, features, { rng, init });
+    this.#bn = this.child('bn', new BatchNorm2d(tape, features, { ...options, affine: false }));
+    this.#gain = this.child('gain', table(ones));
+    this.#bias = this.child('bias', table(zeros));
+  }
+
+  /** Throws a RangeError without labels. */
+  override forward(x: Tensor, labels?: Tensor, activation?: Activation): Tensor {
+    if (labels === undefined) {
+      throw new RangeError(
+        'ConditionalBatchNorm2d: labels are missing; one class an image is needed',
+      );
+    }
+    const normal = this.#bn.forward(x);
+    const perImage = (table: Embedding) =>
+      reshape(typeAs(table.forward(labels), x), [dim(x.shape, 0), dim(x.shape, 1), 1, 1]);
+    const y = add(mul(normal, perImage(this.#gain)), perImage(this.#bias));
+    return activate(y, activation);
   }
 }

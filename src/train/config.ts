@@ -107,6 +107,10 @@ const recipes: Readonly<Partial<Record<GanPresetName, Partial<TrainConfig>>>> = 
     sampleEvery: 250,
     checkpointEvery: 250,
   },
+  // As the released code: it names no beta2, and TensorFlow's is this.
+  'sagan-resnet-32': { beta2: 0.999 },
+  'sagan-resnet-64': { beta2: 0.999 },
+  'sagan-resnet-128': { beta2: 0.999 },
 };
 
 /** The options that fix the meaning of the weights: a resumed run may not change them. */

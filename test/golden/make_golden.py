@@ -56,6 +56,13 @@ sagan_step        ten steps of a small SAGAN, batch 4, 16×16 colour; see `sagan
                   fake [4, 3, 16, 16]: G(z_d[0]) in the first D step; d_real d_fake [4]: D's outputs there
 sagan_weights     a checkpoint of two nets as people save it: state dicts netG.<key> and netD.<key>, num_batches_tracked as
                   I64; z [5, 6], images [5, 3, 16, 16] = G(z) in evaluation mode, scores [5] = D(images)
+resnet_step       the gradients of one step of the authors' SAGAN in small, batch 2; see golden_resnet.py. `small` is the
+                  net of images to 32×32, told classes; `large` the other one, told none
+                  real z [2, 2, latent] labels made [2, 2] (I32: classes of real images, and of those made)
+                  g.start.<key> d.start.<key>   state dicts
+                  fake d_real d_fake d_loss g_loss   g.grad.<parameter> d.grad.<parameter>   g.after.<buffer> d.after.<buffer>
+                  error.<any of the last line>   how far PyTorch's float32 is off, the largest of the tensor, a scalar
+                                                      imageSize width latentSize classes, at (size with attention)
 """
 import sys
 
@@ -65,6 +72,7 @@ import golden_losses as losses
 import golden_models as models
 import golden_ops as ops
 import golden_weights as weights
+import golden_resnet as resnet
 
 FAMILIES = [
     ops.matmul, ops.softmax, ops.attention, ops.conv2d, ops.conv_transpose2d, ops.batch_norm, ops.spectral, ops.pooling,
@@ -72,6 +80,7 @@ FAMILIES = [
     models.adam, models.sgd, models.double_backward, models.self_attention_blocks, models.sagan_step,
     losses.losses, losses.penalties,
     weights.sagan_weights,
+    resnet.resnet_step,
 ]
 
 if __name__ == '__main__':

@@ -2,7 +2,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, test } from 'vitest';
-import { saganPresets } from '../../src/models/sagan.ts';
+import { ganPresetNames, ganPresets } from '../../src/models/presets.ts';
 import {
   configSchema,
   configToYaml,
@@ -37,9 +37,8 @@ describe('layers of a config', () => {
     });
   });
 
-  test.each(Object.keys(saganPresets))('preset %s brings its architecture', (preset) => {
-    const shape = saganPresets[preset as keyof typeof saganPresets];
-    expect(resolveConfig({ ...data, preset })).toMatchObject(shape);
+  test.each(ganPresetNames)('preset %s brings its architecture', (preset) => {
+    expect(resolveConfig({ ...data, preset })).toMatchObject(ganPresets[preset].options);
   });
 
   test('a recipe belongs to its preset and lies above the defaults', () => {
@@ -103,7 +102,7 @@ describe('mistakes in a config', () => {
 
   test('an unknown preset names the nearest and lists all', () => {
     expect(complaint(() => resolveConfig({ ...data, preset: 'sagan-31' }))).toBe(
-      '--preset sagan-31 is unknown; did you mean sagan-32? There are sagan-32-tiny, sagan-32, sagan-64, sagan-128',
+      `--preset sagan-31 is unknown; did you mean sagan-32? There are ${ganPresetNames.join(', ')}`,
     );
     expect(complaint(() => resolveConfig({ ...data, preset: 3 }))).toMatch(
       /^--preset 3 is unknown; there are /,
@@ -112,6 +111,16 @@ describe('mistakes in a config', () => {
     expect(complaint(() => resolveConfig({ ...data, preset: 'toString' }))).toMatch(
       /^--preset toString is unknown; there are /,
     );
+  });
+
+  test.each([
+    [{ conditional: true }, '--conditional needs a preset of sagan-resnet'],
+    [{ preset: 'sagan-resnet-32', slope: 0.2 }, '--slope 0.2 says nothing to sagan-resnet'],
+    [{ preset: 'sagan-resnet-32', imageSize: 8 }, 'a power of two from 16 to 512'],
+    [{ preset: 'sagan-resnet-64', attentionAt: [4] }, '4 is no feature size of a 64-pixel image'],
+    [{ preset: 'sagan-resnet-64', classes: 4 }, '--classes 4 says nothing without --conditional'],
+  ])('what a family cannot do is refused: %j', (options, reason) => {
+    expect(complaint(() => resolveConfig({ ...data, ...options }))).toContain(reason);
   });
 
   test.each([0, 4, 24, 48, 1024, 32.5, -32])('an image size of %d is impossible', (imageSize) => {

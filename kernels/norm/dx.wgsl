@@ -2,6 +2,7 @@
 //
 //   x, dy [N, C, L] · mean, invStd, gamma, beta [C] · means [C, 2]  →  dx [N, C, L]
 //   dx = gamma·invStd·(g − mean(g) − x̂·mean(g·x̂)),   g = dy past the activation,   means = (mean(g), mean(g·x̂))
+//   JOINT: dx = invStd·(gamma·g − mean(gamma·g) − x̂·mean(gamma·g·x̂)), for means over channels whose gammas differ
 //
 // grid       ROWS as in norm/apply.
 // entries    `scalar`, and `quads` (one vec4 along L a thread) for L a multiple of 4.
@@ -17,6 +18,7 @@ const LEAKY_RELU = 2u;
 const ACT = NONE;
 const SCALE = true;
 const SHIFT = true;
+const JOINT = false;
 const ROWS = 1u;
 const WG = 64u;
 
@@ -64,6 +66,7 @@ fn gradient(v: vec4f, dy: vec4f, c: u32) -> vec4f {
   var scale = inv;
   if (SCALE) { scale *= gamma[c]; }
   let hat = (v - mean[c]) * inv;
+  if (JOINT) { return scale * passed(dy, v, c) - inv * (means[c].x + hat * means[c].y); }
   return scale * (passed(dy, v, c) - means[c].x - hat * means[c].y);
 }
 

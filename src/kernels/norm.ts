@@ -44,7 +44,7 @@ export const applyQuads = kernel({
 const dxRecord = {
   file: 'norm/dx.wgsl',
   dims: ['N', 'C', 'L', 'slope'],
-  tile: { ACT: 'NONE', SCALE: 'true', SHIFT: 'true', ROWS: 1, WG: 64 },
+  tile: { ACT: 'NONE', SCALE: 'true', SHIFT: 'true', JOINT: 'false', ROWS: 1, WG: 64 },
   flops: ({ N, C, L }: Planes) => 6 * N * C * L,
   bytes: ({ N, C, L }: Planes, each = 4) => 3 * each * N * C * L,
 } as const;
@@ -138,10 +138,24 @@ export function batchNormBackward(gpu: Gpu, args: BatchNormBackwardArgs): void {
   };
   if (args.rung === undefined) climb(gpu, normGradsLadder, sums);
   else args.rung.run(gpu, sums);
-  if (dx === undefined) return;
+  if (dx !== undefined) normDx(gpu, { ...args, dx, means, joint: false });
+}
 
+/** The last pass of the backward one: `means` are those that norm/dx wants, `joint` or not. */
+export function normDx(
+  gpu: Gpu,
+  args: Omit<BatchNormBackwardArgs, 'dgamma' | 'dbeta' | 'rung'> & {
+    readonly dx: Storage;
+    readonly means: Storage;
+    readonly joint: boolean;
+  },
+): void {
+  const { x, dy, mean, invStd, gamma, beta, activation, means, dx, joint, N, C, L } = args;
   const { ACT, slope } = activationOf(activation);
-  const flags = { ACT, SCALE: String(gamma !== undefined), SHIFT: String(beta !== undefined) };
+  const flags = {
+    ...{ ACT, JOINT: String(joint) },
+    ...{ SCALE: String(gamma !== undefined), SHIFT: String(beta !== undefined) },
+  };
   const rest = { mean, invStd, gamma: gamma ?? mean, beta: beta ?? mean };
   const quads = L % 4 === 0;
   const tile = { ...flags, ROWS: rowsForm(quads ? L / 4 : L, dxRecord.tile.WG) };

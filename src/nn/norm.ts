@@ -1,13 +1,10 @@
 import type { Tape } from '../autograd/tape.ts';
-import { typeAs } from '../autograd/cast.ts';
 import { tensor } from '../autograd/tensor.ts';
 import type { Tensor } from '../autograd/tensor.ts';
-import { reshape } from '../ops/layout.ts';
+import { conditionalBatchNorm } from '../ops/conditional-norm.ts';
 import { batchNorm } from '../ops/norm.ts';
-import { activate, add, mul } from '../ops/pointwise.ts';
 import type { Activation } from '../ops/pointwise.ts';
 import { HostRng } from '../util/philox.ts';
-import { dim } from '../util/shape.ts';
 import { Embedding } from './embedding.ts';
 import { ones, zeros } from './init.ts';
 import type { Init } from './init.ts';
@@ -60,6 +57,7 @@ export class BatchNorm2d extends Layer {
  */
 export class ConditionalBatchNorm2d extends Layer {
   readonly #bn: BatchNorm2d;
+  readonly #options: Pick<BatchNormLayerOptions, 'eps' | 'momentum'>;
   readonly #gain: Embedding;
   readonly #bias: Embedding;
 
@@ -69,6 +67,7 @@ export class ConditionalBatchNorm2d extends Layer {
     { classes, ...options }: Omit<BatchNormLayerOptions, 'affine'> & { readonly classes: number },
   ) {
     super(tape);
+    this.#options = options;
     // The tables begin as constants: nothing is drawn.
     const rng = new HostRng(0);
     const table = (init: Init) => new Embedding(tape, classes, features, { rng, init });
@@ -84,10 +83,11 @@ export class ConditionalBatchNorm2d extends Layer {
         'ConditionalBatchNorm2d: labels are missing; one class an image is needed',
       );
     }
-    const normal = this.#bn.forward(x);
-    const perImage = (table: Embedding) =>
-      reshape(typeAs(table.forward(labels), x), [dim(x.shape, 0), dim(x.shape, 1), 1, 1]);
-    const y = add(mul(normal, perImage(this.#gain)), perImage(this.#bias));
-    return activate(y, activation);
+    const { runningMean, runningVar } = this.#bn;
+    return conditionalBatchNorm(x, {
+      ...{ gain: this.#gain.forward(labels), bias: this.#bias.forward(labels) },
+      ...{ runningMean, runningVar, training: this.training, activation },
+      ...this.#options,
+    });
   }
 }

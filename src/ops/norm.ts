@@ -222,7 +222,8 @@ function filled(x: Tensor, shape: Shape, value: number): Tensor {
   return out;
 }
 
-function sizesOf(x: Tensor): Sizes {
+/** Images, channels and positions of [N, C, …]. Throws a RangeError for fewer axes. */
+export function sizesOf(x: Tensor): Sizes {
   if (x.shape.length < 2) {
     throw new RangeError(`batchNorm: input is ${showShape(x.shape)}; it needs axes N and C`);
   }
@@ -230,7 +231,8 @@ function sizesOf(x: Tensor): Sizes {
   return { N, C, L: x.size / (N * C), stored: x.stored };
 }
 
-function perChannel(x: Tensor) {
+/** The axes of a channel's statistics, and the shape of a number a channel. */
+export function perChannel(x: Tensor) {
   return {
     axes: x.shape.map((_d, i) => i).filter((i) => i !== 1),
     shape: x.shape.map((d, i) => (i === 1 ? d : 1)),

@@ -7,6 +7,7 @@ import type { Tensor } from '../../src/autograd/tensor.ts';
 import { conv2d, convTranspose2d } from '../../src/ops/conv.ts';
 import type { ConvOptions } from '../../src/ops/conv.ts';
 import { embedding } from '../../src/ops/embedding.ts';
+import { conditionalBatchNorm } from '../../src/ops/conditional-norm.ts';
 import { concat, expand, permute, reshape, slice } from '../../src/ops/layout.ts';
 import { matmul } from '../../src/ops/matmul.ts';
 import { batchNorm } from '../../src/ops/norm.ts';
@@ -315,6 +316,31 @@ const cases: readonly Case[] = [
       const past = conv2dRef(o, f64).map((v, i) => (v > 0 ? dy[i]! : 0.2 * dy[i]!));
       const { dx, dw, dbias } = conv2dBackward(o, past, f64);
       return { x: dx, w: dw, bias: dbias };
+    },
+  },
+  {
+    name: 'conditional batch norm and relu',
+    inputs: { x: randomInput([4, 2, 3], 1), gain: randomInput([4, 2], 2, -1.5, 1.5) },
+    op: ({ x, gain }) =>
+      conditionalBatchNorm(x!, {
+        ...{ gain: gain!, bias: tensor(tape, new Float32Array(8), [4, 2]), training: true },
+        activation: { name: 'relu' },
+        runningMean: tensor(tape, [0, 0], [2]),
+        runningVar: tensor(tape, [1, 1], [2]),
+      }),
+    backward: ({ x, gain }, dy) => {
+      const o = { x: x!, ...{ N: 4, C: 2, H: 3, W: 1, training: true } };
+      const { y: hat } = batchNormRef(o, f64);
+      const of = (i: number) => gain![Math.floor(i / 3)]!;
+      const past = hat.map((v, i) => (v * of(i) > 0 ? dy[i]! : 0));
+      const dgain = new Float64Array(8);
+      past.forEach((g, i) => (dgain[Math.floor(i / 3)]! += g * hat[i]!));
+      const { dx } = batchNormBackward(
+        o,
+        past.map((g, i) => g * of(i)),
+        f64,
+      );
+      return { x: dx, gain: dgain };
     },
   },
   {

@@ -252,8 +252,11 @@ describe.each(Object.entries(machines))('variants for %s', (_name, machine) => {
     return variants;
   }
 
-  test.each(ganPresetNames)('a training step of %s', async (preset) => {
-    expect(await compileStep(open(), preset)).toBeGreaterThan(20);
+  // One of the residual nets: their sizes share most programs.
+  const presets = ganPresetNames.filter((name) => !/resnet-(32|128)/.test(name));
+  test.each(presets)('a training step of %s', async (preset) => {
+    const told = preset.startsWith('sagan-resnet') ? { conditional: true, classes: 3 } : {};
+    expect(await compileStep(open(), preset, told)).toBeGreaterThan(20);
   });
 
   test('a training step with a penalty', async () => {

@@ -13,7 +13,8 @@ import { reshape } from '../ops/layout.ts';
 import { add, mul, relu, tanh } from '../ops/pointwise.ts';
 import { sum } from '../ops/reduce.ts';
 import type { HostRng } from '../util/philox.ts';
-import type { GanFamily, GanOptions } from './gan.ts';
+import { dim } from '../util/shape.ts';
+import type { GanFamily, GanOptions, Net } from './gan.ts';
 import { DownBlock, UpBlock, sameConv } from './resnet-blocks.ts';
 
 export const resnetPresets = {
@@ -118,7 +119,7 @@ function discriminatorPlan(options: GanOptions): BlockPlan[] {
  */
 export class ResnetGenerator extends Layer {
   readonly #linear: Linear;
-  readonly #stages: readonly { readonly block: UpBlock; readonly after: readonly Layer[] }[];
+  readonly #layers: readonly Net[];
   readonly #norm: BatchNorm2d;
   readonly #last: Conv2d;
   readonly #spectra: Spectra;
@@ -130,15 +131,14 @@ export class ResnetGenerator extends Layer {
     const features = 16 * generatorChannels(options, 4);
     const linear = new Linear(tape, latentSize, features, weights);
     this.#linear = this.child('linear', spectralNorm(linear, { rng }));
-    this.#stages = generatorPlan(options).map(({ from, to, size }, i) => {
-      const block = this.child(
-        `blocks.${i}.0`,
-        new UpBlock(tape, from, to, { ...weights, classes }),
-      );
+    this.#layers = generatorPlan(options).flatMap(({ from, to, size }, i) => {
+      const block = new UpBlock(tape, from, to, { ...weights, classes });
       const kind = attentionG.includes(size) ? attention : 'none';
-      const after = attentionOf(kind, tape, to, { ...weights, spectral: true });
-      for (const layer of after) this.child(`blocks.${i}.1`, layer);
-      return { block, after };
+      const layers: Net[] = [
+        block,
+        ...attentionOf(kind, tape, to, { ...weights, classes, spectral: true }),
+      ];
+      return layers.map((layer, j) => this.child(`blocks.${i}.${j}`, layer));
     });
     const to = generatorChannels(options, options.imageSize);
     this.#norm = this.child('output_layer.0', new BatchNorm2d(tape, to));
@@ -148,11 +148,8 @@ export class ResnetGenerator extends Layer {
 
   override forward(z: Tensor, labels?: Tensor): Tensor {
     return this.#spectra.during(z, () => {
-      let h = reshape(this.#linear.forward(z), [z.shape[0] ?? 1, -1, 4, 4]);
-      for (const { block, after } of this.#stages) {
-        h = block.forward(h, labels);
-        for (const layer of after) h = layer.forward(h);
-      }
+      const seed = reshape(this.#linear.forward(z), [dim(z.shape, 0), -1, 4, 4]);
+      const h = this.#layers.reduce((x, layer) => layer.forward(x, labels), seed);
       return tanh(this.#last.forward(this.#norm.forward(h, { name: 'relu' })));
     });
   }
@@ -165,7 +162,7 @@ export class ResnetGenerator extends Layer {
  * sum is f32, and so is what follows it. Keys blocks.{i}.0, blocks.{i}.1, linear and embed are BigGAN-PyTorch's.
  */
 export class ResnetDiscriminator extends Layer {
-  readonly #layers: readonly Layer[];
+  readonly #layers: readonly Net[];
   readonly #linear: Linear;
   readonly #embed: Embedding | undefined;
   readonly #spectra: Spectra;
@@ -179,7 +176,10 @@ export class ResnetDiscriminator extends Layer {
       const shape = { down: resized, first: i === 0 };
       const block = new DownBlock(tape, from, to, { ...weights, ...shape });
       const kind = resized && attentionD.includes(size) ? attention : 'none';
-      const layers = [block, ...attentionOf(kind, tape, to, { ...weights, spectral: true })];
+      const layers: Net[] = [
+        block,
+        ...attentionOf(kind, tape, to, { ...weights, classes, spectral: true }),
+      ];
       return layers.map((layer, j) => this.child(`blocks.${i}.${j}`, layer));
     });
     const features = plan.at(-1)?.to ?? 0;
@@ -197,7 +197,7 @@ export class ResnetDiscriminator extends Layer {
   /** Throws a RangeError without labels, where there are classes. */
   override forward(x: Tensor, labels?: Tensor): Tensor {
     return this.#spectra.during(x, () => {
-      const maps = this.#layers.reduce((h, layer) => layer.forward(h), x);
+      const maps = this.#layers.reduce((h, layer) => layer.forward(h, labels), x);
       const h = sum(relu(maps), [2, 3]);
       const score = this.#linear.forward(h);
       if (this.#embed === undefined) return score;

@@ -1,6 +1,7 @@
 import type { Tape } from '../autograd/tape.ts';
 import { PooledSelfAttention, SelfAttention } from './attention.ts';
 import type { AttentionLayer, BlockOptions } from './attention.ts';
+import { ClassAttention } from './class-attention.ts';
 
 type MakeAttention = (tape: Tape, channels: number, options: BlockOptions) => AttentionLayer;
 
@@ -13,6 +14,8 @@ export const attentionKinds = {
     new SelfAttention(tape, channels, { ...options, scaled: true }),
   /** Keys and values pooled, a fourth convolution (system 2, the authors' code). */
   paper: (tape, channels, options) => new PooledSelfAttention(tape, channels, options),
+  /** plain, with query and key of features plus an embedding of the class (system 9). */
+  class: (tape, channels, options) => new ClassAttention(tape, channels, options),
 } as const satisfies Record<string, MakeAttention>;
 
 /** 'none' leaves the blocks out. */

@@ -16,6 +16,8 @@ import type { WeightOptions } from './weighted.ts';
 export interface BlockOptions extends WeightOptions {
   /** Spectral norm on every convolution of the block. Default false. */
   readonly spectral?: boolean;
+  /** Classes of the labels that the block is told, if its kind is told any. */
+  readonly classes?: number;
 }
 
 /** A position of a feature map: row, column. */
@@ -23,6 +25,9 @@ export type Place = readonly [row: number, column: number];
 
 /** A block that maps x (N, C, H, W) to a tensor of the same H and W, and can say where each position looked. */
 export abstract class AttentionLayer extends Layer {
+  /** `labels` (N) u32, for kinds that are told classes. */
+  abstract override forward(x: Tensor, labels?: Tensor): Tensor;
+
   /**
    * The weights (N, heads, H', W') by which a position of x gathers the values at the positions of the map, made anew and
    * summing to 1 over H'·W': for viewers, not for training. Throws a RangeError for a place outside x.
@@ -109,7 +114,12 @@ export class SelfAttention extends AttentionLayer {
   }
 
   override forward(x: Tensor): Tensor {
-    const { q, k, v } = this.project(x);
+    return this.attend(x, x);
+  }
+
+  /** The block with query and key of `asked`, and value and shortcut of x. */
+  protected attend(x: Tensor, asked: Tensor): Tensor {
+    const { q, k, v } = this.project(x, asked);
     const o = attention(q, k, v, { scale: this.#scale });
     const shortcut = this.#shortcut?.forward(x) ?? x;
     return residual(reshape(o, shortcut.shape), this.gamma, shortcut);
@@ -121,11 +131,11 @@ export class SelfAttention extends AttentionLayer {
     return mapOver(queryAt(q, query, size), k, { size, scale: this.#scale });
   }
 
-  /** Query, key and value sequences of an input. */
-  project(x: Tensor): { q: Tensor; k: Tensor; v: Tensor } {
+  /** Query, key and value sequences of an input, query and key of another if there is one. */
+  project(x: Tensor, asked = x): { q: Tensor; k: Tensor; v: Tensor } {
     return {
-      q: flat(this.#query.forward(x)),
-      k: flat(this.#key.forward(x)),
+      q: flat(this.#query.forward(asked)),
+      k: flat(this.#key.forward(asked)),
       v: flat(this.#value.forward(x)),
     };
   }

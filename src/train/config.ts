@@ -221,6 +221,9 @@ function checkOptions(config: TrainConfig): void {
     throw new UserError(`--classes ${classes} says nothing without --conditional`);
   }
   checkLoss(config);
+  if (config.attention === 'class' && !conditional) {
+    throw new UserError('--attention class needs --conditional: it is told the classes of images');
+  }
   const there = family.stages(imageSize);
   for (const [option, stages] of [
     ['attention-g', attentionG],

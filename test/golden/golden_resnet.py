@@ -50,7 +50,7 @@ class DownBlock(nn.Module):
         self.conv1, self.conv2 = conv(c_in, c_out, 3), conv(c_out, c_out, 3)
         self.conv_sc = conv(c_in, c_out, 1) if down or c_in != c_out else None
 
-    def forward(self, x):
+    def forward(self, x, _):
         pool = (lambda t: F.avg_pool2d(t, 2)) if self.down else (lambda t: t)
         h = pool(self.conv2(F.relu(self.conv1(x if self.first else F.relu(x)))))
         if self.first:
@@ -58,33 +58,48 @@ class DownBlock(nn.Module):
         return h + (x if self.conv_sc is None else pool(self.conv_sc(x)))
 
 
+class ClassAttention(nn.Module):
+    """Query and key of x + e(class), value of x; spectral norm on the convolutions."""
+
+    def __init__(self, C, classes):
+        super().__init__()
+        self.query_conv, self.key_conv, self.value_conv = conv(C, max(1, C // 8), 1), conv(C, max(1, C // 8), 1), conv(C, C, 1)
+        self.gamma, self.embed = nn.Parameter(torch.tensor([0.5])), nn.Embedding(classes, C)
+
+    def forward(self, x, y):
+        told = x + self.embed(y)[:, :, None, None]
+        q, k, v = (layer(t).flatten(2) for layer, t in
+                   ((self.query_conv, told), (self.key_conv, told), (self.value_conv, x)))
+        o = v @ torch.softmax(q.transpose(1, 2) @ k, -1).transpose(1, 2)
+        return self.gamma * o.view_as(x) + x
+
+
 class Generator(nn.Module):
     """`chain`: channels at 4×4, 8×8, …; attention behind the block `attention`."""
 
-    def __init__(self, latent, chain, attention, classes):
+    def __init__(self, latent, chain, attention, classes, kind):
         super().__init__()
         self.linear = spectral_norm(nn.Linear(latent, 16 * chain[0]))
         self.blocks = nn.ModuleList(
-            nn.ModuleList([UpBlock(a, b, classes)] + ([PaperSmall(b)] if i == attention else []))
+            nn.ModuleList([UpBlock(a, b, classes)] + ([attention_of_kind(kind, b, classes)] if i == attention else []))
             for i, (a, b) in enumerate(zip(chain, chain[1:])))
         self.output_layer = nn.Sequential(nn.BatchNorm2d(chain[-1]), nn.ReLU(), conv(chain[-1], 3, 3))
 
     def forward(self, z, y):
         h = self.linear(z).view(len(z), -1, 4, 4)
-        for block, *after in self.blocks:
-            h = block(h, y)
-            for layer in after:
-                h = layer(h)
+        for layers in self.blocks:
+            for layer in layers:
+                h = layer(h, y)
         return torch.tanh(self.output_layer(h))
 
 
 class Discriminator(nn.Module):
     """`chain`: channels of the blocks' results, of which the first `down` halve the image."""
 
-    def __init__(self, chain, down, attention, classes):
+    def __init__(self, chain, down, attention, classes, kind):
         super().__init__()
         self.blocks = nn.ModuleList(
-            nn.ModuleList([DownBlock(a, b, i < down, i == 0)] + ([PaperSmall(b)] if i == attention else []))
+            nn.ModuleList([DownBlock(a, b, i < down, i == 0)] + ([attention_of_kind(kind, b, classes)] if i == attention else []))
             for i, (a, b) in enumerate(zip([3] + chain, chain)))
         self.linear = spectral_norm(nn.Linear(chain[-1], 1))
         self.embed = spectral_norm(nn.Embedding(classes, chain[-1])) if classes else None
@@ -92,7 +107,7 @@ class Discriminator(nn.Module):
     def forward(self, x, y):
         for layers in self.blocks:
             for layer in layers:
-                x = layer(x)
+                x = layer(x, y)
         h = F.relu(x).sum((2, 3))
         score = self.linear(h)[:, 0]
         return score + (self.embed(y) * h).sum(1) if self.embed is not None else score
@@ -108,12 +123,16 @@ class PaperSmall(PaperAttention):
         self.theta, self.phi, self.g, self.o = one(C, narrow), one(C, narrow), one(C, half), one(half, C)
         self.gamma = nn.Parameter(torch.tensor([0.5]))
 
-    def forward(self, x):
+    def forward(self, x, _):
         B, C, H, W = x.shape
         q = self.theta(x).flatten(2)
         k, v = (F.max_pool2d(conv(x), 2).flatten(2) for conv in (self.phi, self.g))
         o = v @ torch.softmax(q.transpose(1, 2) @ k, -1).transpose(1, 2)
         return self.gamma * self.o(o.view(B, -1, H, W)) + x
+
+
+def attention_of_kind(kind, C, classes):
+    return ClassAttention(C, classes) if kind == 'class' else PaperSmall(C)
 
 
 def one_step(G, D, real, labels, z, classes):
@@ -134,14 +153,17 @@ def one_step(G, D, real, labels, z, classes):
 def resnet_step():
     fam = Family('resnet_step', 19)
     cases = {
-        'small': (dict(imageSize=16, width=4, latentSize=5, classes=3, at=8), [8, 8, 8], 0, [4, 4, 4], 1, 0),
-        'large': (dict(imageSize=64, width=1, latentSize=5, classes=0, at=16),
+        'told': (dict(imageSize=16, width=2, latentSize=3, classes=2, at=8, attention='class'), [4, 4, 4], 0, [2, 2, 2], 1, 0),
+        'small': (dict(imageSize=16, width=4, latentSize=5, classes=3, at=8, attention='paper'), [8, 8, 8], 0, [4, 4, 4], 1, 0),
+        'large': (dict(imageSize=64, width=1, latentSize=5, classes=0, at=16, attention='paper'),
                   [16, 8, 4, 2, 1], 1, [1, 2, 4, 8, 16], 4, 1),
     }
     batch = 2
     for name, (params, g_chain, g_at, d_chain, down, d_at) in cases.items():
         size, latent, classes = params['imageSize'], params['latentSize'], params['classes']
-        G, D = Generator(latent, g_chain, g_at, classes), Discriminator(d_chain, down, d_at, classes)
+        kind = params['attention']
+        G = Generator(latent, g_chain, g_at, classes, kind)
+        D = Discriminator(d_chain, down, d_at, classes, kind)
         with torch.no_grad():
             for net in (G, D):
                 for key, p in net.named_parameters():

@@ -57,12 +57,13 @@ sagan_step        ten steps of a small SAGAN, batch 4, 16×16 colour; see `sagan
 sagan_weights     a checkpoint of two nets as people save it: state dicts netG.<key> and netD.<key>, num_batches_tracked as
                   I64; z [5, 6], images [5, 3, 16, 16] = G(z) in evaluation mode, scores [5] = D(images)
 resnet_step       the gradients of one step of the authors' SAGAN in small, batch 2; see golden_resnet.py. `small` is the
-                  net of images to 32×32, told classes; `large` the other one, told none
+                  net of images to 32×32, told classes; `large` the other one, told none; `told` the
+                  first with classes in its attention too
                   real z [2, 2, latent] labels made [2, 2] (I32: classes of real images, and of those made)
                   g.start.<key> d.start.<key>   state dicts
                   fake d_real d_fake d_loss g_loss   g.grad.<parameter> d.grad.<parameter>   g.after.<buffer> d.after.<buffer>
                   error.<any of the last line>   how far PyTorch's float32 is off, the largest of the tensor, a scalar
-                                                      imageSize width latentSize classes, at (size with attention)
+                                                      imageSize width latentSize classes, attention and at (its kind and feature size)
 """
 import sys
 

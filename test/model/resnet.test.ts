@@ -8,6 +8,7 @@ import { openGpu } from '../../src/gpu/device.ts';
 import type { GanOptions } from '../../src/models/gan.ts';
 import { DownBlock } from '../../src/models/resnet-blocks.ts';
 import { ResnetDiscriminator, ResnetGenerator, resnetPresets } from '../../src/models/resnet.ts';
+import type { AttentionKind } from '../../src/nn/attention-kinds.ts';
 import { initialisers } from '../../src/nn/init.ts';
 import type { Module } from '../../src/nn/module.ts';
 import { loadState } from '../../src/nn/state.ts';
@@ -80,11 +81,12 @@ interface Params {
   readonly width: number;
   readonly latentSize: number;
   readonly classes: number;
+  readonly attention: AttentionKind;
   readonly at: number;
 }
 
-function optionsOf({ at, classes, ...sizes }: Params): GanOptions {
-  const attention = { attention: 'paper', attentionG: [at], attentionD: [at] } as const;
+function optionsOf({ at, classes, attention: kind, ...sizes }: Params): GanOptions {
+  const attention = { attention: kind, attentionG: [at], attentionD: [at] };
   const fixed = { channels: 3, init: 'normal', slope: 0 } as const;
   return { ...sizes, ...attention, ...fixed, conditional: classes > 0, classes };
 }

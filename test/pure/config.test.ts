@@ -118,6 +118,7 @@ describe('mistakes in a config', () => {
     [{ preset: 'sagan-resnet-32', slope: 0.2 }, '--slope 0.2 says nothing to sagan-resnet'],
     [{ preset: 'sagan-resnet-32', imageSize: 8 }, 'a power of two from 16 to 512'],
     [{ preset: 'sagan-resnet-64', attentionAt: [4] }, '4 is no feature size of a 64-pixel image'],
+    [{ preset: 'sagan-resnet-64', attention: 'class' }, '--attention class needs --conditional'],
     [{ preset: 'sagan-resnet-64', classes: 4 }, '--classes 4 says nothing without --conditional'],
   ])('what a family cannot do is refused: %j', (options, reason) => {
     expect(complaint(() => resolveConfig({ ...data, ...options }))).toContain(reason);

@@ -31,7 +31,7 @@ const attentionOp = defineOp<Attrs>({
   name: 'attention',
   dtypes: 'float',
   infer: (inputs, { layout }) => {
-    const { B, Nq, DV } = sizes(inputs, layout);
+    const { B, Nq, DV } = attentionSizes('attention', inputs, layout);
     const out = { shape: layout === 'channel' ? [B, DV, Nq] : [B, Nq, DV] };
     return [out, { shape: [B, Nq], dtype: 'f32' }];
   },
@@ -42,7 +42,7 @@ const attentionOp = defineOp<Attrs>({
       v: at(inputs, 2).storage,
       out: at(outputs, 0).storage,
       lse: at(outputs, 1).storage,
-      ...sizes(inputs, attrs.layout),
+      ...attentionSizes('attention', inputs, attrs.layout),
       ...attrs,
     });
   },
@@ -85,23 +85,24 @@ const attentionBackwardOp = defineOp<Attrs & { readonly needs: readonly boolean[
       dq: made(0),
       dk: made(1),
       dv: made(2),
-      ...sizes(inputs, attrs.layout),
+      ...attentionSizes('attention', inputs, attrs.layout),
       ...attrs,
     });
   },
 });
 
 /** Where the i-th result is when only the needed ones are made. */
-function placeOf(needs: readonly boolean[], i: number): number {
+export function placeOf(needs: readonly boolean[], i: number): number {
   return needs.slice(0, i).filter(Boolean).length;
 }
 
-function sizes(inputs: readonly Tensor[], layout: AttentionLayout) {
+/** The sizes of query, key and value. Throws a RangeError that names the op for shapes that do not go together. */
+export function attentionSizes(op: string, inputs: readonly Tensor[], layout: AttentionLayout) {
   const [q, k, v] = [at(inputs, 0).shape, at(inputs, 1).shape, at(inputs, 2).shape];
   const [d, n] = layout === 'channel' ? [1, 2] : [2, 1];
   const complain = (what: string) =>
     new RangeError(
-      `attention: query is ${showShape(q)}, key ${showShape(k)}, value ${showShape(v)} (${layout}-major); ${what}`,
+      `${op}: query is ${showShape(q)}, key ${showShape(k)}, value ${showShape(v)} (${layout}-major); ${what}`,
     );
   if ([q, k, v].some((shape) => shape.length !== 3)) throw complain('each needs three axes');
   const [B, DK, Nq, Nk, DV] = [dim(q, 0), dim(q, d), dim(q, n), dim(k, n), dim(v, d)];

@@ -25,6 +25,7 @@ const STEP = 13u;
 const AFFINE = 14u;
 const COPY = 15u;
 const CLAMP = 16u;
+const ELU_PLUS_ONE = 17u;
 
 const OP = RELU;
 const WG = 256u;
@@ -91,6 +92,7 @@ fn apply(v: vec4f) -> vec4f {
   if (OP == STEP) { return select(vec4f(p.a), vec4f(1.0), v > vec4f(0.0)); }
   if (OP == AFFINE) { return p.a * v + p.b; }
   if (OP == CLAMP) { return keepNaN(v, clamp(v, vec4f(p.a), vec4f(p.b))); }
+  if (OP == ELU_PLUS_ONE) { return keepNaN(v, select(exp(min(v, vec4f(0.0))), v + 1.0, v > vec4f(0.0))); }
   return v;
 }
 

@@ -24,7 +24,8 @@ export type UnaryOp =
   | 'step'
   | 'affine'
   | 'copy'
-  | 'clamp';
+  | 'clamp'
+  | 'eluPlusOne';
 
 export type BinaryOp =
   | 'add'

@@ -59,6 +59,8 @@ const leakyReluOp = unaryOp('leakyRelu', 'x', ({ g, x, attrs }) =>
 const tanhOp = unaryOp('tanh', 'y', ({ g, y }) => tanhGrad(g, y));
 const sigmoidOp = unaryOp('sigmoid', 'y', ({ g, y }) => sigmoidGrad(g, y));
 const softplusOp = unaryOp('softplus', 'x', ({ g, x }) => mul(g, sigmoid(x)));
+// x > 0: x + 1 ≥ 1, slope 1; else eˣ ≤ 1, its own slope.
+const eluPlusOneOp = unaryOp('eluPlusOne', 'y', ({ g, y }) => mul(g, minimum(y, 1)));
 const affineOp = unaryOp('affine', 'none', ({ g, attrs }) => affine(g, attrs.a ?? 1, 0));
 
 /** Piecewise constant: no gradient flows. */
@@ -136,6 +138,8 @@ export const tanh = (x: Tensor): Tensor => tanhOp(x);
 export const sigmoid = (x: Tensor): Tensor => sigmoidOp(x);
 /** ln(1+eˣ), stable for any x */
 export const softplus = (x: Tensor): Tensor => softplusOp(x);
+/** elu(x) + 1, which is positive: x > 0 ? x + 1 : eˣ */
+export const eluPlusOne = (x: Tensor): Tensor => eluPlusOneOp(x);
 /** scale·x + shift with numbers known to the host. */
 export const affine = (x: Tensor, scale: number, shift: number): Tensor =>
   affineOp(x, { a: scale, b: shift });

@@ -60,25 +60,13 @@ const topkOp = defineOp<Attrs>({
     const all = once(() => topkBackwardOp(inputs, { ...attrs, needs }));
     return needs.map((_, i) => () => at(all(), placeOf(needs, i)));
   },
-  composition: (inputs, { layout, scale, top }) => {
+  composition: (inputs, attrs) => {
     const wide = (i: number) => to(at(inputs, i), 'f32');
-    const [q, k, v] = [wide(0), wide(1), wide(2)];
-    // The same choice as the kernel's: of the values that it chose by, and no gradient goes through it.
-    const fixed = [q, k, v].map((t) => t.detach());
-    const bias = only(
-      maskOp([at(topkOp(fixed, { layout, scale, top }), 1)], { keys: keysOf(k, layout) }),
-    );
-    const map = (flags: object) => softmax(add(matmul(q, k, { ...flags, alpha: scale }), bias));
-    const out =
-      layout === 'channel'
-        ? matmul(v, map({ transA: true }), { transB: true })
-        : matmul(map({ transB: true }), v);
+    const [map, v] = [topkMap(wide(0), wide(1), attrs), wide(2)];
+    const out = attrs.layout === 'channel' ? matmul(v, map, { transB: true }) : matmul(map, v);
     return [typeAs(out, at(inputs, 0))];
   },
 });
-
-const keysOf = ({ shape }: Tensor, layout: AttentionLayout) =>
-  dim(shape, layout === 'channel' ? 2 : 1);
 
 /** index u32 [B, top, Nq] → what to add to a map [B, Nq, Nk] so that only the chosen keys have weight. */
 const maskOp = defineOp<{ readonly keys: number }>({
@@ -94,6 +82,17 @@ const maskOp = defineOp<{ readonly keys: number }>({
     topkMask(gpu, { index, bias: only(outputs).storage, B, Nq, Nk: attrs.keys, top });
   },
 });
+
+/** The map [B, Nq, Nk] that the kernels never store: softmax of the chosen scores, and 0 for the other keys. */
+function topkMap(q: Tensor, k: Tensor, attrs: Attrs): Tensor {
+  const channel = attrs.layout === 'channel';
+  // No gradient goes through the choice; what it gathers here nobody reads.
+  const keys = k.detach();
+  const index = at(topkOp([q.detach(), keys, keys], attrs), 1);
+  const bias = only(maskOp([index], { keys: dim(k.shape, channel ? 2 : 1) }));
+  const scores = matmul(q, k, { transA: channel, transB: !channel, alpha: attrs.scale });
+  return softmax(add(scores, bias));
+}
 
 /** The gradients of q, k and v that are needed, in this order. */
 const topkBackwardOp = defineOp<Attrs & { readonly needs: readonly boolean[] }>({
@@ -120,17 +119,27 @@ const topkBackwardOp = defineOp<Attrs & { readonly needs: readonly boolean[] }>(
   },
 });
 
-/**
- * Attention in which each query looks only at the k keys of the largest scores (1 ≤ k ≤ min(Nk, 64)); of equal scores the
- * lowest keys are chosen. Shapes and layouts as `attention`'s. Memory is linear in Nq and Nk: index and weight of each
- * chosen pair. Gradients go through the chosen pairs alone. Throws a RangeError for another k.
- */
-export function topkAttention(
-  q: Tensor,
-  k: Tensor,
-  v: Tensor,
-  options: AttentionOptions & { readonly k: number },
-): Tensor {
-  const { layout = 'channel', scale = 1, k: top } = options;
-  return at(topkOp([q, k, v], { layout, scale, top }), 0);
+interface TopkOptions extends AttentionOptions {
+  /** How many keys a query looks at: 1 to min(Nk, 64). */
+  readonly k: number;
 }
+
+/**
+ * Attention in which each query looks only at the k keys of the largest scores; of equal scores the lowest keys are chosen.
+ * Shapes and layouts as `attention`'s. Memory is linear in Nq and Nk: key and weight of each chosen pair. Gradients go
+ * through the chosen pairs alone. Throws a RangeError for another k.
+ */
+export function topkAttention(q: Tensor, k: Tensor, v: Tensor, options: TopkOptions): Tensor {
+  return at(topkOp([q, k, v], attrsOf(options)), 0);
+}
+
+/** The weights [B, Nq, Nk] by which `topkAttention` gathers values: for viewers, of few queries. */
+export function topkAttentionMap(q: Tensor, k: Tensor, options: TopkOptions): Tensor {
+  return topkMap(to(q, 'f32'), to(k, 'f32'), attrsOf(options));
+}
+
+const attrsOf = ({ layout = 'channel', scale = 1, k }: TopkOptions): Attrs => ({
+  layout,
+  scale,
+  top: k,
+});

@@ -167,9 +167,7 @@ const dataGradRungs: readonly ConvRung<ConvDataGradArgs>[] = [
   }),
   windowRung('dataGrad', ({ dy, w, bias }) => ({ u: w, x: dy, bias })),
   productRung(dataGradProduct, (args) =>
-    isPointwise(args.dims)
-      ? { ...args, a: args.w, b: args.dy }
-      : { ...args, a: args.dy, b: args.w },
+    isFlat(args.dims) ? { ...args, a: args.dy, b: args.w } : { ...args, a: args.w, b: args.dy },
   ),
   plain(
     pointwiseTiled,

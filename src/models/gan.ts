@@ -16,6 +16,9 @@ export interface GanOptions {
   readonly width: number;
   /** Which attention block, and at which feature sizes (pixels a side) of each net. */
   readonly attention: AttentionKind;
+  /** Heads of multihead, and the positions that each one looks at in topk; the blocks have their own defaults. */
+  readonly heads?: number;
+  readonly topk?: number;
   readonly attentionG: readonly number[];
   readonly attentionD: readonly number[];
   readonly init: InitName;

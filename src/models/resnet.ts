@@ -126,18 +126,16 @@ export class ResnetGenerator extends Layer {
 
   constructor(tape: Tape, options: GanOptions, rng: HostRng) {
     super(tape);
-    const { latentSize, classes, attention, attentionG, channels } = options;
+    const { latentSize, classes, attentionG, channels } = options;
     const weights = { rng, init: initialisers[options.init] };
     const features = 16 * generatorChannels(options, 4);
     const linear = new Linear(tape, latentSize, features, weights);
     this.#linear = this.child('linear', spectralNorm(linear, { rng }));
     this.#layers = generatorPlan(options).flatMap(({ from, to, size }, i) => {
       const block = new UpBlock(tape, from, to, { ...weights, classes });
-      const kind = attentionG.includes(size) ? attention : 'none';
-      const layers: Net[] = [
-        block,
-        ...attentionOf(kind, tape, to, { ...weights, classes, spectral: true }),
-      ];
+      const told = { ...weights, classes, spectral: true };
+      const after = attentionG.includes(size) ? attentionOf(options, tape, to, told) : [];
+      const layers: Net[] = [block, ...after];
       return layers.map((layer, j) => this.child(`blocks.${i}.${j}`, layer));
     });
     const to = generatorChannels(options, options.imageSize);
@@ -169,17 +167,15 @@ export class ResnetDiscriminator extends Layer {
 
   constructor(tape: Tape, options: GanOptions, rng: HostRng) {
     super(tape);
-    const { classes, attention, attentionD } = options;
+    const { classes, attentionD } = options;
     const weights = { rng, init: initialisers[options.init] };
     const plan = discriminatorPlan(options);
     this.#layers = plan.flatMap(({ from, to, size, resized }, i) => {
       const shape = { down: resized, first: i === 0 };
       const block = new DownBlock(tape, from, to, { ...weights, ...shape });
-      const kind = resized && attentionD.includes(size) ? attention : 'none';
-      const layers: Net[] = [
-        block,
-        ...attentionOf(kind, tape, to, { ...weights, classes, spectral: true }),
-      ];
+      const told = { ...weights, classes, spectral: true };
+      const here = resized && attentionD.includes(size);
+      const layers: Net[] = [block, ...(here ? attentionOf(options, tape, to, told) : [])];
       return layers.map((layer, j) => this.child(`blocks.${i}.${j}`, layer));
     });
     const features = plan.at(-1)?.to ?? 0;

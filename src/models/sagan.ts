@@ -118,7 +118,7 @@ export class Generator extends Layer {
         new ReLU(tape),
       );
       if (options.attentionG.includes(size)) {
-        layers.push(...attentionOf(options.attention, tape, to, { rng, init, spectral: true }));
+        layers.push(...attentionOf(options, tape, to, { rng, init, spectral: true }));
       }
       from = to;
     }
@@ -156,7 +156,7 @@ export class Discriminator extends Layer {
         new LeakyReLU(tape, options.slope),
       );
       if (options.attentionD.includes(size)) {
-        layers.push(...attentionOf(options.attention, tape, to, { rng, init, spectral: true }));
+        layers.push(...attentionOf(options, tape, to, { rng, init, spectral: true }));
       }
       from = to;
     }

@@ -2,8 +2,22 @@ import type { Tape } from '../autograd/tape.ts';
 import { PooledSelfAttention, SelfAttention } from './attention.ts';
 import type { AttentionLayer, BlockOptions } from './attention.ts';
 import { ClassAttention } from './class-attention.ts';
+import { AttentionGenerator } from './gate-attention.ts';
+import { HybridAttention } from './hybrid-attention.ts';
+import { LinearSelfAttention } from './linear-attention.ts';
+import { MultiHeadSelfAttention } from './multi-head.ts';
+import { TopkSelfAttention } from './topk-attention.ts';
 
-type MakeAttention = (tape: Tape, channels: number, options: BlockOptions) => AttentionLayer;
+/** What some of the kinds are told besides. */
+export interface AttentionSizes {
+  /** Heads of multihead; they must divide the channels. Default 4. */
+  readonly heads?: number | undefined;
+  /** Positions that each one looks at in topk. Default 16. */
+  readonly topk?: number | undefined;
+}
+
+type KindOptions = BlockOptions & AttentionSizes;
+type MakeAttention = (tape: Tape, channels: number, options: KindOptions) => AttentionLayer;
 
 /** Blocks x → x of any number of channels, by the word that chooses them: `--attention plain`. */
 export const attentionKinds = {
@@ -16,6 +30,24 @@ export const attentionKinds = {
   paper: (tape, channels, options) => new PooledSelfAttention(tape, channels, options),
   /** plain, with query and key of features plus an embedding of the class (system 9). */
   class: (tape, channels, options) => new ClassAttention(tape, channels, options),
+  /** Several maps side by side, each of a slice of the channels (system 10). */
+  multihead: (tape, channels, { heads = 4, ...options }) =>
+    new MultiHeadSelfAttention(tape, channels, { ...options, heads }),
+  /** Only the largest scores of a position (system 14). */
+  topk: (tape, channels, { topk = 16, ...options }) =>
+    new TopkSelfAttention(tape, channels, { ...options, topk }),
+  /** Features in the place of exponentials: linear in the positions (system 17). */
+  linear: (tape, channels, options) => new LinearSelfAttention(tape, channels, options),
+  /** Squeeze-and-excitation of the channels, then plain (system 16). */
+  hybrid: (tape, channels, options) => new HybridAttention(tape, channels, options),
+  /** A gate made by convolutions; no position looks at another (system 12). */
+  gate: (tape, channels, options) => {
+    const attentionChannels = Math.max(1, Math.floor(channels / 8));
+    return new AttentionGenerator(tape, channels, {
+      ...{ rng: options.rng, init: options.init, spectral: options.spectral },
+      ...{ outChannels: channels, attentionChannels },
+    });
+  },
 } as const satisfies Record<string, MakeAttention>;
 
 /** 'none' leaves the blocks out. */
@@ -25,10 +57,18 @@ export const attentionKindNames: readonly [AttentionKind, ...AttentionKind[]] = 
   ...(Object.keys(attentionKinds) as (keyof typeof attentionKinds)[]),
 ];
 
-/** The block of a kind; none for 'none'. */
+/** What a net says of its attention: the kind and what that kind is told. */
+export interface AttentionChoice extends AttentionSizes {
+  readonly attention: AttentionKind;
+}
+
+/** The block of the kind that is chosen; none for 'none'. */
 export function attentionOf(
-  kind: AttentionKind,
-  ...args: Parameters<MakeAttention>
+  { attention, heads, topk }: AttentionChoice,
+  tape: Tape,
+  channels: number,
+  options: BlockOptions,
 ): readonly AttentionLayer[] {
-  return kind === 'none' ? [] : [attentionKinds[kind](...args)];
+  if (attention === 'none') return [];
+  return [attentionKinds[attention](tape, channels, { ...options, heads, topk })];
 }

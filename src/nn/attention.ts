@@ -15,9 +15,9 @@ import type { WeightOptions } from './weighted.ts';
 
 export interface BlockOptions extends WeightOptions {
   /** Spectral norm on every convolution of the block. Default false. */
-  readonly spectral?: boolean;
+  readonly spectral?: boolean | undefined;
   /** Classes of the labels that the block is told, if its kind is told any. */
-  readonly classes?: number;
+  readonly classes?: number | undefined;
 }
 
 /** A position of a feature map: row, column. */
@@ -50,7 +50,7 @@ export interface PooledSelfAttentionOptions extends Omit<BlockOptions, 'bias'> {
 }
 
 /** A 1×1 convolution of an attention block, spectrally normalised if the block is. */
-function pointwiseConv(
+export function pointwiseConv(
   tape: Tape,
   sizes: readonly [number, number],
   options: BlockOptions,
@@ -59,16 +59,22 @@ function pointwiseConv(
   return options.spectral === true ? spectralNorm(conv, { rng: options.rng }) : conv;
 }
 
-function gammaOf(tape: Tape): Tensor {
+/** The learnt weight of a block beside its shortcut, from 0. */
+export function gammaOf(tape: Tape): Tensor {
   return tensor(tape, [0], [1], { label: 'gamma', requiresGrad: true });
 }
 
-/** The column of queries (N, D, 1) at a place of a map of H rows and W columns. */
-function queryAt(q: Tensor, [row, column]: Place, [H, W]: readonly [number, number]): Tensor {
+/** Throws a RangeError for a place that a map of H rows and W columns has not. */
+export function requirePlace([row, column]: Place, [H, W]: readonly [number, number]): void {
   if (![row, column].every(Number.isInteger) || row < 0 || column < 0 || row >= H || column >= W) {
     throw new RangeError(`query ${row}, ${column} lies outside the map of ${H} × ${W} positions`);
   }
-  return slice(q, 2, row * W + column, 1);
+}
+
+/** The column of queries (N, D, 1) at a place of a map of H rows and W columns. */
+export function queryAt(q: Tensor, place: Place, size: readonly [number, number]): Tensor {
+  requirePlace(place, size);
+  return slice(q, 2, place[0] * size[1] + place[1], 1);
 }
 
 /** softmax(scale·QᵀK) of queries (N, D, 1) over keys (N, D, H·W), as pictures (N, 1, H, W). */
@@ -82,7 +88,7 @@ function mapOver(
 }
 
 /** (N, C, H, W) as the channel-major sequence (N, C, H·W): a view. */
-function flat(x: Tensor): Tensor {
+export function flat(x: Tensor): Tensor {
   return reshape(x, [dim(x.shape, 0), dim(x.shape, 1), -1]);
 }
 
@@ -96,7 +102,8 @@ export class SelfAttention extends AttentionLayer {
   readonly #key: Conv2d;
   readonly #value: Conv2d;
   readonly #shortcut: Conv2d | undefined;
-  readonly #scale: number;
+  /** Factor of the scores. */
+  protected readonly scale: number;
 
   constructor(tape: Tape, channels: number, options: SelfAttentionOptions) {
     super(tape);
@@ -110,7 +117,7 @@ export class SelfAttention extends AttentionLayer {
       this.#shortcut = this.child('shortcut_conv', shortcut);
     }
     this.gamma = this.parameter('gamma', gammaOf(tape));
-    this.#scale = scaled ? 1 / Math.sqrt(width) : 1;
+    this.scale = scaled ? 1 / Math.sqrt(width) : 1;
   }
 
   override forward(x: Tensor): Tensor {
@@ -120,7 +127,7 @@ export class SelfAttention extends AttentionLayer {
   /** The block with query and key of `asked`, and value and shortcut of x. */
   protected attend(x: Tensor, asked: Tensor): Tensor {
     const { q, k, v } = this.project(x, asked);
-    const o = attention(q, k, v, { scale: this.#scale });
+    const o = this.mix(q, k, v);
     const shortcut = this.#shortcut?.forward(x) ?? x;
     return residual(reshape(o, shortcut.shape), this.gamma, shortcut);
   }
@@ -128,7 +135,17 @@ export class SelfAttention extends AttentionLayer {
   override map(x: Tensor, query: Place): Tensor {
     const size = [dim(x.shape, 2), dim(x.shape, 3)] as const;
     const { q, k } = this.project(x);
-    return mapOver(queryAt(q, query, size), k, { size, scale: this.#scale });
+    return reshape(this.weights(queryAt(q, query, size), k), [-1, 1, ...size]);
+  }
+
+  /** Values gathered for each query: what other kinds of this block do otherwise. */
+  protected mix(q: Tensor, k: Tensor, v: Tensor): Tensor {
+    return attention(q, k, v, { scale: this.scale });
+  }
+
+  /** The weights (N, queries, keys) by which `mix` gathers. */
+  protected weights(q: Tensor, k: Tensor): Tensor {
+    return softmax(matmul(q, k, { transA: true, alpha: this.scale }));
   }
 
   /** Query, key and value sequences of an input, query and key of another if there is one. */

@@ -39,6 +39,8 @@ export const configSchema = z.strictObject({
   attentionAt: sizes.optional().describe('feature sizes with attention in both nets, as 16,32'),
   attentionG: sizes.describe('feature sizes with attention in the generator'),
   attentionD: sizes.describe('feature sizes with attention in the discriminator'),
+  heads: count.describe('heads of multihead attention; they divide the width'),
+  topk: count.max(64).describe('positions that each one looks at in topk attention'),
   conditional: z.boolean().describe('tell both nets the classes of the images'),
   classes: z.int().min(0).describe('how many classes those are; found in the data'),
   init: z.enum(initNames).describe(`first weights: ${initNames.join(', ')}`),
@@ -77,6 +79,8 @@ const defaults = {
   steps: 100_000,
   batch: 64,
   seed: 0,
+  heads: 4,
+  topk: 16,
   precision: 'f32',
   loss: 'hinge',
   labelSmoothing: 0,
@@ -123,6 +127,8 @@ export const architectureKeys = [
   'attention',
   'attentionG',
   'attentionD',
+  'heads',
+  'topk',
   'slope',
   'classes',
 ] as const satisfies readonly ConfigKey[];
@@ -235,6 +241,31 @@ function checkOptions(config: TrainConfig): void {
         `--${option} ${bad} is no feature size of a ${imageSize}-pixel image; there are ${there.join(', ')}`,
       );
     }
+  }
+  checkAttention(config);
+}
+
+/** Refuses sizes that the chosen attention cannot have. Every stage has a multiple of `width` channels. */
+function checkAttention({
+  attention,
+  attentionG,
+  attentionD,
+  width,
+  heads,
+  topk,
+}: TrainConfig): void {
+  const stages = [...attentionG, ...attentionD];
+  if (stages.length === 0) return;
+  if (attention === 'multihead' && width % heads !== 0) {
+    throw new UserError(
+      `--heads ${heads} does not divide --width ${width}: heads share the channels evenly`,
+    );
+  }
+  const smallest = Math.min(...stages);
+  if (attention === 'topk' && topk > smallest ** 2) {
+    throw new UserError(
+      `--topk ${topk} is more than the ${smallest ** 2} positions of attention at ${smallest}×${smallest}`,
+    );
   }
 }
 

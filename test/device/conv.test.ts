@@ -37,6 +37,8 @@ const cases: readonly ConvDims[] = [
   convDims({ N: 4, C: 70, K: 66, size: [4, 4], window: [1, 1] }),
   // Size 1 everywhere, odd and prime sizes, unequal sides.
   convDims({ N: 1, C: 1, K: 1, size: [1, 1], window: [1, 1] }),
+  // A product that is both a 1×1 window and a window as large as the image.
+  convDims({ N: 2, C: 5, K: 7, size: [1, 1], window: [1, 1] }),
   convDims({ N: 1, C: 1, K: 1, size: [1, 1], window: [3, 3], pad: [1, 1] }),
   convDims({ N: 2, C: 5, K: 7, size: [1, 1], window: [3, 3], pad: [1, 1] }),
   convDims({ N: 3, C: 5, K: 7, size: [3, 5], window: [1, 1] }),

@@ -49,6 +49,13 @@ losses            real [N] fake [M] (scores up to ±1000), d dReal dFake (D's lo
 penalties         real fake [3, 3, 8, 8], alpha [3, 1, 1, 1] (`gp`), state of a discriminator (start, training mode), penalty,
                   grad.<parameter>; see `penalties` in golden_losses.py
                                                       B (of images)
+attention_kinds   x y dy, state, grad.x, grad.<parameter>, second.x, second.dy, second.<parameter> as self_attention_blocks
+                                                      B C H W
+                  `topk` of 3 keys, `linear`: parameters of `plain`; `multihead` of 4 heads; `hybrid`; `gate`, and
+                  `gate_stride` with 5 output channels, a gate 3 wide and stride 2
+multi_head_attention
+                  q k v y dy [mask: F32 added to scores, or I32 with 0 for hidden], state, grad.T and second.T likewise
+                                                      heads model width causal
 sagan_step        ten steps of a small SAGAN, batch 4, 16×16 colour; see `sagan_step` in golden_models.py. No case: tensors are
                   g.start.<key> d.start.<key> g.final.<key> d.final.<key>   state dicts, num_batches_tracked as I64
                   real [10, 4, 3, 16, 16], z_d z_g [10, 4, 16, 1, 1], d_loss g_loss [10]
@@ -70,6 +77,7 @@ import sys
 sys.dont_write_bytecode = True  # no __pycache__ in the tree
 
 import golden_losses as losses
+import golden_kinds as kinds
 import golden_models as models
 import golden_ops as ops
 import golden_weights as weights
@@ -82,6 +90,7 @@ FAMILIES = [
     losses.losses, losses.penalties,
     weights.sagan_weights,
     resnet.resnet_step,
+    kinds.attention_kinds, kinds.multi_head_attention,
 ]
 
 if __name__ == '__main__':

@@ -50,12 +50,12 @@ function stateOf(golden: GoldenCase<object>, values: readonly string[]) {
 }
 
 /** Value, gradients and second gradients of a module against a case's, and a replay against them. */
-async function expectGolden(
+async function expectGolden<M extends Module>(
   golden: GoldenCase<object>,
   how: {
-    build: () => Module;
+    build: () => M;
     inputs: readonly string[];
-    forward: (module: Module, inputs: readonly Tensor[]) => Tensor;
+    forward: (module: M, inputs: readonly Tensor[]) => Tensor;
     /** Products that meet in one sum. */
     terms: number;
     /** What built-ins may lose, of a number of about 1. */
@@ -70,7 +70,7 @@ async function expectGolden(
   const module = make();
   const given = how.inputs.map((key) => leaf(tape, golden.tensors.get(key)!, key));
   const dy = leaf(tape, golden.tensors.get('dy')!, 'dy');
-  const body = (of: Module) => () => {
+  const body = (of: M) => () => {
     const { y, first, second } = secondOrder(
       () => how.forward(of, given),
       [...given, ...of.parameters()],
@@ -109,7 +109,7 @@ describe.each(loadGoldenCases<object>('attention_kinds'))('attention kind $name'
     await expectGolden(golden, {
       build: blocks[golden.name]!,
       inputs: ['x'],
-      forward: (block, [x]) => (block as AttentionLayer).forward(x!),
+      forward: (block, [x]) => block.forward(x!),
       terms: 2 * 16 * 16,
       allowance: softmaxAllowance(16) + expAllowance(8),
     });
@@ -129,8 +129,7 @@ describe.each(
     await expectGolden(golden, {
       build: () => new MultiHeadAttention(tape, heads, model, width, { rng }),
       inputs: ['q', 'k', 'v'],
-      forward: (module, [q, k, v]) =>
-        (module as MultiHeadAttention).forward(q!, k!, v!, { mask, causal }),
+      forward: (module, [q, k, v]) => module.forward(q!, k!, v!, { mask, causal }),
       terms: 2 * 5 * 6,
       allowance: softmaxAllowance(5),
     });

@@ -134,6 +134,23 @@ describe('mistakes in a config', () => {
     }
   });
 
+  test('attention whose sizes do not go with the net', () => {
+    expect(complaint(() => resolveConfig({ ...data, attention: 'multihead', heads: 5 }))).toBe(
+      '--heads 5 does not divide --width 64: heads share the channels evenly',
+    );
+    const small = { ...data, attention: 'topk', attentionG: [4], attentionD: [16] };
+    expect(complaint(() => resolveConfig({ ...small, topk: 17 }))).toBe(
+      '--topk 17 is more than the 16 positions of attention at 4×4',
+    );
+    expect(complaint(() => resolveConfig({ ...small, topk: 65 }))).toBe(
+      '--topk is 65: expected 64 or less',
+    );
+    // what the chosen kind does not heed is not looked at
+    expect(resolveConfig({ ...data, heads: 5, topk: 64, attentionG: [4] }).heads).toBe(5);
+    const nowhere = { attentionG: [], attentionD: [] };
+    expect(resolveConfig({ ...data, ...nowhere, attention: 'multihead', heads: 5 }).heads).toBe(5);
+  });
+
   test('attention at a size that the net does not have', () => {
     expect(complaint(() => resolveConfig({ ...data, attentionD: [32] }))).toBe(
       '--attention-d 32 is no feature size of a 32-pixel image; there are 4, 8, 16',

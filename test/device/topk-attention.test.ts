@@ -1,7 +1,7 @@
 // Top-k attention against float64 loops: values, gradients, second gradients, ties, the same bits, what it keeps.
 import { describe, expect, test } from 'vitest';
 import { Tape, grad } from '../../src/autograd/tape.ts';
-import { tensor } from '../../src/autograd/tensor.ts';
+import { empty, tensor } from '../../src/autograd/tensor.ts';
 import type { Tensor } from '../../src/autograd/tensor.ts';
 import { attention } from '../../src/ops/attention.ts';
 import { slice } from '../../src/ops/layout.ts';
@@ -147,6 +147,18 @@ describe('top-k attention', () => {
       return [topkAttention(x, fine, fine, { k: 3 })];
     });
     expect([...found!.data].map(Number.isNaN)).toEqual([false, false, true, false]);
+  });
+
+  test('of 16384 positions it allocates nothing of their square, gradients included', () => {
+    const N = 16_384;
+    const capture = gpu.capture(() => {
+      const inputs = [4, 4, 5].map((d) => empty(tape, [1, d, N], { requiresGrad: true }));
+      const [a, b, c] = inputs as [Tensor, Tensor, Tensor];
+      return grad([sum(topkAttention(a, b, c, { k: 3 }))], inputs).map((t) => t.storage);
+    });
+    const held = capture.dispatches.flatMap((d) => d.storages.map(({ bytes }) => bytes));
+    // 32 chunks of counts are the largest
+    expect(Math.max(...held)).toBe(4 * 32 * N);
   });
 
   test.each([0, 1.5, 17, 65])('k of %s is refused', (top) => {

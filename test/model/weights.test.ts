@@ -51,8 +51,10 @@ async function imagesOf(run: string, seeds: Float32Array): Promise<Float32Array>
   return images;
 }
 
+let exports = 0;
+/** The path of a new file that a net of a run was written to. */
 async function exported(run: string, format: 'safetensors' | 'onnx', net: NetName = 'average') {
-  const out = at(`${net}-${Math.random()}.${format}`);
+  const out = at(`${exports++}-${net}.${format}`);
   await exporters[format](gpu, { checkpoint: await readNewestCheckpoint(run), net, out });
   return out;
 }

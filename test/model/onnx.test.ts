@@ -137,6 +137,10 @@ describe('ONNX Runtime computes what the engine does', () => {
       if (name.endsWith('gamma')) value.set(Float32Array.of(0.7));
     }
     await compare(generator);
+    const { nodes } = await onnxOf(generator, { latentSize, classes: 0 });
+    // A batch norm has come down to one scale and one shift.
+    expect(nodes.some(({ output }) => output === 'generator.main.1.add.scaled')).toBe(true);
+    expect(nodes.some(({ op, output }) => op === 'Sub' && output.includes('.main.1.'))).toBe(false);
   });
 });
 

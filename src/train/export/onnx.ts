@@ -8,6 +8,7 @@ import { UserError } from '../../util/errors.ts';
 import { sameShape, showShape } from '../../util/shape.ts';
 import type { Shape } from '../../util/shape.ts';
 import { latents } from '../sampler.ts';
+import { foldAffine } from './fold.ts';
 import { onnxRules } from './onnx-ops.ts';
 import type { GraphWriter, OnnxAttributes } from './onnx-ops.ts';
 
@@ -21,7 +22,7 @@ const ends = { latents: 'z', labels: 'labels', images: 'images' } as const;
  *
  * Nothing here knows an architecture: the forward pass is run on a recording tape and what it recorded is written down. What
  * does not depend on the inputs is a constant and is read from the device, so spectral norms come out folded into the
- * weights. The pass is run twice, with other inputs and another batch: a size that differs is the batch's, and a constant
+ * weights and batch norms as a scale and a shift. The pass is run twice, with other inputs and another batch: a size that differs is the batch's, and a constant
  * that differs is none. Throws a `UserError` for an op that cannot be written.
  */
 export async function onnxOf(
@@ -36,12 +37,12 @@ export async function onnxOf(
   const { latentSize, classes } = options;
   const inputs: OnnxValue[] = [[ends.latents, [batchSize, latentSize]]];
   if (classes > 0) inputs.push([ends.labels, [batchSize], 'int64']);
-  return {
+  return foldAffine({
     nodes: writer.nodes,
     inputs,
     constants: await writer.constants(),
     output: [ends.images, [batchSize, ...first.images.shape.slice(1)]],
-  };
+  });
 }
 
 /** A forward pass, recorded, and what it began from. */

@@ -1,3 +1,4 @@
+import { dcgan, dcganPresets } from './dcgan.ts';
 import type { GanFamily, GanOptions } from './gan.ts';
 import { resnet, resnetPresets } from './resnet.ts';
 import { sagan, saganPresets } from './sagan.ts';
@@ -23,6 +24,7 @@ function presetsOf<Name extends string>(
 export const ganPresets = {
   ...presetsOf(sagan, saganPresets),
   ...presetsOf(resnet, resnetPresets),
+  ...presetsOf(dcgan, dcganPresets),
 };
 
 export type GanPresetName = keyof typeof ganPresets;

@@ -111,6 +111,8 @@ const recipes: Readonly<Partial<Record<GanPresetName, Partial<TrainConfig>>>> = 
     sampleEvery: 250,
     checkpointEvery: 250,
   },
+  // Seed 000's.
+  'dcgan-attention': { loss: 'bce', lrG: 2e-4, lrD: 2e-4, beta1: 0.5, beta2: 0.999 },
   // As the released code: it names no beta2, and TensorFlow's is this.
   'sagan-resnet-32': { beta2: 0.999 },
   'sagan-resnet-64': { beta2: 0.999 },

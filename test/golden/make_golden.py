@@ -63,6 +63,9 @@ sagan_step        ten steps of a small SAGAN, batch 4, 16×16 colour; see `sagan
                   fake [4, 3, 16, 16]: G(z_d[0]) in the first D step; d_real d_fake [4]: D's outputs there
 sagan_weights     a checkpoint of two nets as people save it: state dicts netG.<key> and netD.<key>, num_batches_tracked as
                   I64; z [5, 6], images [5, 3, 16, 16] = G(z) in evaluation mode, scores [5] = D(images)
+dcgan_step        the gradients of one step of the attention DCGAN in small, by binary cross-entropy; see golden_dcgan.py
+                  real [3, 3, 16, 16] z [2, 3, latent]; the others as resnet_step's
+                                                      imageSize width latentSize slope
 resnet_step       the gradients of one step of the authors' SAGAN in small, batch 2; see golden_resnet.py. `small` is the
                   net of images to 32×32, told classes; `large` the other one, told none; `told` the
                   first with classes in its attention too
@@ -76,12 +79,13 @@ import sys
 
 sys.dont_write_bytecode = True  # no __pycache__ in the tree
 
-import golden_losses as losses
+import golden_dcgan as dcgan
 import golden_kinds as kinds
+import golden_losses as losses
 import golden_models as models
 import golden_ops as ops
-import golden_weights as weights
 import golden_resnet as resnet
+import golden_weights as weights
 
 FAMILIES = [
     ops.matmul, ops.softmax, ops.attention, ops.conv2d, ops.conv_transpose2d, ops.batch_norm, ops.spectral, ops.pooling,
@@ -89,7 +93,7 @@ FAMILIES = [
     models.adam, models.sgd, models.double_backward, models.self_attention_blocks, models.sagan_step,
     losses.losses, losses.penalties,
     weights.sagan_weights,
-    resnet.resnet_step,
+    resnet.resnet_step, dcgan.dcgan_step,
     kinds.attention_kinds, kinds.multi_head_attention,
 ]
 

@@ -1,3 +1,4 @@
+import os from 'node:os';
 import { defineConfig } from 'vitest/config';
 import type { ProvidedContext } from 'vitest';
 import { readManifest } from './src/gpu/platform.ts';
@@ -10,9 +11,17 @@ const MINUTES = 60_000;
 const software = (['lavapipe', 'swiftshader'] as const).filter((name) => readManifest(name));
 const drivers: readonly Driver[] = software.length > 0 ? software : ['auto'];
 
+/** Most of a test's time on a software driver is one thread compiling. Processes of the command line are timed: one by one. */
+const workersFor = (driver: Driver, folder: string) => {
+  const cores = os.availableParallelism();
+  if (folder === 'e2e') return 1;
+  return Math.max(1, driver === 'auto' ? Math.min(4, Math.floor(cores / 2)) : Math.min(2, cores));
+};
+
 const project = (name: string, folder: string, options: { driver: Driver; timeoutMs: number }) => ({
   test: {
     name,
+    maxWorkers: workersFor(options.driver, folder),
     include: [`test/${folder}/**/*.test.ts`],
     provide: { driver: options.driver },
     testTimeout: options.timeoutMs,
@@ -25,9 +34,6 @@ const best = drivers[0] ?? 'auto';
 
 export default defineConfig({
   test: {
-    // Software Vulkan uses all cores: tests side by side would only slow each other.
-    maxWorkers: 1,
-    fileParallelism: false,
     projects: [
       project('pure', 'pure', { driver: best, timeoutMs: MINUTES / 2 }),
       ...drivers.map((driver) =>

@@ -5,6 +5,7 @@
 //
 // since 2    threads divide a 32 × 32 tile of scores and a 32 × TV tile of out, 2 × 2 and 2 × 4 each, and hand the
 //            weights over in workgroup memory; a GPU has too few registers for rung 2's rows, and cheap barriers.
+// gained     not yet timed on a GPU. Predicted: keys and values are read once for 32 queries and not for each.
 // cost       2·B·Nq·Nk·(DK + DV) flops; reads Nq/32·Nk·(DK + DV) floats a batch.
 // needs      any sizes; 256 invocations, 16 KiB of workgroup memory. tile.z takes the next TV columns of out, and makes
 //            the scores again for them.

@@ -6,6 +6,7 @@
 //   P = exp(s - lse),  dP = dOut·Vᵀ,  dS = scale·P·(dP - delta),  dq = dS·K,  dk = dSᵀ·Q,  dv = Pᵀ·dOut
 //
 // since 2    P and dS are 32 × 32 tiles in workgroup memory, divided among the threads as in the forward pass.
+// gained     not yet timed on a GPU. Predicted: as in the forward pass, the other side is read once for 32 rows.
 // cost       2·B·Nq·Nk·(2·DK + DV) flops for queries, 2·B·Nq·Nk·(2·DK + 2·DV) for keys.
 // needs      any sizes; 256 invocations, 16 KiB of workgroup memory. tile.z takes the next TV columns of the results.
 // after      Dao 2023, algorithm 2, with its one loop taken apart so that no two workgroups add to one place.

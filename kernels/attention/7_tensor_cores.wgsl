@@ -8,6 +8,8 @@
 //            send the outputs through it at every step; with lse known beforehand there is no maximum to run. The scores
 //            are made again for that: DK is small beside DV. Weights are kept 2¹⁵ times larger, within f16 up to weight 1,
 //            and precise down to 2⁻²⁹: an even row of 16,384 keys has weights of 2⁻¹⁴.
+// gained     not yet timed on a GPU. Predicted: over rung 5 what the matrix units are over multiply-adds, less DK/(DK + DV) of
+//            scores made twice.
 // cost       2·B·Nq·Nk·(2·DK + DV) flops; reads Nq/ROWS·Nk·(2·DK + DV) elements a batch.
 // needs      subgroup matrices of f16 with f32 sums in these sizes, subgroups of LANES; workgroup memory for the tiles; any
 //            sizes. tile.z takes the next TV columns of out, and makes the scores again for them.

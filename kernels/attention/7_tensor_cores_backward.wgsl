@@ -7,6 +7,7 @@
 //
 // since 3    products of f16 matrices with f32 sums. A thread keeps its P in f32 while dP takes the place of the scores; P and
 //            dS are rounded to f16 just before they weigh. P is kept 2¹⁵ times larger, as in the forward pass.
+// gained     not yet timed on a GPU. Predicted: over rung 5 what the matrix units are over multiply-adds.
 // cost       2·B·Nq·Nk·(2·DK + DV) flops for queries, 2·B·Nq·Nk·(2·DK + 2·DV) for keys.
 // needs      subgroup matrices of f16 with f32 sums in these sizes, subgroups of LANES; workgroup memory for the tiles; any
 //            sizes. tile.z takes the next TV columns of the results; dP is made only where there are columns of dk.

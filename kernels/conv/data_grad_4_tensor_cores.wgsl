@@ -5,6 +5,7 @@
 //   a·strideW + b. A step takes BK channels of one tap. With bias it is the forward transposed convolution.
 //
 // since 3    products of f16 matrices with f32 sums; the next step's tiles travel into registers while one is multiplied.
+// gained     not yet timed on a GPU. Predicted: over rung 3 what matmul/7_tensor_cores is over matmul/4_vec4.
 // cost       2·N·K·OH·OW·C·R·S flops, none of them with an inserted zero. K is rounded up to whole BK.
 // needs      subgroup matrices of f16 with f32 sums in these sizes, subgroups of LANES; workgroup memory for two tiles of f16
 //            and a matrix of f32 a subgroup; any shape. strideH may be passed as R where OH = 1, and so for W.

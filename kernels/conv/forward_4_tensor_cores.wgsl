@@ -5,6 +5,7 @@
 //
 // since 3    a subgroup holds TM × TN matrices of f32 sums and adds to each the product of two matrices of f16; the tiles of
 //            the next step travel from memory into registers meanwhile. Operands in f32 are rounded on that way.
+// gained     not yet timed on a GPU. Predicted: over rung 3 what matmul/7_tensor_cores is over matmul/4_vec4.
 // cost       2·K·P·C·R·S flops; reads (P/BN)·K·T + (K/BM)·P·T elements. C is rounded up to whole BK.
 // needs      subgroup matrices of f16 with f32 sums in these sizes, subgroups of LANES; workgroup memory for two tiles of f16
 //            and a matrix of f32 a subgroup; any shape.

@@ -5,6 +5,7 @@
 //
 // since 3    products of f16 matrices with f32 sums, the next step's tiles on their way meanwhile. A thread brings one
 //            position of every step: it is taken apart once a step, and a thread's columns once for all.
+// gained     not yet timed on a GPU. Predicted: over rung 3 what matmul/7_tensor_cores is over matmul/4_vec4.
 // cost       2·K·P·C·R·S flops; reads PARTS·chunk·(C·R·S/BN·K + K/BM·C·R·S) elements, writes PARTS·K·C·R·S.
 // needs      subgroup matrices of f16 with f32 sums in these sizes, subgroups of LANES; workgroup memory for two tiles of f16
 //            and a matrix of f32 a subgroup; any shape; THREADS % BK = 0.

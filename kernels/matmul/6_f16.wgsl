@@ -4,6 +4,8 @@
 //
 // since 4    tiles are kept as vec4<f16> and widened on their way into the multiply-add: sums are f32, as a sum of f16 would
 //            lose all beyond its third digit. `Stored` may be f32 as well: operands are then rounded while a tile is made.
+// gained     not yet timed on a GPU. Predicted: up to twice rung 4 where memory or workgroup memory bounds it; its
+//            multiply-adds are as many.
 // cost       2·M·N·K flops a batch; reads M·N·K·(1/BM + 1/BN) elements.
 // needs      f16; (BM/TM)·(BN/TN) invocations, BK·(BM + BN)·2 bytes of workgroup memory plus padding. VEC_K, VEC_N: K, N
 //            and the batch strides are multiples of 4. Entry quads stores four at a time and needs VEC_N.

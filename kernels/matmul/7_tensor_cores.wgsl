@@ -5,6 +5,8 @@
 // since 6    a subgroup holds TM × TN matrices of f32 sums and adds to each the product of two matrices of f16: one
 //            instruction for MM·MN·MK multiply-adds. The next tiles travel from memory into registers meanwhile. A tile lies
 //            as its operand does, and a transposed one is read by columns.
+// gained     not yet timed on a GPU. Predicted: as much as the device's matrix units are faster than its multiply-adds, less what
+//            staging the tiles takes.
 // cost       2·M·N·K flops a batch; reads M·N·K·(1/BM + 1/BN) elements.
 // needs      subgroup matrices of f16 with f32 sums in these sizes, subgroups of LANES; workgroup memory for two tiles of f16
 //            and a matrix of f32 a subgroup. VEC_A, VEC_B: that operand's contiguous axis and batches are whole vec4s.

@@ -202,10 +202,10 @@ describe('tensors of f16', () => {
   test.skipIf(!f16)('come to a family by its axis, and operands that may be rounded', async () => {
     const axes = { precision: 'f16,stored-f16' };
     const cases = resolveCases(convFamily, { sizes: '2x3x5x7x3', axes }, true);
-    const result = await runFamily(gpu, convFamily, cases, quick);
+    const result = await runFamily(gpu, convFamily, cases, { ...quick, passes: ['forward'] });
     expect(resultSchema.parse(result)).toEqual(result);
-    expect(result.cases).toHaveLength(6);
-    const [rounded, stored] = [result.cases[0]!, result.cases[3]!];
+    expect(result.cases).toHaveLength(2);
+    const [rounded, stored] = [result.cases[0]!, result.cases[1]!];
     expect(stored.label).toBe(`${rounded.label.slice(0, -' f16'.length)} stored-f16`);
     expect(stored.bytes).toBe(rounded.bytes / 2);
     expect(stored.rungs.map(({ rung }) => rung)).toEqual(rounded.rungs.map(({ rung }) => rung));

@@ -75,24 +75,28 @@ test.each(ladders.flatMap(({ name, rungs }) => rungs.map((rung) => ({ name, rung
   },
 );
 
-describe.each(cases.map((dims) => ({ name: convTitle(dims), dims })))('$name', ({ dims }) => {
+const named = cases.map((dims, i) => ({ name: convTitle(dims), dims, whole: i % 3 === 0 }));
+
+// Each tile, bias and activation is a program more to compile: every third of the sizes sees them all.
+describe.each(named)('$name', ({ dims, whole }) => {
   for (const { kind, name, tiles, check } of convChecks(gpu, dims)) {
-    test(`${kind} on ${name}, every tile`, async () => {
+    test(`${kind} on ${name}${whole ? ', every tile' : ''}`, async () => {
       expect(tiles.length).toBeGreaterThan(0);
-      for (const tile of tiles) await check(gpu, tile);
+      for (const tile of whole ? tiles : tiles.slice(0, 1)) await check(gpu, tile);
     });
   }
 
-  const biased = convChecks(gpu, dims, { bias: true });
+  const biased = whole ? convChecks(gpu, dims, { bias: true }) : [];
   for (const { kind, name, check } of biased) {
-    if (kind === 'weight gradient') continue;
+    if (kind !== 'data gradient') continue;
     test(`${kind} on ${name} with bias`, async () => {
       await check(gpu);
     });
   }
 
   const slope = 0.2;
-  for (const { name, check } of convChecks(gpu, dims, { bias: true, slope })) {
+  const activated = whole ? convChecks(gpu, dims, { bias: true, slope }) : [];
+  for (const { name, check } of activated) {
     test(`forward on ${name} with bias and an activation`, async () => {
       const sum = biased.find((c) => c.kind === 'forward' && c.name === name)!;
       const sums = await sum.check(gpu);

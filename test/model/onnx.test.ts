@@ -7,6 +7,7 @@ import type { Tensor } from '../../src/autograd/tensor.ts';
 import { encodeModel } from '../../src/io/onnx.ts';
 import type { Net } from '../../src/models/gan.ts';
 import { attentionKinds } from '../../src/nn/attention-kinds.ts';
+import { Conv2d } from '../../src/nn/conv.ts';
 import { Embedding } from '../../src/nn/embedding.ts';
 import { Linear } from '../../src/nn/linear.ts';
 import { Layer } from '../../src/nn/module.ts';
@@ -26,6 +27,7 @@ import { HostRng } from '../../src/util/philox.ts';
 import { expectClose } from '../support/close.ts';
 import { openTestGpu } from '../support/device.ts';
 import { runOnnx } from '../support/onnx.ts';
+import { randomFloats } from '../support/random.ts';
 
 const gpu = await openTestGpu();
 const tape = new Tape(gpu);
@@ -116,6 +118,26 @@ describe('ONNX Runtime computes what the engine does', () => {
     await compare(new Of(body));
   });
 
+  test('a generator that is told classes, in its attention too', async () => {
+    const small = { imageSize: 16, width: 4, latentSize, attentionAt: [8], batch: 2 };
+    const told = { conditional: true, classes, attention: 'class' };
+    const config = resolveConfig({ data: 'none', preset: 'sagan-resnet-32', ...small, ...told });
+    const { generator } = createGan(tape, config);
+    for (const [name, value] of generator.namedParameters()) {
+      if (name.endsWith('gamma')) value.set(Float32Array.of(0.7));
+      if (name.endsWith('embed.weight')) value.set(randomFloats(value.size, 9));
+    }
+    await compare(generator, classes);
+  });
+
+  test.each([{ name: 'relu' }, { name: 'leakyRelu', negativeSlope: 0.2 }] as const)(
+    'a convolution that activates its result by $name',
+    async (activation) => {
+      const conv = new Conv2d(tape, 3, 3, { rng, kernelSize: 3, padding: 1 });
+      await compare(new Of((x) => conv.forward(planes(x), activation), { conv }));
+    },
+  );
+
   test('classes, and a spectral norm folded into the weight', async () => {
     const table = spectralNorm(new Embedding(tape, classes, 6, { rng }), { rng });
     const line = spectralNorm(new Linear(tape, 6, 4, { rng }), { rng });
@@ -129,7 +151,9 @@ describe('ONNX Runtime computes what the engine does', () => {
     );
   });
 
-  test.each(Object.keys(attentionKinds))('a generator with %s attention', async (attention) => {
+  // `class` is told labels, which only the residual nets are.
+  const untold = Object.keys(attentionKinds).filter((kind) => kind !== 'class');
+  test.each(untold)('a generator with %s attention', async (attention) => {
     const small = { imageSize: 16, width: 8, latentSize, attentionAt: [4] };
     const config = { data: 'none', preset: 'sagan-32-tiny', ...small, attention };
     const { generator } = createGan(tape, resolveConfig(config));

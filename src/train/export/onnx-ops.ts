@@ -1,5 +1,6 @@
 import type { Tensor } from '../../autograd/tensor.ts';
 import type { OnnxNode } from '../../io/onnx.ts';
+import type { Activation } from '../../ops/pointwise.ts';
 import type { Shape } from '../../util/shape.ts';
 
 export type OnnxAttributes = Pick<OnnxNode, 'results' | 'ints' | 'floats' | 'strings'>;
@@ -48,8 +49,16 @@ function geometryOf({ dims: d }: ConvAttrs) {
   };
 }
 
-const conv: Rule<ConvAttrs> = ({ graph, names }, attrs) =>
-  graph.node('Conv', names, { ints: geometryOf(attrs) });
+/** With the activation that the op stores its result by, if it has one. */
+const conv: Rule<ConvAttrs & { readonly activation?: Activation | undefined }> = (
+  { graph, names },
+  { activation, ...attrs },
+) => {
+  const sum = graph.node('Conv', names, { ints: geometryOf(attrs) });
+  if (activation === undefined) return sum;
+  if (activation.name === 'relu') return graph.node('Relu', [sum]);
+  return graph.node('LeakyRelu', [sum], { floats: { alpha: activation.negativeSlope } });
+};
 
 /** Its H and W are those of the result. */
 const convTranspose: Rule<ConvAttrs> = ({ graph, names }, attrs) => {

@@ -70,7 +70,7 @@ test('bench step measures a step of a preset', async () => {
     '--format',
     'csv',
   ]);
-  expect(stdout).toMatch(/^preset,batch,ms,.*\nsagan-32-tiny,2,[\d.]+,/);
+  expect(stdout).toMatch(/^preset,precision,batch,ms,.*\nsagan-32-tiny,f32,2,[\d.]+,/);
 });
 
 describe('mistakes', () => {

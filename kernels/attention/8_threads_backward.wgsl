@@ -5,6 +5,7 @@
 //   keys    Q, K, V, dOut, lse, delta  →  dk, dv:   a thread owns four keys, queries pass by
 //   P = exp(s - lse),  dP = dOut·Vᵀ,  dS = scale·P·(dP - delta),  dq = dS·K,  dk = dSᵀ·Q,  dv = Pᵀ·dOut
 //
+// measured   lavapipe on two cores, 256-bit vectors, B16 N256 DK8 DV64: 48 ms, 5_subgroups 125.
 // cost       2·B·Nq·Nk·(2·DK + DV) flops for queries, 2·B·Nq·Nk·(2·DK + 2·DV) for keys. Each makes P and dP for itself:
 //            a second pass costs less than adding to dq from many threads, which would need atomics.
 // needs      any sizes. TD dims of the thread's own rows and TV of its V are kept in registers (DEEP: DK > TD, WIDE: DV > TV,

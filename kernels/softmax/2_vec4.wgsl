@@ -5,6 +5,7 @@
 //
 // since 1    a quarter of the loads and of the loop; the sums have four chains instead of one. No barrier: the best
 //            of a CPU driver, whose lanes are rows.
+// measured   lavapipe on two cores, 4096 rows of 256: 2.3 ms forward, 1_naive 4.0; 2.4 and 3.6 backward.
 // cost       as rung 1.
 // needs      cols % 4 = 0.
 alias Stored = f32;

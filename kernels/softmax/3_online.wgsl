@@ -5,6 +5,7 @@
 //
 // since 2    every thread keeps a running maximum m and the sum l of exp(x - m), put right when m grows; pairs (m, l)
 //            join in a tree. Neighbouring threads read neighbouring columns, which is what a GPU's memory wants.
+// measured   lavapipe on two cores, 4096 rows of 256: 17.5 ms forward, 2_vec4 2.3: barriers. Not yet timed on a GPU.
 // cost       forward 8·rows·cols flops, 3 floats an element; backward 4·rows·cols, 5 floats.
 // needs      WG invocations (a power of two), 8·WG bytes of workgroup memory.
 // after      Milakov & Gimelshein 2018, algorithm 3.

@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs';
 import { parse } from 'yaml';
 import { fileError } from '../src/io/errno.ts';
 import { UserError, messageOf } from '../src/util/errors.ts';
-import { didYouMean } from '../src/util/nearest.ts';
+import { unknownWord } from '../src/util/nearest.ts';
 import type { Axis, CaseSizes, Family, Size } from './families/family.ts';
 
 /** What a call says of its cases; nothing at all means the family's usual ones. */
@@ -76,9 +76,7 @@ function readCases(family: Family, file: string): CaseSizes[] {
       const axis = family.axes.find((a) => a.name === name);
       if (axis === undefined) {
         const names = family.axes.map((a) => a.name);
-        const hint = didYouMean(name, names);
-        const there = `${hint === '' ? '; there' : ' There'} are ${names.join(', ')}`;
-        throw new UserError(`${where}: ${name} is unknown${hint}${there}`);
+        throw new UserError(`${where}: ${unknownWord(name, names)}`);
       }
       return [name, sizeOf(axis, String(value), `${where}: `)];
     });

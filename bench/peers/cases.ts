@@ -4,7 +4,7 @@ import type { SaganPreset } from '../../src/models/sagan.ts';
 import { kaimingUniform } from '../../src/nn/init.ts';
 import { resolveConfig } from '../../src/train/config.ts';
 import { fail } from '../../src/util/errors.ts';
-import { didYouMean } from '../../src/util/nearest.ts';
+import { unknownWord } from '../../src/util/nearest.ts';
 import { HostRng } from '../../src/util/philox.ts';
 import { sizeOf } from '../../src/util/shape.ts';
 import type { Shape } from '../../src/util/shape.ts';
@@ -211,9 +211,7 @@ export function chooseCases(
 
 /** Throws a `UserError` that names the one that was perhaps meant, and all that there are. */
 export function failUnknown(flag: string, name: string, known: readonly string[]): never {
-  const guess = didYouMean(name, known);
-  const there = guess === '' ? '; there are' : `${guess} There are`;
-  return fail(`${flag} ${name} is unknown${there} ${known.join(', ')}`);
+  return fail(`${flag} ${unknownWord(name, known)}`);
 }
 
 /**

@@ -19,6 +19,7 @@ import type { Gpu } from '../gpu/device.ts';
 import { chooseAdapter } from '../gpu/adapter.ts';
 import { writeFileAtomic } from '../io/atomic.ts';
 import { UserError } from '../util/errors.ts';
+import { unknownWord } from '../util/nearest.ts';
 import { checkWritable } from './files.ts';
 import type { ExitState } from './main.ts';
 import { adapterOption, positiveInt, positiveNumber, someText } from './options.ts';
@@ -212,7 +213,7 @@ function stepCommand(): Command {
 function inEach(choices: readonly StepChoice[], list: string): StepChoice[] {
   const precisions = list.split(',').map((word) => {
     if (word === 'f32' || word === 'f16') return word;
-    throw new UserError(`--precision ${word} is unknown; there are f32, f16`);
+    throw new UserError(`--precision ${unknownWord(word, ['f32', 'f16'])}`);
   });
   const steps = choices.filter((one, i) => {
     return choices.findIndex((o) => o.preset === one.preset && o.batch === one.batch) === i;

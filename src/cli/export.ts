@@ -5,7 +5,7 @@ import { readNewestCheckpoint } from '../train/checkpoint.ts';
 import { exporters, netNames } from '../train/export/weights.ts';
 import type { ExportFormat, NetName } from '../train/export/weights.ts';
 import { UserError } from '../util/errors.ts';
-import { didYouMean } from '../util/nearest.ts';
+import { unknownWord } from '../util/nearest.ts';
 import { checkWritable } from './files.ts';
 import type { ExitState } from './main.ts';
 import { adapterOption, someText } from './options.ts';
@@ -61,7 +61,5 @@ async function exportRun({ run, out, adapter, ...asked }: Flags): Promise<void> 
 function oneOf<Name extends string>(flag: string, given: string, names: readonly Name[]): Name {
   const found = names.find((name) => name === given);
   if (found !== undefined) return found;
-  const guess = didYouMean(given, names);
-  const there = `${guess === '' ? '; there are' : `${guess} There are`} ${names.join(', ')}`;
-  throw new UserError(`${flag} ${given} is unknown${there}`);
+  throw new UserError(`${flag} ${unknownWord(given, names)}`);
 }

@@ -8,7 +8,7 @@ import type { Checkpoint } from '../train/checkpoint.ts';
 import { sampleCheckpoint } from '../train/sample.ts';
 import { gridLabels } from '../train/sampler.ts';
 import { UserError } from '../util/errors.ts';
-import { didYouMean } from '../util/nearest.ts';
+import { unknownWord } from '../util/nearest.ts';
 import { checkWritable } from './files.ts';
 import type { ExitState } from './main.ts';
 import { adapterOption, positiveInt, someText, wholeNumber } from './options.ts';
@@ -92,10 +92,7 @@ function labelsFor(
   const label = named >= 0 ? named : /^\d+$/.test(asked) ? Number(asked) : -1;
   if (label < 0 || label >= classes) {
     const there = names.length > 0 ? names.join(', ') : `0 to ${classes - 1}`;
-    const guess = didYouMean(asked, names);
-    throw new UserError(
-      `--class ${asked} is unknown${guess === '' ? '; there are' : `${guess} There are`} ${there}`,
-    );
+    throw new UserError(`--class ${unknownWord(asked, names, there)}`);
   }
   return new Uint32Array(n).fill(label);
 }

@@ -9,7 +9,7 @@ import { attentionKindNames } from '../nn/attention-kinds.ts';
 import { initialisers } from '../nn/init.ts';
 import type { InitName } from '../nn/init.ts';
 import { UserError, messageOf } from '../util/errors.ts';
-import { didYouMean } from '../util/nearest.ts';
+import { didYouMean, unknownWord } from '../util/nearest.ts';
 import { lossNames, losses } from './losses.ts';
 import { regularizerNames } from './regularizers.ts';
 
@@ -193,7 +193,7 @@ export function resolveConfig(
   const preset = asked['preset'] ?? 'sagan-32';
   const name = ganPresetNames.find((known) => known === preset);
   if (name === undefined) {
-    throw new UserError(unknownName('--preset', preset, ganPresetNames));
+    throw new UserError(`--preset ${unknownWord(asText(preset), ganPresetNames)}`);
   }
   const { attentionAt, ...given } = asked;
   // Said for both nets, where it is not said for one.
@@ -293,16 +293,13 @@ function check<T>(schema: z.ZodType<T>, value: object, nameOf: (option: string) 
   if (issue === undefined) throw result.error;
   const name = nameOf(optionName(String(issue.path[0])));
   if (issue.code === 'invalid_value' && issue.values.every((v) => typeof v === 'string')) {
-    throw new UserError(unknownName(name, issue.input, issue.values));
+    throw new UserError(`${name} ${unknownWord(asText(issue.input), issue.values)}`);
   }
   throw new UserError(`${name} is ${show(issue.input)}: expected ${expectedBy(issue)}`);
 }
 
-function unknownName(name: string, value: unknown, known: readonly string[]): string {
-  const given = typeof value === 'string' ? value : JSON.stringify(value);
-  const guess = didYouMean(given, known);
-  const there = guess === '' ? '; there are' : `${guess} There are`;
-  return `${name} ${given} is unknown${there} ${known.join(', ')}`;
+function asText(value: unknown): string {
+  return typeof value === 'string' ? value : JSON.stringify(value);
 }
 
 /** A value as it is written in a config; JSON has no word for the numbers that are not finite. */

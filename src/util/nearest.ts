@@ -35,6 +35,19 @@ export function nearest(word: string, known: readonly string[]): string | undefi
   return near ? best.candidate : undefined;
 }
 
+/**
+ * `WORD is unknown; did you mean X? There are …`, for the end of a message; `there` says what there is where that is
+ * more than the known words.
+ */
+export function unknownWord(
+  word: string,
+  known: readonly string[],
+  there = known.join(', '),
+): string {
+  const guess = didYouMean(word, known);
+  return `${word} is unknown${guess}${guess === '' ? '; there' : ' There'} are ${there}`;
+}
+
 /** `; did you mean X?` or nothing, for the end of a message. */
 export function didYouMean(word: string, known: readonly string[]): string {
   const guess = nearest(word, known);

@@ -3,7 +3,9 @@ import type { Gpu } from '../src/gpu/device.ts';
 import type { Program } from '../src/gpu/program.ts';
 import { resolveConfig } from '../src/train/config.ts';
 import type { TrainConfig } from '../src/train/config.ts';
-import { createGan, ganStep, stepInputs, stepValues, watchedOf } from '../src/train/gan.ts';
+import { stepInputs, watchedOf } from '../src/train/learner.ts';
+import type { Learner } from '../src/train/learner.ts';
+import { createLearner } from '../src/train/learners.ts';
 import { environmentOf } from './environment.ts';
 import type { StepCase, StepResult } from './results.ts';
 import { percentile, summarise } from '../src/util/statistics.ts';
@@ -67,17 +69,17 @@ export async function runSteps(
 }
 
 async function runStep(gpu: Gpu, config: TrainConfig, rounds: number): Promise<StepCase> {
-  const gan = createGan(new Tape(gpu), config);
-  const inputs = stepInputs(gan);
+  const learner = createLearner(new Tape(gpu), config);
+  const inputs = stepInputs(learner);
   // Grey of a middling brightness: the time of a step does not hang on its images.
   for (const { images } of inputs) images.set(new Uint32Array(images.size).fill(0x40c08020));
-  let values: ReturnType<typeof ganStep> | undefined;
+  let values: ReturnType<Learner['step']> = {};
   const capture = gpu.capture(() => {
-    values = ganStep(gan, inputs);
-    return Object.values(values).map((t) => t.storage);
+    values = learner.step(inputs);
+    return watchedOf(learner, values);
   });
   // The same step with a launch for each tensor of an update, a norm, a sum: traced, never run.
-  const apart = gpu.capture(() => watchedOf(gan, ganStep(gan, inputs)), { rows: false });
+  const apart = gpu.capture(() => watchedOf(learner, learner.step(inputs)), { rows: false });
   const program = await capture.build();
   for (let i = 0; i < warmUps; i++) program.run();
   await gpu.sync();
@@ -90,8 +92,8 @@ async function runStep(gpu: Gpu, config: TrainConfig, rounds: number): Promise<S
     await gpu.sync();
     times.push(performance.now() - start);
   }
-  for (const name of stepValues) {
-    const value = new Float32Array((await values?.[name].read()) ?? [NaN])[0] ?? NaN;
+  for (const name of learner.reports) {
+    const value = new Float32Array((await values[name]?.read()) ?? [NaN])[0] ?? NaN;
     if (!Number.isFinite(value)) {
       throw new Error(`${config.preset}, batch ${config.batch}: ${name} is ${value}`);
     }

@@ -4,7 +4,8 @@ import type { Gpu } from '../src/gpu/device.ts';
 import { ladderNamed } from '../src/kernels/ladders.ts';
 import type { AnyLadder } from '../src/kernels/ladders.ts';
 import type { TrainConfig } from '../src/train/config.ts';
-import { createGan, ganStep, stepInputs, watchedOf } from '../src/train/gan.ts';
+import { stepInputs, watchedOf } from '../src/train/learner.ts';
+import { createLearner } from '../src/train/learners.ts';
 import { measure } from './harness.ts';
 import type { Measured } from './harness.ts';
 import type { WrongKernelError } from './verify.ts';
@@ -33,10 +34,10 @@ export interface TuneOptions {
 
 /** Every operation of a training step that has more than one kernel; the step is traced, and nothing runs. */
 export function askedByStep(gpu: Gpu, config: TrainConfig): Map<string, Asked> {
-  const gan = createGan(new Tape(gpu), config);
+  const learner = createLearner(new Tape(gpu), config);
   gpu.choices.forget();
   gpu.capture(() => {
-    return watchedOf(gan, ganStep(gan, stepInputs(gan, { empty: true })));
+    return watchedOf(learner, learner.step(stepInputs(learner, { empty: true })));
   });
   return new Map(gpu.choices.asked);
 }

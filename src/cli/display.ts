@@ -19,6 +19,7 @@ export class TrainDisplay implements TrainEvents {
   #muted = false;
   #bar: SingleBar | undefined;
   #line: MetricLine | undefined;
+  #shown: ReadyInfo['shown'] = {};
   #lastPlain = performance.now();
   #firstStep = 0;
   #step = 0;
@@ -63,11 +64,11 @@ export class TrainDisplay implements TrainEvents {
     const { preset, batch } = this.#config;
     const millions = (n: number) => `${(n / 1e6).toFixed(2)} M`;
     const mib = (n: number) => `${(n / 2 ** 20).toFixed(0)} MiB`;
+    const counts = Object.entries(info.parameters).map(([name, n]) => `${name} ${millions(n)}`);
+    this.#shown = info.shown;
     this.#firstStep = info.firstStep;
     this.#step = info.firstStep;
-    this.log(
-      `model     ${preset}: generator ${millions(info.parametersG)}, discriminator ${millions(info.parametersD)} parameters`,
-    );
+    this.log(`model     ${preset}: ${counts.join(', ')} parameters`);
     this.log(
       `step      batch ${batch}, ${info.launches} launches, ${info.gflopPerStep.toFixed(2)} GFLOP, ` +
         `${mib(info.plannedBytes)} planned (${mib(info.unplannedBytes)} unplanned) + ${mib(info.residentBytes)} resident`,
@@ -163,7 +164,9 @@ export class TrainDisplay implements TrainEvents {
     // The first line of metrics may be far off.
     if (line === undefined) return { losses: '', rate: '', left };
     return {
-      losses: `D ${line.lossD.toFixed(3)} G ${line.lossG.toFixed(3)}`,
+      losses: Object.entries(this.#shown)
+        .map(([name, short]) => `${short} ${line[name]?.toFixed(3)}`)
+        .join(' '),
       rate: `${line.imagesPerSecond.toFixed(0)} images/s`,
       left,
     };

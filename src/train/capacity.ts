@@ -4,25 +4,27 @@ import { sizeClass } from '../gpu/pool.ts';
 import { ganPresets } from '../models/presets.ts';
 import { UserError, messageOf } from '../util/errors.ts';
 import type { TrainConfig } from './config.ts';
-import { checkPrecision, createGan, ganStep, imageWords, stepInputs, watchedOf } from './gan.ts';
-import type { Gan } from './gan.ts';
+import { checkPrecision } from './gan.ts';
+import { imageWords, stepInputs, watchedOf } from './learner.ts';
+import type { Learner } from './learner.ts';
+import { createLearner } from './learners.ts';
 import { captureSampler, samplerBatch } from './sampler.ts';
 
 /**
- * The nets and their optimisers, as `createGan`. Throws a `UserError` where not even they fit in the device's memory;
+ * The nets and their optimisers, as `createLearner`. Throws a `UserError` where not even they fit in the device's memory;
  * what surely does not is refused before any first values are made, which can take long.
  */
-export function createGanThatFits(
+export function createLearnerThatFits(
   tape: Tape,
   config: TrainConfig,
   options: { readonly blank?: boolean } = {},
-): Gan {
+): Learner {
   checkPrecision(tape.gpu, config);
   const { pool } = tape.gpu;
   const room = pool.budgetBytes - pool.stats().liveBytes;
   if (leastBytes(config) > room) throw new UserError(nothingFits(config, pool.budgetBytes));
   try {
-    return createGan(tape, config, options);
+    return createLearner(tape, config, options);
   } catch (error) {
     // A RangeError is an array that not even the host can hold.
     if (!(error instanceof UserError || error instanceof RangeError)) throw error;
@@ -53,26 +55,27 @@ interface Needs {
  * they meet, and a second capture finds those of the first, so what was made for a sampler is remembered.
  */
 class Estimator {
-  readonly #gan: Gan;
+  readonly #learner: Learner;
   readonly #samplers = new Map<number, number>();
   /** Batches that could not be traced though others could, and why: they pass a limit that is not of memory. */
   readonly limits = new Map<number, string>();
   #works = false;
 
-  constructor(gan: Gan) {
-    this.#gan = gan;
+  constructor(learner: Learner) {
+    this.#learner = learner;
   }
 
   /** Undefined where something passes a limit of the device. Throws what goes wrong for reasons other than size. */
   at(batch: number): Needs | undefined {
-    const { tape, config } = this.#gan;
+    const learner = this.#learner;
+    const { tape, config } = learner;
     const words = imageWords(config, batch);
     try {
       const sampler = this.#sampler(samplerBatch(batch));
       const before = tape.gpu.pool.stats().liveBytes;
       const { memory } = tape.gpu.capture(() => {
-        const inputs = stepInputs(this.#gan, { batch, empty: true });
-        return watchedOf(this.#gan, ganStep(this.#gan, inputs, batch));
+        const inputs = stepInputs(learner, { batch, empty: true });
+        return watchedOf(learner, learner.step(inputs, batch));
       });
       const tables = tape.gpu.pool.stats().liveBytes - before;
       const inputs = config.dSteps * sizeClass(4 * words);
@@ -90,7 +93,7 @@ class Estimator {
   #sampler(batch: number): number {
     const known = this.#samplers.get(batch);
     if (known !== undefined) return known;
-    const { average, rng, tape, config } = this.#gan;
+    const { average, rng, tape, config } = this.#learner;
     const { pool } = tape.gpu;
     const before = pool.stats().liveBytes;
     const shape = [batch, config.latentSize];
@@ -119,15 +122,15 @@ const smallBuffers = 2 ** 16;
  * Memory grows nearly in proportion to the batch, so two small captures bound the search from above: a batch far past
  * the budget is never traced.
  */
-export function checkBatchFits(gan: Gan): void {
-  const { config, tape } = gan;
+export function checkBatchFits(learner: Learner): void {
+  const { config, tape } = learner;
   const { batch } = config;
   const { pool } = tape.gpu;
   const budget = pool.budgetBytes;
   // The search's own tables must not count against what it asks about.
   pool.budgetBytes = Number.MAX_SAFE_INTEGER;
   try {
-    const needs = new Estimator(gan);
+    const needs = new Estimator(learner);
     const liveAt = (n: number) => needs.at(n)?.live ?? Infinity;
     const two = liveAt(2);
     const perImage = Math.max(1, (liveAt(4) - two) / 2);

@@ -5,6 +5,9 @@ export interface Curve {
   readonly points: readonly (readonly [number, number])[];
 }
 
+/** For the curves of a chart, in turn: they can be told apart on light and dark. */
+export const curveColours: readonly string[] = ['#d1495b', '#2e86ab', '#8a9a3b', '#b0679f'];
+
 const frame = { width: 720, height: 320, left: 56, right: 16, top: 36, bottom: 36 };
 
 /** A line chart as a self-contained SVG, readable on light and dark pages. */

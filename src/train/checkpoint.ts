@@ -12,8 +12,7 @@ import { shellQuote } from '../util/quote.ts';
 import { sameShape, showShape } from '../util/shape.ts';
 import { architectureKeys, configToYaml, optionName, parseConfig } from './config.ts';
 import type { TrainConfig } from './config.ts';
-import { reportedBy, stepValues } from './gan.ts';
-import type { Gan } from './gan.ts';
+import type { Learner } from './learner.ts';
 
 /** Where a run stands, beside its tensors. */
 export interface Progress {
@@ -32,7 +31,7 @@ export interface Progress {
 /** The part of a line of metrics.jsonl that the steps since the line before have made. */
 export interface MetricSums {
   readonly steps: number;
-  /** Of what the steps reported, in its order: four numbers, or five with a regulariser. */
+  /** Of what the steps reported, in its order. */
   readonly sums: readonly number[];
 }
 
@@ -46,10 +45,7 @@ const loaderSchema = z.object({
 });
 const metricsSchema = z.object({
   steps: z.int().min(0),
-  sums: z
-    .array(z.number())
-    .min(stepValues.length)
-    .max(stepValues.length + 1),
+  sums: z.array(z.number()),
 });
 
 const formatVersion = '1';
@@ -60,25 +56,22 @@ export function checkpointFolder(run: string): string {
 }
 
 /** Every tensor of a training state under the key that it has in the file. */
-function* namedTensors(gan: Gan): Generator<[string, Tensor]> {
-  const parts = {
-    generator: gan.generator,
-    discriminator: gan.discriminator,
-    average: gan.average,
-  };
-  for (const [prefix, module] of Object.entries(parts)) {
+function* namedTensors(learner: Learner): Generator<[string, Tensor]> {
+  for (const [prefix, module] of Object.entries(learner.modules)) {
     for (const [name, value] of module.stateDict()) yield [`${prefix}.${name}`, value];
   }
-  for (const [name, value] of gan.optimizerG.namedState()) yield [`optimizer_g.${name}`, value];
-  for (const [name, value] of gan.optimizerD.namedState()) yield [`optimizer_d.${name}`, value];
-  yield* namedScalers(gan);
+  for (const [key, optimizer] of Object.entries(learner.optimizers)) {
+    const prefix = `optimizer_${key.toLowerCase()}`;
+    for (const [name, value] of optimizer.namedState()) yield [`${prefix}.${name}`, value];
+  }
+  yield* namedScalers(learner);
 }
 
 /** Loss scales, where there are any: the part of a state that a run begun in f32 and gone on with in f16 lacks. */
-function* namedScalers({ scalers }: Gan): Generator<[string, Tensor]> {
-  if (scalers === undefined) return;
-  yield ['scaler_g.state', scalers.G.state];
-  yield ['scaler_d.state', scalers.D.state];
+function* namedScalers({ scalers = {} }: Learner): Generator<[string, Tensor]> {
+  for (const [key, { state }] of Object.entries(scalers)) {
+    yield [`scaler_${key.toLowerCase()}.state`, state];
+  }
 }
 
 /** A training state that is not worth keeping: it must not push a good checkpoint out. */
@@ -91,13 +84,13 @@ export class NonFiniteError extends Error {}
  */
 export async function saveCheckpoint(
   run: string,
-  gan: Gan,
+  learner: Learner,
   progress: Progress,
   keep = 3,
 ): Promise<string> {
   const { step, loader, metrics, kernels, classes } = progress;
   const tensors = new Map<string, TensorSource>();
-  for (const [name, value] of namedTensors(gan)) {
+  for (const [name, value] of namedTensors(learner)) {
     const read = async () => {
       const data = await value.read();
       if (!data.every(Number.isFinite)) {
@@ -117,7 +110,7 @@ export async function saveCheckpoint(
     ...(metrics === undefined ? {} : { metrics: JSON.stringify(metrics) }),
     ...(kernels === undefined ? {} : { kernels }),
     ...(classes === undefined ? {} : { classes: JSON.stringify(classes) }),
-    config: configToYaml(gan.config),
+    config: configToYaml(learner.config),
   });
   for (const name of (await listCheckpoints(run)).slice(0, -keep)) {
     const old = join(folder, name);
@@ -224,18 +217,18 @@ export function checkArchitecture(checkpoint: Checkpoint, config: TrainConfig): 
 }
 
 /** The sums of a line of metrics that a run was stopped in; none where its steps reported other values than they now do. */
-export function sumsToGoOnWith(config: TrainConfig, resume: Checkpoint | undefined): MetricSums {
-  const { length } = reportedBy(config);
+export function sumsToGoOnWith({ reports }: Learner, resume: Checkpoint | undefined): MetricSums {
+  const { length } = reports;
   const saved = resume?.progress.metrics;
   if (saved?.sums.length === length) return saved;
   return { steps: 0, sums: new Array<number>(length).fill(0) };
 }
 
 /** Puts a checkpoint's tensors into a training state; nothing is changed unless all of them fit. */
-export function restoreGan(gan: Gan, checkpoint: Checkpoint): void {
-  checkArchitecture(checkpoint, gan.config);
-  const fresh = new Set([...namedScalers(gan)].map(([name]) => name));
-  for (const [name, value] of namedTensors(gan)) {
+export function restoreLearner(learner: Learner, checkpoint: Checkpoint): void {
+  checkArchitecture(checkpoint, learner.config);
+  const fresh = new Set([...namedScalers(learner)].map(([name]) => name));
+  for (const [name, value] of namedTensors(learner)) {
     if (fresh.has(name) && !checkpoint.file.tensors.has(name)) continue;
     const stored = checkpoint.file.tensors.get(name);
     if (stored === undefined || !sameShape(stored.shape, value.shape)) {
@@ -245,13 +238,13 @@ export function restoreGan(gan: Gan, checkpoint: Checkpoint): void {
       );
     }
   }
-  for (const [name, value] of namedTensors(gan)) {
+  for (const [name, value] of namedTensors(learner)) {
     const data = checkpoint.file.tensors.get(name)?.data;
     if (data instanceof Float32Array) value.set(data);
   }
   // Rates and decays are the config's, which a resumed run may change; the step count and the moments are the file's.
-  for (const { groups } of [gan.optimizerG, gan.optimizerD]) {
+  for (const { groups } of Object.values(learner.optimizers)) {
     for (const group of groups) group.set({});
   }
-  gan.rng.restore(checkpoint.progress.step);
+  learner.rng.restore(checkpoint.progress.step);
 }

@@ -1,7 +1,6 @@
 import { to } from '../autograd/cast.ts';
 import { grad } from '../autograd/tape.ts';
 import type { Tape } from '../autograd/tape.ts';
-import { empty, tensor } from '../autograd/tensor.ts';
 import type { Tensor } from '../autograd/tensor.ts';
 import type { Gpu } from '../gpu/device.ts';
 import type { Net } from '../models/gan.ts';
@@ -15,25 +14,18 @@ import { mean } from '../ops/reduce.ts';
 import { Rng } from '../ops/random.ts';
 import { UserError } from '../util/errors.ts';
 import { HostRng } from '../util/philox.ts';
-import { sizeOf } from '../util/shape.ts';
 import type { TrainConfig } from './config.ts';
+import type { Learner, StepInput } from './learner.ts';
 import { losses } from './losses.ts';
 import type { GanLoss } from './losses.ts';
 import { penaltyOf } from './regularizers.ts';
 
-/** Everything that training moves: what a checkpoint holds. */
-export interface Gan {
-  readonly tape: Tape;
-  readonly config: TrainConfig;
-  readonly generator: Net;
+/** A generator, its moving average, and the discriminator that it is trained against. */
+export interface Gan extends Learner {
   readonly discriminator: Net;
-  /** A generator whose parameters are the moving average of the first one's. */
-  readonly average: Net;
-  readonly optimizerG: Adam;
-  readonly optimizerD: Adam;
-  /** Loss scales, where the nets compute in f16. */
-  readonly scalers: { readonly G: GradScaler; readonly D: GradScaler } | undefined;
-  readonly rng: Rng;
+  readonly optimizers: { readonly G: Adam; readonly D: Adam };
+  readonly scalers: { readonly D: GradScaler; readonly G: GradScaler } | undefined;
+  step(inputs: readonly StepInput[], batch?: number): StepValues;
 }
 
 /** Streams of the host's random numbers: what each is for. */
@@ -97,44 +89,32 @@ export function createGan(
   const discriminator = family.discriminator(tape, first, host('discriminator'));
   const adam = { betas: [config.beta1, config.beta2] } as const;
   const ema = new Map(average.namedParameters());
-  const optimizerG = new Adam(tape, [
+  const G = new Adam(tape, [
     { params: generator.namedParameters(), ...adam, lr: config.lrG, ema, emaDecay: 0 },
   ]);
-  const optimizerD = new Adam(tape, [
-    { params: discriminator.namedParameters(), ...adam, lr: config.lrD },
-  ]);
-  const scalers = half ? { G: new GradScaler(tape), D: new GradScaler(tape) } : undefined;
-  const rng = new Rng(tape, config.seed);
+  const D = new Adam(tape, [{ params: discriminator.namedParameters(), ...adam, lr: config.lrD }]);
   const nets = { generator, discriminator, average };
-  return { tape, config, ...nets, optimizerG, optimizerD, scalers, rng };
+  const gan: Gan = {
+    ...{ tape, config, ...nets, modules: nets, optimizers: { G, D } },
+    scalers: half ? { D: new GradScaler(tape), G: new GradScaler(tape) } : undefined,
+    rng: new Rng(tape, config.seed),
+    reports: reportedBy(config),
+    shown: { lossD: 'D', lossG: 'G' },
+    begin: averaging(G, config),
+    step: (inputs, batch) => ganStep(gan, inputs, batch),
+  };
+  return gan;
 }
 
-/** What an update of D is given from outside. */
-export interface StepInput {
-  /** A batch of uint8 images [batch, channels, size, size], four to a u32 word. */
-  readonly images: Tensor;
-  /** Their classes (batch) u32, where the nets are told them. */
-  readonly labels: Tensor | undefined;
-}
-
-/** u32 words that hold a batch of uint8 images. */
-export function imageWords(config: TrainConfig, batch: number): number {
-  return Math.ceil(sizeOf([batch, config.channels, config.imageSize, config.imageSize]) / 4);
-}
-
-/** The inputs of a step's updates of D, black images of class 0; `empty`: promises of them, for a step that is only traced. */
-export function stepInputs(
-  { tape, config }: Gan,
-  { batch = config.batch, empty: promised = false }: { batch?: number; empty?: boolean } = {},
-): StepInput[] {
-  const make = (n: number, label: string) =>
-    promised
-      ? empty(tape, [n], { dtype: 'u32', label })
-      : tensor(tape, new Uint32Array(n), [n], { label });
-  return Array.from({ length: config.dSteps }, (_u, i) => ({
-    images: make(imageWords(config, batch), `images ${i}`),
-    labels: config.conditional ? make(batch, `labels ${i}`) : undefined,
-  }));
+/** A learner's `begin` where nothing but averaging changes: the average is a copy until `emaStart`. */
+export function averaging(optimizer: Adam, { emaStart, emaDecay }: TrainConfig) {
+  let decay: number | undefined;
+  return (step: number): boolean => {
+    const now = step < emaStart ? 0 : emaDecay;
+    if (now !== decay) for (const group of optimizer.groups) group.set({ emaDecay: now });
+    decay = now;
+    return false;
+  };
 }
 
 /** The numbers that every step reports, in the order in which they leave the GPU; `lossD` is without any penalty. */
@@ -148,18 +128,6 @@ export type StepValues = Readonly<Record<(typeof stepValues)[number], Tensor>> &
 /** The names of what the steps of a config report: those of every step, then the penalty where there is one. */
 export function reportedBy({ regularizer }: TrainConfig): readonly StepValue[] {
   return regularizer === 'none' ? stepValues : [...stepValues, 'penalty'];
-}
-
-/**
- * What a step shows, in the order in which it leaves the GPU: what it reports, then the loss scales of D and G if there
- * are any.
- */
-export function watchedOf(gan: Gan, values: StepValues): Tensor['storage'][] {
-  const scales = gan.scalers === undefined ? [] : [gan.scalers.D, gan.scalers.G];
-  return [
-    ...reportedBy(gan.config).flatMap((name) => values[name]?.storage ?? []),
-    ...scales.map(({ state }) => state.storage),
-  ];
 }
 
 /**
@@ -184,7 +152,7 @@ export function ganStep(
 }
 
 function discriminatorStep(gan: Gan, input: StepInput, batch: number): Omit<StepValues, 'lossG'> {
-  const { tape, config, generator, optimizerD, scalers } = gan;
+  const { tape, config, generator, optimizers, scalers } = gan;
   const { channels, imageSize, precision } = config;
   const images = tape.gpu.within({ layer: 'images' }, () =>
     imagesToFloat(input.images, [batch, channels, imageSize, imageSize], precision),
@@ -197,16 +165,16 @@ function discriminatorStep(gan: Gan, input: StepInput, batch: number): Omit<Step
   const lossD = loss.discriminator(real, fake, config.labelSmoothing);
   const penalty = penaltyAt(gan, { real: images, fake: made, labels: input.labels });
   const total = penalty === undefined ? lossD : add(lossD, mul(penalty, config.regularizerWeight));
-  descend(optimizerD, total, scalers?.D);
+  descend(optimizers.D, total, scalers?.D);
   const report = tape.noGrad(() => ({ lossD, dReal: mean(real), dFake: mean(fake) }));
   return penalty === undefined ? report : { ...report, penalty };
 }
 
 function generatorStep(gan: Gan, batch: number): Tensor {
-  const { tape, config, generator, optimizerG, scalers, rng } = gan;
+  const { tape, config, generator, optimizers, scalers, rng } = gan;
   const { z, labels } = noise(gan, batch);
   const lossG = losses[config.loss].generator(score(gan, generator.forward(z, labels), labels));
-  descend(optimizerG, lossG, scalers?.G);
+  descend(optimizers.G, lossG, scalers?.G);
   tape.gpu.within({ layer: 'noise' }, () => {
     rng.advance();
   });
@@ -248,9 +216,4 @@ function noise({ tape, config, rng }: Gan, batch: number) {
     z: to(rng.normal([batch, latentSize]), precision),
     labels: conditional ? rng.int([batch], classes) : undefined,
   }));
-}
-
-/** Decay of the averaged weights for the step about to run: 0 (a copy) until averaging begins. */
-export function emaDecayAt(config: TrainConfig, step: number): number {
-  return step < config.emaStart ? 0 : config.emaDecay;
 }

@@ -7,7 +7,7 @@ import type { HostTensor } from '../nn/state.ts';
 import type { Module } from '../nn/module.ts';
 import { UserError } from '../util/errors.ts';
 import { halfFromBits } from '../util/half.ts';
-import { createGanThatFits } from './capacity.ts';
+import { createLearnerThatFits } from './capacity.ts';
 import { saveCheckpoint } from './checkpoint.ts';
 import type { TrainConfig } from './config.ts';
 import { createRunFolder, refuseUsedFolder } from './run-folder.ts';
@@ -45,16 +45,20 @@ export async function importRun(
   const file = await open(options.generator);
   const other = options.discriminator;
   const second = other === undefined || other === options.generator ? file : await open(other);
-  const gan = createGanThatFits(new Tape(gpu), config);
+  const learner = createLearnerThatFits(new Tape(gpu), config);
   const found = { path: options.generator, file, config };
-  const generator = loadInto([gan.generator, gan.average], found);
+  const { discriminator: critic } = learner.modules;
+  if (other !== undefined && critic === undefined) {
+    throw new UserError(`--discriminator ${other}: ${config.preset} has no discriminator`);
+  }
+  const generator = loadInto([learner.generator, learner.average], found);
   const discriminator =
-    other === undefined
+    other === undefined || critic === undefined
       ? undefined
-      : loadInto([gan.discriminator], { ...found, path: other, file: second });
+      : loadInto([critic], { ...found, path: other, file: second });
   try {
     await createRunFolder(run, config);
-    await saveCheckpoint(run, gan, { step: 0, loader: undefined });
+    await saveCheckpoint(run, learner, { step: 0, loader: undefined });
   } finally {
     unlockRun(run);
   }

@@ -20,19 +20,14 @@ import { holdsRun, lockName, lockRun, refuseLocked } from './run-lock.ts';
 /** One line of metrics.jsonl: means over the steps since the line before. */
 export interface MetricLine {
   readonly step: number;
-  readonly lossD: number;
-  readonly lossG: number;
-  /** Mean score of real and of generated images. */
-  readonly dReal: number;
-  readonly dFake: number;
-  /** The regulariser's penalty before its weight, where there is one; `lossD` is without it. */
-  readonly penalty?: number;
   readonly imagesPerSecond: number;
   /** Seconds of training since the run began, resumed parts added up. */
   readonly seconds: number;
-  /** The loss scales of the last step, where the nets compute in f16: they fall after an overflow. */
-  readonly lossScaleD?: number;
-  readonly lossScaleG?: number;
+  /**
+   * What the steps report (`Learner.reports`), then `lossScale…` of the last step where the nets compute in f16: it falls
+   * after an overflow.
+   */
+  readonly [report: string]: number;
 }
 
 /** What a run folder holds, by role. */

@@ -161,5 +161,7 @@ export class Sampler {
   close(): void {
     this.#evaluate.destroy();
     this.#settle.destroy();
+    const { z, labels } = this.#input;
+    for (const input of [z, labels]) if (input !== undefined) z.tape.gpu.release(input.storage);
   }
 }

@@ -1,33 +1,27 @@
-import { join } from 'node:path';
 import { Tape } from '../autograd/tape.ts';
 import type { Dataset } from '../data/dataset.ts';
 import { Loader } from '../data/loader.ts';
-import { fingerprintOf } from '../data/fingerprint.ts';
-import type { Asked } from '../gpu/choices.ts';
 import type { Gpu } from '../gpu/device.ts';
-import type { Program } from '../gpu/program.ts';
 import { ReadbackRing } from '../gpu/readback.ts';
-import { writeFileAtomic } from '../io/atomic.ts';
-import { encodePng, imageGrid } from '../io/png.ts';
 import { UserError } from '../util/errors.ts';
-import { checkBatchFits, createGanThatFits } from './capacity.ts';
-import { lineChart } from './chart.ts';
-import { NonFiniteError, restoreGan, saveCheckpoint, sumsToGoOnWith } from './checkpoint.ts';
+import { build } from './built.ts';
+import type { Built } from './built.ts';
+import { checkBatchFits, createLearnerThatFits } from './capacity.ts';
+import { NonFiniteError, restoreLearner, saveCheckpoint, sumsToGoOnWith } from './checkpoint.ts';
 import type { Checkpoint, MetricSums } from './checkpoint.ts';
 import type { TrainConfig } from './config.ts';
-import { emaDecayAt, ganStep, reportedBy, stepInputs, watchedOf } from './gan.ts';
-import type { Gan, StepInput, StepValue } from './gan.ts';
+import { stepInputs } from './learner.ts';
+import type { Learner, StepInput } from './learner.ts';
+import { drawCurves, drawSamples } from './pictures.ts';
 import {
   appendMetrics,
   createRunFolder,
   readMetrics,
   removeTemporaries,
   rewindMetrics,
-  runPaths,
   saveConfig,
 } from './run-folder.ts';
 import type { MetricLine } from './run-folder.ts';
-import { Sampler, gridLabels, latents, samplerBatch } from './sampler.ts';
 
 /** What a run tells whoever started it; the trainer prints nothing. */
 export interface TrainEvents {
@@ -47,8 +41,10 @@ export interface ReadyInfo {
   readonly unplannedBytes: number;
   /** Weights, optimiser state and the rest that outlives a step. */
   readonly residentBytes: number;
-  readonly parametersG: number;
-  readonly parametersD: number;
+  /** Of each module that is trained. */
+  readonly parameters: Readonly<Record<string, number>>;
+  /** What of a line of metrics is worth a place on a terminal, with short names. */
+  readonly shown: Readonly<Record<string, string>>;
   /** Operations of the step that have more than one kernel, and how many of them run what tuning chose. */
   readonly operations: number;
   readonly tuned: number;
@@ -78,7 +74,6 @@ export interface TrainResult {
   readonly checkpoint: string;
 }
 
-const gridImages = 64;
 /** A loss scale below this has fallen for so many steps that no scale will do. */
 const leastLossScale = 2 ** -10;
 
@@ -86,9 +81,11 @@ const leastLossScale = 2 ** -10;
 export async function train(options: TrainOptions): Promise<TrainResult> {
   const { gpu, config, run, resume, events = {} } = options;
   const tape = new Tape(gpu);
-  const gan = createGanThatFits(tape, config, { blank: resume !== undefined });
-  if (resume !== undefined) restoreGan(gan, resume);
-  checkBatchFits(gan);
+  const learner = createLearnerThatFits(tape, config, { blank: resume !== undefined });
+  if (resume !== undefined) restoreLearner(learner, resume);
+  // The last step of a run is as large as any.
+  learner.begin(config.steps - 1);
+  checkBatchFits(learner);
   const dataset = await options.openData();
   const loader = new Loader(dataset, { batch: config.batch, seed: config.seed, flip: config.flip });
   if (resume?.progress.loader !== undefined) loader.restore(resume.progress.loader);
@@ -97,11 +94,11 @@ export async function train(options: TrainOptions): Promise<TrainResult> {
 
   const firstStep = resume?.progress.step ?? 0;
   const seconds = readMetrics(run).findLast((line) => line.step <= firstStep)?.seconds ?? 0;
-  const sums = sumsToGoOnWith(config, resume);
+  const sums = sumsToGoOnWith(learner, resume);
   // A last line of fewer steps than the others is taken back: its sums go on, and the line comes when it is due.
   const earlier = await rewindMetrics(run, firstStep - sums.steps);
   const { classes: classNames } = dataset;
-  const state = { gan, loader, classNames, firstStep, earlier, seconds, sums };
+  const state = { learner, loader, classNames, firstStep, earlier, seconds, sums };
   const loop = await Loop.open({ ...options, ...state });
   events.onReady?.(loop.info);
   await saveConfig(run, config);
@@ -113,7 +110,7 @@ export async function train(options: TrainOptions): Promise<TrainResult> {
 }
 
 interface LoopParts extends TrainOptions {
-  readonly gan: Gan;
+  readonly learner: Learner;
   readonly loader: Loader;
   readonly classNames: readonly string[];
   readonly firstStep: number;
@@ -123,31 +120,23 @@ interface LoopParts extends TrainOptions {
   readonly seconds: number;
 }
 
-/** Tells kernels that may round in another way from those of another step: rung, tile and sizes of every operation. */
-export function kernelsOf(asked: ReadonlyMap<string, Asked>): string {
-  const lines = [...asked].map(([key, { choice }]) => {
-    const tile = Object.entries(choice.tile).map(([name, value]) => `${name}=${value}`);
-    return [key, choice.rung, ...tile].join(' ');
-  });
-  return fingerprintOf(lines.sort()).slice(0, 16);
+/** Of each module but the average, which has those of its net. */
+function parameterCounts({ modules, average }: Learner): Record<string, number> {
+  const trained = Object.entries(modules).filter(([, module]) => module !== average);
+  return Object.fromEntries(trained.map(([name, module]) => [name, module.parameterCount()]));
 }
 
 /** The state of a running loop: the captured step, its inputs, and the numbers on their way out. */
 class Loop {
   readonly #parts: LoopParts;
-  readonly #program: Program;
   readonly #inputs: readonly StepInput[];
-  readonly #ring: ReadbackRing;
-  readonly #sampler: Sampler;
-  readonly #asked: readonly Asked[];
-  readonly #kernels: string;
+  #built: Built;
+  #ring: ReadbackRing;
   readonly #metrics: MetricLine[];
-  /** What a step reports. */
-  readonly #names: readonly StepValue[];
   /** Of the steps since the last line of metrics that was due, and how many they are. */
   readonly #sums: Float64Array;
   #inSum: number;
-  /** Of D and G, where they compute in f16. */
+  /** Of `Learner.scalers`. */
   #lossScales: readonly number[] = [];
   #arrived: number;
   #seconds: number;
@@ -158,71 +147,65 @@ class Loop {
   /** The newest checkpoint. */
   #saved: string | undefined;
 
-  private constructor(
-    parts: LoopParts,
-    made: {
-      program: Program;
-      inputs: readonly StepInput[];
-      sampler: Sampler;
-      asked: ReadonlyMap<string, Asked>;
-      watched: ConstructorParameters<typeof ReadbackRing>[1];
-    },
-  ) {
+  private constructor(parts: LoopParts, inputs: readonly StepInput[], built: Built) {
     this.#parts = parts;
-    this.#program = made.program;
-    this.#inputs = made.inputs;
-    this.#sampler = made.sampler;
-    this.#asked = [...made.asked.values()];
-    this.#kernels = kernelsOf(made.asked);
+    this.#inputs = inputs;
+    this.#built = built;
     this.#metrics = parts.earlier;
     this.#arrived = parts.firstStep;
     this.#seconds = parts.seconds;
-    this.#names = reportedBy(parts.config);
     this.#inSum = parts.sums.steps;
     this.#sums = Float64Array.from(parts.sums.sums);
     this.#saved = parts.resume?.path;
-    this.#ring = new ReadbackRing(parts.gpu, made.watched, {
+    this.#ring = this.#listen();
+  }
+
+  static async open(parts: LoopParts): Promise<Loop> {
+    const { learner, firstStep } = parts;
+    const inputs = stepInputs(learner);
+    learner.begin(firstStep);
+    return new Loop(parts, inputs, await build(learner, inputs));
+  }
+
+  /** Puts the program of the step about to run in the place of the last one's. */
+  async #rebuild(): Promise<void> {
+    await this.#settleReadback();
+    this.#close();
+    this.#built = await build(this.#parts.learner, this.#inputs);
+    this.#ring = this.#listen();
+  }
+
+  #listen(): ReadbackRing {
+    return new ReadbackRing(this.#parts.gpu, this.#built.watched, {
       onValues: (values) => {
         this.#receive(values);
       },
     });
   }
 
-  static async open(parts: LoopParts): Promise<Loop> {
-    const { gan, gpu, config } = parts;
-    const inputs = stepInputs(gan);
-    let watched: ConstructorParameters<typeof ReadbackRing>[1] = [];
-    gpu.choices.forget();
-    const capture = gpu.capture(() => {
-      watched = watchedOf(gan, ganStep(gan, inputs));
-      return watched;
-    });
-    const asked = new Map(gpu.choices.asked);
-    const program = await capture.build();
-    const sampler = await Sampler.open(gan.average, {
-      batch: samplerBatch(config.batch),
-      latentSize: config.latentSize,
-      classes: config.classes,
-    });
-    return new Loop(parts, { program, inputs, sampler, asked, watched });
+  #close(): void {
+    this.#ring.destroy();
+    this.#built.sampler.close();
+    this.#built.program.destroy();
   }
 
   get info(): ReadyInfo {
-    const { gan, gpu, firstStep, resume } = this.#parts;
+    const { learner, gpu, firstStep, resume } = this.#parts;
     const before = resume?.progress.kernels;
-    const { plannedBytes, unplannedBytes } = this.#program.memory;
+    const { program, asked, kernels } = this.#built;
+    const { plannedBytes, unplannedBytes } = program.memory;
     return {
       firstStep,
-      launches: this.#program.entries.length,
-      gflopPerStep: this.#program.flops / 1e9,
+      launches: program.entries.length,
+      gflopPerStep: program.flops / 1e9,
       plannedBytes,
       unplannedBytes,
       residentBytes: gpu.pool.stats().liveBytes - plannedBytes,
-      parametersG: gan.generator.parameterCount(),
-      parametersD: gan.discriminator.parameterCount(),
-      operations: this.#asked.length,
-      tuned: this.#asked.filter((one) => one.tuned).length,
-      otherKernels: before !== undefined && before !== this.#kernels,
+      parameters: parameterCounts(learner),
+      shown: learner.shown,
+      operations: asked.length,
+      tuned: asked.filter((one) => one.tuned).length,
+      otherKernels: before !== undefined && before !== kernels,
     };
   }
 
@@ -236,24 +219,23 @@ class Loop {
   }
 
   async #steps(): Promise<TrainResult> {
-    const { config, gan, loader, firstStep, stop, events = {} } = this.#parts;
+    const { config, gpu, learner, loader, firstStep, stop, events = {} } = this.#parts;
     const started = performance.now();
     this.#lineStarted = started;
     let step = firstStep;
     let why: TrainResult['why'] = 'finished';
     let samples = '';
     let checkpoint = '';
-    gan.optimizerG.groups[0]?.set({ emaDecay: emaDecayAt(config, step) });
     while (step < config.steps) {
-      if (step === config.emaStart) gan.optimizerG.groups[0]?.set({ emaDecay: config.emaDecay });
+      if (learner.begin(step)) await this.#rebuild();
       for (const input of this.#inputs) {
         const { images, labels } = await loader.next();
-        gan.tape.gpu.write(input.images.storage, images);
+        gpu.write(input.images.storage, images);
         input.labels?.set(labels);
       }
       await this.#ring.ready();
       this.#throwIfFailed();
-      this.#program.run(this.#ring);
+      this.#built.program.run(this.#ring);
       step += 1;
       events.onStep?.(step);
       const minutes = (performance.now() - started) / 60_000;
@@ -265,29 +247,29 @@ class Loop {
       if (last || step % config.checkpointEvery === 0) checkpoint = await this.#save(step);
       if (last) break;
     }
-    this.#ring.destroy();
-    this.#sampler.close();
+    this.#close();
     return { step, why: step === config.steps ? 'finished' : why, samples, checkpoint };
   }
 
   /** Values of one step, in order, some steps late. */
   #receive(values: Float32Array): void {
-    const { config } = this.#parts;
+    const { config, learner } = this.#parts;
+    const { reports, scalers = {} } = learner;
     this.#arrived += 1;
-    this.#names.forEach((_name, i) => {
+    reports.forEach((_name, i) => {
       this.#sums[i] = (this.#sums[i] ?? 0) + (values[i] ?? NaN);
     });
-    this.#lossScales = [...values.subarray(this.#names.length)];
+    this.#lossScales = [...values.subarray(reports.length)];
     this.#inSum += 1;
     this.#timed += 1;
     if (values.some((v) => !Number.isFinite(v))) {
-      const named = this.#names.map((name, i) => `${name} ${String(values[i])}`).join(', ');
+      const named = reports.map((name, i) => `${name} ${String(values[i])}`).join(', ');
       this.#failure ??= new NonFiniteError(`step ${this.#arrived} gave ${named}`);
       return;
     }
     const net = this.#lossScales.findIndex((scale) => scale < leastLossScale);
     if (net >= 0) {
-      const name = net === 0 ? 'D' : 'G';
+      const name = Object.keys(scalers)[net];
       const text = `step ${this.#arrived}: gradients of ${name} overflow f16 whatever the loss scale`;
       this.#failure ??= new NonFiniteError(`${text}; --precision f32 does without`);
       return;
@@ -311,19 +293,18 @@ class Loop {
 
   /** Writes a line of metrics: the means of the sums. */
   #log(): void {
-    const { config, run, events } = this.#parts;
+    const { config, learner, run, events } = this.#parts;
+    const { reports, scalers = {} } = learner;
     const now = performance.now();
     const elapsed = (now - this.#lineStarted) / 1000;
-    const [scaleD, scaleG] = this.#lossScales;
-    const means = this.#names.map((name, i) => [name, (this.#sums[i] ?? 0) / this.#inSum] as const);
+    const means = reports.map((name, i) => [name, (this.#sums[i] ?? 0) / this.#inSum]);
+    const scales = Object.keys(scalers).map((name, i) => [`lossScale${name}`, this.#lossScales[i]]);
     const line: MetricLine = {
       step: this.#arrived,
-      ...(Object.fromEntries(means) as Pick<MetricLine, StepValue>),
+      ...(Object.fromEntries(means) as Record<string, number>),
       imagesPerSecond: (this.#timed * config.batch * config.dSteps) / elapsed,
       seconds: this.#seconds + elapsed,
-      ...(scaleD === undefined || scaleG === undefined
-        ? {}
-        : { lossScaleD: scaleD, lossScaleG: scaleG }),
+      ...(Object.fromEntries(scales) as Record<string, number>),
     };
     this.#seconds = line.seconds;
     this.#lineStarted = now;
@@ -352,40 +333,24 @@ class Loop {
 
   /** The grid of the fixed latents, and the loss curves so far. */
   async #drawSamples(step: number): Promise<string> {
-    const { config, gan, run, events } = this.#parts;
+    const { learner, run, events } = this.#parts;
     await this.#settleReadback();
-    const paths = runPaths(run);
-    this.#sampler.settle(gan.generator);
-    const z = latents(config.seed, gridImages, config.latentSize);
-    const { imageSize, channels, classes } = config;
-    const labels =
-      classes === 0 ? undefined : gridLabels(gridImages, Math.sqrt(gridImages), classes);
-    const images = await this.#sampler.images(z, labels);
-    const size = { n: gridImages, channels, height: imageSize, width: imageSize };
-    const grid = imageGrid(images, size);
-    const path = join(paths.samples, `step-${String(step).padStart(7, '0')}.png`);
-    await writeFileAtomic(path, encodePng(grid.pixels, grid));
-    const curve = (name: 'lossD' | 'lossG', colour: string) => ({
-      name,
-      colour,
-      points: this.#metrics.map((line) => [line.step, line[name]] as const),
-    });
-    const curves = [curve('lossD', '#d1495b'), curve('lossG', '#2e86ab')];
-    await writeFileAtomic(paths.losses, lineChart('losses', curves, 'step'));
+    const path = await drawSamples(run, { learner, sampler: this.#built.sampler, step });
+    await drawCurves(run, learner.shown, this.#metrics);
     events?.onSamples?.(path, step);
     return path;
   }
 
   async #save(step: number): Promise<string> {
-    const { gan, loader, run, events } = this.#parts;
+    const { learner, loader, run, events } = this.#parts;
     await this.#settleReadback();
     const metrics = { steps: this.#inSum, sums: [...this.#sums] };
     const { classNames } = this.#parts;
     const progress = {
-      ...{ step, loader: loader.state(), metrics, kernels: this.#kernels },
-      classes: gan.config.conditional ? classNames : undefined,
+      ...{ step, loader: loader.state(), metrics, kernels: this.#built.kernels },
+      classes: learner.config.conditional ? classNames : undefined,
     };
-    const path = await saveCheckpoint(run, gan, progress);
+    const path = await saveCheckpoint(run, learner, progress);
     this.#saved = path;
     events?.onCheckpoint?.(path, step);
     return path;

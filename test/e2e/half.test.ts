@@ -53,7 +53,7 @@ describe('train --precision f16', () => {
     const gap = (out: string) =>
       readMetrics(out)
         .slice(18, 24)
-        .reduce((sum, line) => sum + (line.dReal - line.dFake) / 6, 0);
+        .reduce((sum, line) => sum + (line.dReal! - line.dFake!) / 6, 0);
     expect(gap(whole)).toBeGreaterThan(0.5 * gap(run));
     expect(gap(whole)).toBeLessThan(2 * gap(run));
     await runWell(['train', '--out', run, '--resume', '--precision', 'f16', '--steps', '27']);

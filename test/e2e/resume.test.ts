@@ -187,7 +187,7 @@ describe('resume', () => {
     // The same sums as those of a line for every step.
     const mean = losses(whole)
       .slice(0, 5)
-      .reduce((sum, line) => sum + line.lossD / 5, 0);
+      .reduce((sum, line) => sum + line.lossD! / 5, 0);
     expect(losses(run)[0]!.lossD).toBeCloseTo(mean, 12);
   });
 

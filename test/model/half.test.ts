@@ -2,7 +2,8 @@
 // exact ones as those of a program that rounds every single operation to the eleven bits of f16, or nearer.
 import { beforeAll, describe, expect, test } from 'vitest';
 import { Tape } from '../../src/autograd/tape.ts';
-import { createGan, ganStep, stepInputs, watchedOf } from '../../src/train/gan.ts';
+import { createGan, ganStep } from '../../src/train/gan.ts';
+import { stepInputs, watchedOf } from '../../src/train/learner.ts';
 import { resolveConfig } from '../../src/train/config.ts';
 import { loadGolden } from '../golden/load.ts';
 import { budget, f64, maxAbs } from '../reference/naive.ts';

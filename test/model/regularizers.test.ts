@@ -9,7 +9,8 @@ import { memoryDataset } from '../../src/data/memory.ts';
 import { loadState } from '../../src/nn/state.ts';
 import { readNewestCheckpoint } from '../../src/train/checkpoint.ts';
 import { resolveConfig } from '../../src/train/config.ts';
-import { createGan, ganStep, reportedBy, stepInputs, watchedOf } from '../../src/train/gan.ts';
+import { createGan, ganStep, reportedBy } from '../../src/train/gan.ts';
+import { stepInputs, watchedOf } from '../../src/train/learner.ts';
 import type { Gan } from '../../src/train/gan.ts';
 import { mul } from '../../src/ops/pointwise.ts';
 import { sum } from '../../src/ops/reduce.ts';
@@ -17,6 +18,7 @@ import { lossNames } from '../../src/train/losses.ts';
 import { penaltyOf, regularizerNames } from '../../src/train/regularizers.ts';
 import type { RegularizerName } from '../../src/train/regularizers.ts';
 import { readMetrics } from '../../src/train/run-folder.ts';
+import type { MetricLine } from '../../src/train/run-folder.ts';
 import { train } from '../../src/train/trainer.ts';
 import { loadGoldenCases } from '../golden/load.ts';
 import { maxAbs, softmaxAllowance, ulp } from '../reference/naive.ts';
@@ -212,7 +214,11 @@ describe('a run with a penalty', () => {
     const resume = resumed ? await readNewestCheckpoint(run) : undefined;
     await train({ gpu, openData: () => Promise.resolve(dataset), config, run, resume });
     const { file } = await readNewestCheckpoint(run);
-    const lines = readMetrics(run).map((line) => ({ ...line, imagesPerSecond: 0, seconds: 0 }));
+    const lines = readMetrics(run).map((line): MetricLine => ({
+      ...line,
+      imagesPerSecond: 0,
+      seconds: 0,
+    }));
     return { tensors: file.tensors, lines };
   }
 
@@ -222,7 +228,7 @@ describe('a run with a penalty', () => {
     const parts = await trainTo('parts', 6, {}, true);
     expect(parts.tensors).toEqual(whole.tensors);
     expect(parts.lines).toEqual(whole.lines);
-    expect(whole.lines.map(({ step, penalty }) => [step, penalty! > 0])).toEqual([
+    expect(whole.lines.map((line) => [line.step, line['penalty']! > 0])).toEqual([
       [3, true],
       [6, true],
     ]);
@@ -231,7 +237,7 @@ describe('a run with a penalty', () => {
   test('may have begun without one: the line it was stopped in ends there', async () => {
     await trainTo('changed', 4, { regularizer: 'none' });
     const { lines } = await trainTo('changed', 6, { regularizer: 'r1' }, true);
-    expect(lines.map(({ step, penalty }) => [step, penalty === undefined])).toEqual([
+    expect(lines.map((line) => [line.step, line['penalty'] === undefined])).toEqual([
       [3, true],
       [4, true],
       [6, false],

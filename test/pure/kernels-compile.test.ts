@@ -40,7 +40,8 @@ import { batchNorm } from '../../src/ops/norm.ts';
 import { mean, sum } from '../../src/ops/reduce.ts';
 import { avgPool2d, maxPool2d, resizeBilinear, upsampleNearest2x } from '../../src/ops/resample.ts';
 import { softmax } from '../../src/ops/softmax.ts';
-import { createGan, ganStep, stepInputs } from '../../src/train/gan.ts';
+import { createGan, ganStep } from '../../src/train/gan.ts';
+import { stepInputs } from '../../src/train/learner.ts';
 import { resolveConfig } from '../../src/train/config.ts';
 
 type Kernel = KernelModule.Kernel;

@@ -5,7 +5,7 @@ import { dirname, join } from 'node:path';
 import { afterAll, beforeEach, expect, test, vi } from 'vitest';
 import type { AdapterSummary } from '../../src/gpu/adapter.ts';
 import { readTuned, tunedChoices, tunedPath, writeTuned } from '../../src/cli/tuned.ts';
-import { kernelsOf } from '../../src/train/trainer.ts';
+import { kernelsOf } from '../../src/train/built.ts';
 
 const cache = mkdtempSync(join(os.tmpdir(), 'wgsagan-tuned-'));
 vi.stubEnv('XDG_CACHE_HOME', cache);

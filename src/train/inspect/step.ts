@@ -2,9 +2,9 @@ import { Tape } from '../../autograd/tape.ts';
 import type { Gpu } from '../../gpu/device.ts';
 import type { Program } from '../../gpu/program.ts';
 import { HostRng } from '../../util/philox.ts';
-import { createGanThatFits } from '../capacity.ts';
+import { createLearnerThatFits } from '../capacity.ts';
 import type { TrainConfig } from '../config.ts';
-import { ganStep, stepInputs, watchedOf } from '../gan.ts';
+import { stepInputs, watchedOf } from '../learner.ts';
 
 /**
  * The training step of a config, captured and built on first weights and images of noise: what `train` replays, without
@@ -12,14 +12,14 @@ import { ganStep, stepInputs, watchedOf } from '../gan.ts';
  */
 export async function buildStep(gpu: Gpu, config: TrainConfig): Promise<Program> {
   const tape = new Tape(gpu);
-  const gan = createGanThatFits(tape, config);
+  const learner = createLearnerThatFits(tape, config);
   const rng = new HostRng(config.seed);
-  const inputs = stepInputs(gan);
+  const inputs = stepInputs(learner);
   for (const { images } of inputs) {
     images.set(Uint32Array.from({ length: images.size }, () => rng.word()));
   }
   const capture = gpu.capture(() => {
-    return watchedOf(gan, ganStep(gan, inputs));
+    return watchedOf(learner, learner.step(inputs));
   });
   return capture.build();
 }

@@ -1,0 +1,42 @@
+import { fingerprintOf } from '../data/fingerprint.ts';
+import type { Asked } from '../gpu/choices.ts';
+import type { Program } from '../gpu/program.ts';
+import type { ReadbackRing } from '../gpu/readback.ts';
+import { watchedOf } from './learner.ts';
+import type { Learner, StepInput } from './learner.ts';
+import { Sampler, samplerBatch } from './sampler.ts';
+
+/** What runs a learner's step, and what shows its images. */
+export interface Built {
+  readonly program: Program;
+  readonly watched: ConstructorParameters<typeof ReadbackRing>[1];
+  readonly sampler: Sampler;
+  readonly asked: readonly Asked[];
+  readonly kernels: string;
+}
+
+/** Captures the step that a learner is about to run. */
+export async function build(learner: Learner, inputs: readonly StepInput[]): Promise<Built> {
+  const { config, tape, average } = learner;
+  const { gpu } = tape;
+  const { batch, latentSize, classes } = config;
+  let watched: Built['watched'] = [];
+  gpu.choices.forget();
+  const capture = gpu.capture(() => {
+    watched = watchedOf(learner, learner.step(inputs));
+    return watched;
+  });
+  const asked = new Map(gpu.choices.asked);
+  const program = await capture.build();
+  const sampler = await Sampler.open(average, { batch: samplerBatch(batch), latentSize, classes });
+  return { program, watched, sampler, asked: [...asked.values()], kernels: kernelsOf(asked) };
+}
+
+/** Tells kernels that may round in another way from those of another step: rung, tile and sizes of every operation. */
+export function kernelsOf(asked: ReadonlyMap<string, Asked>): string {
+  const lines = [...asked].map(([key, { choice }]) => {
+    const tile = Object.entries(choice.tile).map(([name, value]) => `${name}=${value}`);
+    return [key, choice.rung, ...tile].join(' ');
+  });
+  return fingerprintOf(lines.sort()).slice(0, 16);
+}

@@ -1,0 +1,73 @@
+import { empty, tensor } from '../autograd/tensor.ts';
+import type { Tape } from '../autograd/tape.ts';
+import type { Tensor } from '../autograd/tensor.ts';
+import type { Net } from '../models/gan.ts';
+import type { Module } from '../nn/module.ts';
+import type { Rng } from '../ops/random.ts';
+import type { Adam } from '../optim/adam.ts';
+import type { GradScaler } from '../optim/scaler.ts';
+import { sizeOf } from '../util/shape.ts';
+import type { TrainConfig } from './config.ts';
+
+/** What is trained: all that a checkpoint keeps, the step that moves it, and the net whose images are shown. */
+export interface Learner {
+  readonly tape: Tape;
+  readonly config: TrainConfig;
+  /** Modules by the word that their keys begin with in a checkpoint. */
+  readonly modules: Readonly<Record<string, Module>>;
+  readonly optimizers: Readonly<Record<string, Adam>>;
+  /** Loss scales by optimiser, where the nets compute in f16. */
+  readonly scalers: Readonly<Record<string, GradScaler>> | undefined;
+  readonly rng: Rng;
+  /** Latents → images, as trained. */
+  readonly generator: Net;
+  /** The same of averaged weights. */
+  readonly average: Net;
+  /** The numbers that every step reports, in the order in which they leave the GPU. */
+  readonly reports: readonly string[];
+  /** Those of them that a chart and a terminal show, with their short names. */
+  readonly shown: Readonly<Record<string, string>>;
+  /** Sets what changes from step to step for the step about to run, from 0. True where that step is another program than the last. */
+  begin(step: number): boolean;
+  /** One training step: the tensors of `reports`. Launches only, so it can be captured. */
+  step(inputs: readonly StepInput[], batch?: number): Readonly<Record<string, Tensor | undefined>>;
+}
+
+/** What one update is given from outside. */
+export interface StepInput {
+  /** A batch of uint8 images [batch, channels, size, size], four to a u32 word. */
+  readonly images: Tensor;
+  /** Their classes (batch) u32, where the nets are told them. */
+  readonly labels: Tensor | undefined;
+}
+
+/** u32 words that hold a batch of uint8 images. */
+export function imageWords(config: TrainConfig, batch: number): number {
+  return Math.ceil(sizeOf([batch, config.channels, config.imageSize, config.imageSize]) / 4);
+}
+
+/** The inputs of a step, black images of class 0; `empty`: promises of them, for a step that is only traced. */
+export function stepInputs(
+  { tape, config }: Pick<Learner, 'tape' | 'config'>,
+  { batch = config.batch, empty: promised = false }: { batch?: number; empty?: boolean } = {},
+): StepInput[] {
+  const make = (n: number, label: string) =>
+    promised
+      ? empty(tape, [n], { dtype: 'u32', label })
+      : tensor(tape, new Uint32Array(n), [n], { label });
+  return Array.from({ length: config.dSteps }, (_u, i) => ({
+    images: make(imageWords(config, batch), `images ${i}`),
+    labels: config.conditional ? make(batch, `labels ${i}`) : undefined,
+  }));
+}
+
+/** What a step shows, in the order in which it leaves the GPU: what it reports, then the loss scales if there are any. */
+export function watchedOf(
+  { reports, scalers = {} }: Pick<Learner, 'reports' | 'scalers'>,
+  values: Readonly<Record<string, Tensor | undefined>>,
+): Tensor['storage'][] {
+  return [
+    ...reports.flatMap((name) => values[name]?.storage ?? []),
+    ...Object.values(scalers).map(({ state }) => state.storage),
+  ];
+}

@@ -29,7 +29,7 @@ export function packed(
   values: Float32Array<ArrayBuffer>,
   { stored }: Pick<Operand, 'stored'>,
 ): HostArray {
-  return stored === 'f16' ? packHalves(values).subarray(0, values.length) : values;
+  return stored === 'f16' ? packHalves(values) : values;
 }
 
 /** Values of what was read back. */

@@ -71,8 +71,7 @@ export class Tensor {
         `${this.label}: ${data.length} values do not fill ${showShape(this.shape)} (${this.size})`,
       );
     }
-    const halves = () => packHalves(data).subarray(0, this.size);
-    this.gpu.write(this.storage, this.dtype === 'f16' ? halves() : data);
+    this.gpu.write(this.storage, this.dtype === 'f16' ? packHalves(data) : data);
   }
 
   /** The values of floats, after everything launched so far. */

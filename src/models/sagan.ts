@@ -66,6 +66,20 @@ export const saganPresets = {
     conditional: false,
     classes: 0,
   },
+  /** As wide at 4×4 as sagan-128; attention over 4,096 positions. */
+  'sagan-256': {
+    imageSize: 256,
+    channels: 3,
+    latentSize: 128,
+    width: 32,
+    attention: 'plain',
+    attentionG: [64],
+    attentionD: [64],
+    init: 'xavier',
+    slope: 0.1,
+    conditional: false,
+    classes: 0,
+  },
 } as const satisfies Record<string, GanOptions>;
 
 export type SaganPreset = keyof typeof saganPresets;

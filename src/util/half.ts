@@ -29,9 +29,9 @@ function roundToEven(x: number): number {
   return rest > 0.5 || (rest === 0.5 && below % 2 === 1) ? below + 1 : below;
 }
 
-/** Values as f16, rounded; an even number of them, so that they fill words. */
+/** Values as f16, rounded. */
 export function packHalves(values: ArrayLike<number>): Uint16Array<ArrayBuffer> {
-  const bits = new Uint16Array(2 * Math.ceil(values.length / 2));
+  const bits = new Uint16Array(values.length);
   for (let i = 0; i < values.length; i++) bits[i] = bitsOfHalf(values[i] ?? NaN);
   return bits;
 }

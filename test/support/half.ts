@@ -48,7 +48,9 @@ export function packHalves(values: Data): Uint8Array {
     const x = values[i]!;
     if (halfFromBits(bitsOfHalf(x)) !== x) throw new Error(`${x} is no f16`);
   }
-  return new Uint8Array(pack(values).buffer);
+  const words = new Uint8Array(4 * Math.ceil(values.length / 2));
+  words.set(new Uint8Array(pack(values).buffer));
+  return words;
 }
 
 /** The first n f16 behind some words. */

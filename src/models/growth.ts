@@ -79,6 +79,11 @@ export class Growth {
     return now.index !== before.index || now.alpha < 1 !== before.alpha < 1;
   }
 
+  /** The parts that are in the forward pass now. */
+  get present(): Module[] {
+    return this.parts.filter((part) => this.has(part));
+  }
+
   /** Is a part in the forward pass now? */
   has(part: Module): boolean {
     const { blocks, ends } = this.#of;

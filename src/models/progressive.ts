@@ -62,20 +62,6 @@ function scheduleOf({ imageSize, stageSteps }: GanOptions): Schedule {
   return { imageSize, stageSteps };
 }
 
-/** Layers one after the other, whose spectral norms are taken together. */
-class Block extends Sequential {
-  readonly #spectra: Spectra;
-
-  constructor(tape: Tape, layers: readonly Layer[]) {
-    super(tape, layers);
-    this.#spectra = new Spectra(this);
-  }
-
-  override forward(x: Tensor): Tensor {
-    return this.#spectra.during(x, () => super.forward(x));
-  }
-}
-
 /**
  * z (N, latent) → image (N, channels, s, s) in [−1, 1], with s = 4, 8, … S as it grows (Karras et al. 2018):
  * z → ConvT 4×4 → 4×4 · [nearest ×2 → conv 3×3]… with BN → ReLU → conv 3×3 → BN → ReLU → attention where asked behind each;
@@ -84,6 +70,7 @@ class Block extends Sequential {
  */
 export class ProgressiveGenerator extends Layer {
   readonly growth: Growth;
+  readonly #spectra: Spectra;
   readonly #blocks: readonly Layer[];
   readonly #toImage: readonly Layer[];
   readonly #latentSize: number;
@@ -107,7 +94,7 @@ export class ProgressiveGenerator extends Layer {
       ];
       const told = { ...weights, spectral: true };
       const after = attentionG.includes(size) ? attentionOf(options, tape, to, told) : [];
-      return this.child(`blocks.${i}`, new Block(tape, [...layers, ...after]));
+      return this.child(`blocks.${i}`, new Sequential(tape, [...layers, ...after]));
     });
     this.#toImage = sizes.map((size, i) => {
       const conv = new Conv2d(tape, channelsAt(options, size), channels, {
@@ -117,9 +104,14 @@ export class ProgressiveGenerator extends Layer {
     });
     const parts = { blocks: this.#blocks, ends: this.#toImage };
     this.growth = new Growth(tape, scheduleOf(options), parts);
+    this.#spectra = new Spectra(this);
   }
 
   override forward(z: Tensor): Tensor {
+    return this.#spectra.during(z, () => this.#images(z), this.growth.present);
+  }
+
+  #images(z: Tensor): Tensor {
     const { index, fading } = this.growth;
     const toImage = (i: number, h: Tensor) => at(this.#toImage, i).forward(h);
     let h = at(this.#blocks, 0).forward(reshape(z, [-1, this.#latentSize, 1, 1]));
@@ -143,6 +135,7 @@ export class ProgressiveGenerator extends Layer {
  */
 export class ProgressiveDiscriminator extends Layer {
   readonly growth: Growth;
+  readonly #spectra: Spectra;
   readonly #blocks: readonly Layer[];
   readonly #fromImage: readonly Layer[];
 
@@ -159,7 +152,7 @@ export class ProgressiveDiscriminator extends Layer {
       const told = { ...weights, spectral: true };
       return this.child(
         `blocks.${i}`,
-        new Block(tape, [
+        new Sequential(tape, [
           ...(attentionD.includes(size) ? attentionOf(options, tape, from, told) : []),
           ...[sameConv(tape, [from, from, 3], weights), leaky()],
           ...(i === 0 ? [score()] : [sameConv(tape, [from, to, 3], weights), leaky()]),
@@ -172,9 +165,14 @@ export class ProgressiveDiscriminator extends Layer {
     });
     const parts = { blocks: this.#blocks, ends: this.#fromImage };
     this.growth = new Growth(tape, scheduleOf(options), parts);
+    this.#spectra = new Spectra(this);
   }
 
   override forward(x: Tensor): Tensor {
+    return this.#spectra.during(x, () => this.#scores(x), this.growth.present);
+  }
+
+  #scores(x: Tensor): Tensor {
     const { index, fading } = this.growth;
     const fromImage = (i: number, image: Tensor) => at(this.#fromImage, i).forward(image);
     let h = fromImage(index, x);

@@ -69,6 +69,7 @@ export class TrainDisplay implements TrainEvents {
     this.#firstStep = info.firstStep;
     this.#step = info.firstStep;
     this.log(`model     ${preset}: ${counts.join(', ')} parameters`);
+    if (info.stage !== undefined) this.onStage(info.stage);
     this.log(
       `step      batch ${batch}, ${info.launches} launches, ${info.gflopPerStep.toFixed(2)} GFLOP, ` +
         `${mib(info.plannedBytes)} planned (${mib(info.unplannedBytes)} unplanned) + ${mib(info.residentBytes)} resident`,
@@ -84,6 +85,10 @@ export class TrainDisplay implements TrainEvents {
     if (info.firstStep > 0) this.log(`resumed   at step ${info.firstStep}`);
     this.#started = this.#lastPlain = performance.now();
     if (this.#live && !this.#muted) this.#openBar();
+  }
+
+  onStage(stage: string): void {
+    this.log(`stage     ${stage}`);
   }
 
   onStep(step: number): void {

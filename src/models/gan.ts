@@ -4,6 +4,7 @@ import type { AttentionKind } from '../nn/attention-kinds.ts';
 import type { InitName } from '../nn/init.ts';
 import type { Layer } from '../nn/module.ts';
 import type { HostRng } from '../util/philox.ts';
+import type { Growth } from './growth.ts';
 
 /** What decides the shape of a GAN's two nets, whatever their family. */
 export interface GanOptions {
@@ -27,10 +28,14 @@ export interface GanOptions {
   /** Both nets are told classes, so many: found in the data, 0 before that. */
   readonly conditional: boolean;
   readonly classes: number;
+  /** Of nets that grow: steps that a new stage fades in, and then stays. */
+  readonly stageSteps?: number | undefined;
 }
 
 /** A generator, z (N, latent) → images (N, channels, S, S) in [−1, 1], or a discriminator, images → scores (N, 1). */
 export interface Net extends Layer {
+  /** Of a net that grows while it trains: its stage. */
+  readonly growth?: Growth;
   /** `labels` (N) u32, for nets that are told classes. */
   forward(x: Tensor, labels?: Tensor): Tensor;
 }
@@ -45,4 +50,6 @@ export interface GanFamily {
   discriminator(tape: Tape, options: GanOptions, rng: HostRng): Net;
   /** Weights of the large layers of generator and discriminator: a bound from below, found without making them. */
   fewestWeights(options: GanOptions): readonly [generator: number, discriminator: number];
+  /** Of nets that grow: the training steps that they are made for. */
+  steps?(options: GanOptions): number;
 }

@@ -1,5 +1,6 @@
 import { dcgan, dcganPresets } from './dcgan.ts';
 import type { GanFamily, GanOptions } from './gan.ts';
+import { progressive, progressivePresets } from './progressive.ts';
 import { resnet, resnetPresets } from './resnet.ts';
 import { sagan, saganPresets } from './sagan.ts';
 
@@ -25,6 +26,7 @@ export const ganPresets = {
   ...presetsOf(sagan, saganPresets),
   ...presetsOf(resnet, resnetPresets),
   ...presetsOf(dcgan, dcganPresets),
+  ...presetsOf(progressive, progressivePresets),
 };
 
 export type GanPresetName = keyof typeof ganPresets;

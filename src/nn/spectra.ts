@@ -14,7 +14,8 @@ import { WeightedLayer, floatTypeOf } from './weighted.ts';
 export class Spectra {
   readonly #net: Module;
   readonly #layers: readonly WeightedLayer[];
-  readonly #plan: SpectralPlan | undefined;
+  /** By the places of the layers that they are of. */
+  readonly #plans = new Map<string, SpectralPlan | undefined>();
 
   constructor(net: Module) {
     const { gpu } = net.tape;
@@ -28,7 +29,7 @@ export class Spectra {
     this.#layers = [...net.namedModules()].flatMap(([, layer]) =>
       layer instanceof WeightedLayer && layer.spectral !== undefined ? [layer] : [],
     );
-    const spectra = this.#spectra();
+    const spectra = spectraOf(this.#layers);
     join(net.parameters(), 'parameters');
     join(
       spectra.map(({ u }) => u),
@@ -38,36 +39,53 @@ export class Spectra {
       spectra.map(({ v }) => v),
       'right singular vectors',
     );
-    this.#plan = planSpectra(spectra);
+    this.#planOf(this.#layers);
   }
 
   /**
    * Runs the forward pass of an input, in which every layer's weight has been normalised beforehand, in training mode after a
-   * move, and is in the input's float type.
+   * move, and is in the input's float type. `parts`: the modules that the pass goes through, where those are not all of the
+   * net; the layers of others are left as they are.
    */
-  during<T>(input: Tensor, forward: () => T): T {
-    const spectra = this.#spectra();
+  during<T>(input: Tensor, forward: () => T, parts: readonly Module[] = [this.#net]): T {
+    const there = new Set(parts.flatMap((part) => [...part.namedModules()].map(([, m]) => m)));
+    const layers = this.#layers.filter((layer) => there.has(layer));
+    const spectra = spectraOf(layers);
     const [first] = spectra;
     // Layers of different eps or mode are left to themselves.
     const alike =
       first !== undefined &&
       spectra.every(({ eps }) => eps === first.eps) &&
-      this.#layers.every(({ training }) => training === this.#net.training);
+      layers.every(({ training }) => training === this.#net.training);
     if (!alike) return forward();
     const dtype = floatTypeOf(input);
-    const options = { update: this.#net.training, eps: first.eps, plan: this.#plan, dtype };
+    const options = {
+      update: this.#net.training,
+      eps: first.eps,
+      plan: this.#planOf(layers),
+      dtype,
+    };
     const weights = spectralNormalizeAll(spectra, options);
     try {
-      this.#layers.forEach((layer, i) => {
+      layers.forEach((layer, i) => {
         layer.useNormalized(at(weights, i));
       });
       return forward();
     } finally {
-      for (const layer of this.#layers) layer.useNormalized(undefined);
+      for (const layer of layers) layer.useNormalized(undefined);
     }
   }
 
-  #spectra() {
-    return this.#layers.flatMap((layer) => layer.spectralLayer() ?? []);
+  #planOf(layers: readonly WeightedLayer[]): SpectralPlan | undefined {
+    const key = layers.map((layer) => this.#layers.indexOf(layer)).join();
+    const known = this.#plans.get(key);
+    if (known !== undefined) return known;
+    const plan = planSpectra(spectraOf(layers));
+    this.#plans.set(key, plan);
+    return plan;
   }
+}
+
+function spectraOf(layers: readonly WeightedLayer[]) {
+  return layers.flatMap((layer) => layer.spectralLayer() ?? []);
 }

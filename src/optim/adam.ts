@@ -1,7 +1,14 @@
 import type { Tape } from '../autograd/tape.ts';
 import type { Tensor } from '../autograd/tensor.ts';
 import { adam, adamAdvance, inspectGradients } from '../kernels/optim.ts';
-import { ParameterGroup, checkAverages, checkGradients, stateOf, updating } from './optimizer.ts';
+import {
+  ParameterGroup,
+  checkAverages,
+  checkGradients,
+  movingOf,
+  stateOf,
+  updating,
+} from './optimizer.ts';
 import type { NamedParameters } from './optimizer.ts';
 import type { GradScaler } from './scaler.ts';
 
@@ -46,9 +53,9 @@ export class Adam {
     checkAverages('Adam', this.groups, [options.ema, ...groups.map((group) => group.ema)]);
   }
 
-  /** Every parameter, in the order in which `step` wants the gradients. */
+  /** Every parameter of groups that are not frozen, in the order in which `step` wants the gradients. */
   parameters(): Tensor[] {
-    return this.groups.flatMap((g) => g.slots.map((s) => s.parameter));
+    return movingOf(this.groups).flatMap((g) => g.slots.map((s) => s.parameter));
   }
 
   /**
@@ -59,7 +66,7 @@ export class Adam {
     gradients: readonly Tensor[],
     { scaler }: { readonly scaler?: GradScaler | undefined } = {},
   ): void {
-    checkGradients('Adam', this.groups, gradients);
+    checkGradients('Adam', movingOf(this.groups), gradients);
     updating('Adam', this.groups, () => {
       this.#update(gradients, scaler?.state.storage);
     });
@@ -67,7 +74,7 @@ export class Adam {
 
   #update(gradients: readonly Tensor[], scaler: Tensor['storage'] | undefined): void {
     let i = 0;
-    const groups = this.groups.map((group) => {
+    const groups = movingOf(this.groups).map((group) => {
       const mine = gradients.slice(i, (i += group.slots.length));
       return { group, runs: group.runs(mine) };
     });

@@ -40,6 +40,8 @@ export interface Run {
 export class ParameterGroup {
   readonly hyper: Tensor;
   readonly slots: readonly Slot[];
+  /** A step has no gradients of it, and leaves it as it is: parameters, state, averages and the step count. */
+  frozen = false;
   readonly #tape: Tape;
   readonly #host: Float32Array;
   readonly #settable: ReadonlySet<string>;
@@ -134,6 +136,11 @@ export class ParameterGroup {
       for (const [key, value] of Object.entries(state)) yield [`${name}.${key}`, value];
     }
   }
+}
+
+/** Those that a step moves. */
+export function movingOf(groups: readonly ParameterGroup[]): readonly ParameterGroup[] {
+  return groups.filter((group) => !group.frozen);
 }
 
 /** Throws a RangeError for an average that is of no parameter: a name that was mistyped would stay as it began. */

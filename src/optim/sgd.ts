@@ -1,7 +1,14 @@
 import type { Tape } from '../autograd/tape.ts';
 import type { Tensor } from '../autograd/tensor.ts';
 import { sgd, sgdAdvance } from '../kernels/optim.ts';
-import { ParameterGroup, checkAverages, checkGradients, stateOf, updating } from './optimizer.ts';
+import {
+  ParameterGroup,
+  checkAverages,
+  checkGradients,
+  movingOf,
+  stateOf,
+  updating,
+} from './optimizer.ts';
 import type { NamedParameters } from './optimizer.ts';
 
 export interface SgdOptions {
@@ -48,13 +55,14 @@ export class SGD {
     checkAverages('SGD', this.groups, [options.ema, ...groups.map((group) => group.ema)]);
   }
 
+  /** Every parameter of groups that are not frozen. */
   parameters(): Tensor[] {
-    return this.groups.flatMap((g) => g.slots.map((s) => s.parameter));
+    return movingOf(this.groups).flatMap((g) => g.slots.map((s) => s.parameter));
   }
 
   /** One update in place; gradients in the order of `parameters()`. */
   step(gradients: readonly Tensor[]): void {
-    checkGradients('SGD', this.groups, gradients);
+    checkGradients('SGD', movingOf(this.groups), gradients);
     updating('SGD', this.groups, () => {
       this.#update(gradients);
     });
@@ -63,6 +71,7 @@ export class SGD {
   #update(gradients: readonly Tensor[]): void {
     let i = 0;
     this.groups.forEach((group, k) => {
+      if (group.frozen) return;
       const { gpu, storage: hyper } = group.hyper;
       sgdAdvance(gpu, { hyper });
       const mine = gradients.slice(i, (i += group.slots.length));

@@ -19,7 +19,6 @@ export interface Built {
 export async function build(learner: Learner, inputs: readonly StepInput[]): Promise<Built> {
   const { config, tape, average } = learner;
   const { gpu } = tape;
-  const { batch, latentSize, classes } = config;
   let watched: Built['watched'] = [];
   gpu.choices.forget();
   const capture = gpu.capture(() => {
@@ -28,7 +27,7 @@ export async function build(learner: Learner, inputs: readonly StepInput[]): Pro
   });
   const asked = new Map(gpu.choices.asked);
   const program = await capture.build();
-  const sampler = await Sampler.open(average, { batch: samplerBatch(batch), latentSize, classes });
+  const sampler = await Sampler.open(average, { ...config, batch: samplerBatch(config.batch) });
   return { program, watched, sampler, asked: [...asked.values()], kernels: kernelsOf(asked) };
 }
 

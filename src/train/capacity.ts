@@ -98,11 +98,11 @@ class Estimator {
     const before = pool.stats().liveBytes;
     const shape = [batch, config.latentSize];
     const z = tensor(tape, new Float32Array(batch * config.latentSize), shape);
-    const { classes } = config;
+    const { classes, imageSize } = config;
     const labels =
       classes === 0 ? undefined : empty(tape, [batch], { dtype: 'u32', label: 'sample classes' });
     try {
-      const { evaluate, settle } = captureSampler(average, { z, labels, classes }, rng);
+      const { evaluate, settle } = captureSampler(average, { z, labels, classes, imageSize }, rng);
       const own = pool.stats().liveBytes - before;
       const bytes = own + evaluate.memory.plannedBytes + settle.memory.plannedBytes;
       this.#samplers.set(batch, bytes);

@@ -43,6 +43,9 @@ export const configSchema = z.strictObject({
   topk: count.max(64).describe('positions that each one looks at in topk attention'),
   conditional: z.boolean().describe('tell both nets the classes of the images'),
   classes: z.int().min(0).describe('how many classes those are; found in the data'),
+  stageSteps: count
+    .optional()
+    .describe('steps that each new stage of a progressive preset fades in, and then stays'),
   init: z.enum(initNames).describe(`first weights: ${initNames.join(', ')}`),
   slope: z.number().min(0).max(1).describe("LeakyReLU's slope in the discriminator"),
   precision: z
@@ -133,6 +136,7 @@ export const architectureKeys = [
   'topk',
   'slope',
   'classes',
+  'stageSteps',
 ] as const satisfies readonly ConfigKey[];
 
 export function optionName(key: string): string {
@@ -202,9 +206,11 @@ export function resolveConfig(
   const own = { ...both, ...given };
   const shaped = reshapeAttention(ganPresets[name], own);
   const merged = { ...defaults, ...shaped, ...recipes[name], ...own, preset: name };
-  const config = check(configSchema, merged, (option) => `--${option}`);
-  checkOptions(config);
-  return config;
+  const checked = check(configSchema, merged, (option) => `--${option}`);
+  checkOptions(checked);
+  const { family } = ganPresets[name];
+  const steps = asked['steps'] === undefined ? family.steps?.(checked) : undefined;
+  return steps === undefined ? checked : { ...checked, steps };
 }
 
 /** Another image size than the preset's keeps only the attention stages that still exist. */
@@ -221,10 +227,13 @@ function reshapeAttention(
 
 /** Refuses options that do not go together, with the reason. */
 function checkOptions(config: TrainConfig): void {
-  const { imageSize, attentionG, attentionD, conditional, classes } = config;
+  const { imageSize, attentionG, attentionD, conditional, classes, stageSteps } = config;
   const { family } = ganPresets[config.preset];
   const reason = family.refuse(config);
   if (reason !== undefined) throw new UserError(reason);
+  if (stageSteps !== undefined && family.steps === undefined) {
+    throw new UserError(`--stage-steps ${stageSteps} says nothing to a net that does not grow`);
+  }
   if (classes > 0 && !conditional) {
     throw new UserError(`--classes ${classes} says nothing without --conditional`);
   }

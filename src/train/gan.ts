@@ -15,6 +15,7 @@ import { Rng } from '../ops/random.ts';
 import { UserError } from '../util/errors.ts';
 import { HostRng } from '../util/philox.ts';
 import type { TrainConfig } from './config.ts';
+import { freezeAbsent, groupsOf } from './growing.ts';
 import type { Learner, StepInput } from './learner.ts';
 import { losses } from './losses.ts';
 import type { GanLoss } from './losses.ts';
@@ -38,7 +39,7 @@ class NoRng extends HostRng {
   }
 }
 
-/** A generator that waits for the values of another, or of a file. */
+/** A generator that waits for the values of another, or of a file; one that grows is whole. */
 export function blankGenerator(tape: Tape, config: TrainConfig): Net {
   const { family } = ganPresets[config.preset];
   return family.generator(tape, { ...config, init: 'default' }, new NoRng(0));
@@ -89,18 +90,30 @@ export function createGan(
   const discriminator = family.discriminator(tape, first, host('discriminator'));
   const adam = { betas: [config.beta1, config.beta2] } as const;
   const ema = new Map(average.namedParameters());
-  const G = new Adam(tape, [
-    { params: generator.namedParameters(), ...adam, lr: config.lrG, ema, emaDecay: 0 },
-  ]);
-  const D = new Adam(tape, [{ params: discriminator.namedParameters(), ...adam, lr: config.lrD }]);
+  const grouped = (net: Net) => groupsOf(net).map((params) => ({ params }));
+  const G = new Adam(tape, grouped(generator), { ...adam, lr: config.lrG, ema, emaDecay: 0 });
+  const D = new Adam(tape, grouped(discriminator), { ...adam, lr: config.lrD });
+  const decay = averaging(G, config);
   const nets = { generator, discriminator, average };
+  freezeAbsent(G, generator);
+  freezeAbsent(D, discriminator);
   const gan: Gan = {
     ...{ tape, config, ...nets, modules: nets, optimizers: { G, D } },
     scalers: half ? { D: new GradScaler(tape), G: new GradScaler(tape) } : undefined,
     rng: new Rng(tape, config.seed),
     reports: reportedBy(config),
     shown: { lossD: 'D', lossG: 'G' },
-    begin: averaging(G, config),
+    begin: (step) => {
+      decay(step);
+      const grown = Object.values(nets).map((net) => net.growth?.begin(step) === true);
+      freezeAbsent(G, generator);
+      freezeAbsent(D, discriminator);
+      return grown.includes(true);
+    },
+    get stage() {
+      return generator.growth?.text;
+    },
+    largestStep: generator.growth?.largest(config.steps),
     step: (inputs, batch) => ganStep(gan, inputs, batch),
   };
   return gan;
@@ -152,11 +165,13 @@ export function ganStep(
 }
 
 function discriminatorStep(gan: Gan, input: StepInput, batch: number): Omit<StepValues, 'lossG'> {
-  const { tape, config, generator, optimizers, scalers } = gan;
+  const { tape, config, generator, discriminator, optimizers, scalers } = gan;
   const { channels, imageSize, precision } = config;
-  const images = tape.gpu.within({ layer: 'images' }, () =>
-    imagesToFloat(input.images, [batch, channels, imageSize, imageSize], precision),
-  );
+  const images = tape.gpu.within({ layer: 'images' }, () => {
+    const shape = [batch, channels, imageSize, imageSize];
+    const whole = imagesToFloat(input.images, shape, precision);
+    return discriminator.growth?.show(whole) ?? whole;
+  });
   const real = score(gan, images, input.labels);
   const { z, labels } = noise(gan, batch);
   const made = tape.noGrad(() => generator.forward(z, labels));

@@ -29,6 +29,10 @@ export interface Learner {
   readonly shown: Readonly<Record<string, string>>;
   /** Sets what changes from step to step for the step about to run, from 0. True where that step is another program than the last. */
   begin(step: number): boolean;
+  /** What that program is of a training whose steps differ, in words. */
+  readonly stage?: string | undefined;
+  /** A step of the run that takes as much memory as any; the last one where it is left out. */
+  readonly largestStep?: number | undefined;
   /** One training step: the tensors of `reports`. Launches only, so it can be captured. */
   step(inputs: readonly StepInput[], batch?: number): Readonly<Record<string, Tensor | undefined>>;
 }

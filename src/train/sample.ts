@@ -12,7 +12,8 @@ export type SampleWeights = 'ema' | 'last';
 
 /**
  * A checkpoint's generator as it makes images: averaged weights with batch statistics that have settled on them. Those of an
- * imported state, before the first step, have statistics of their own.
+ * imported state, before the first step, have statistics of their own. One that grows is at the stage of its last step, and
+ * whole before the first.
  */
 export async function openGenerator(
   tape: Tape,
@@ -20,17 +21,18 @@ export async function openGenerator(
   weights: SampleWeights,
 ): Promise<{ readonly generator: Net; readonly sampler: Sampler }> {
   const { config, progress } = checkpoint;
+  const { step } = progress;
   const load = (part: 'average' | 'generator') => {
     const generator = blankGenerator(tape, config);
+    if (step > 0) generator.growth?.begin(step - 1);
     loadState(generator, partOf(checkpoint, part), `checkpoint ${checkpoint.path}`);
     return generator;
   };
   const trained = load('generator');
   const generator = weights === 'ema' ? load('average') : trained;
-  const { latentSize, classes } = config;
   const batch = samplerBatch(config.batch);
-  const sampler = await Sampler.open(generator, { batch, latentSize, classes });
-  if (generator !== trained && progress.step > 0) sampler.settle(trained);
+  const sampler = await Sampler.open(generator, { ...config, batch });
+  if (generator !== trained && step > 0) sampler.settle(trained);
   return { generator, sampler };
 }
 

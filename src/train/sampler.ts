@@ -4,8 +4,9 @@ import type { Program } from '../gpu/program.ts';
 import type { Net } from '../models/gan.ts';
 import { copyInto } from '../ops/copy.ts';
 import { Rng } from '../ops/random.ts';
+import { upsampleNearest2x } from '../ops/resample.ts';
 import { HostRng } from '../util/philox.ts';
-import { sizeOf } from '../util/shape.ts';
+import { dim, sizeOf } from '../util/shape.ts';
 
 /** Passes that settle batch-norm statistics and power iterations of averaged weights. */
 const settlingPasses = 20;
@@ -35,13 +36,16 @@ interface SamplerInput {
   /** (batch) u32, for a generator that is told classes. */
   readonly labels: Tensor | undefined;
   readonly classes: number;
+  /** Side of the images; smaller ones, of a generator that grows, are enlarged to it, each pixel to a square. */
+  readonly imageSize: number;
 }
 
 /**
  * The two programs of a sampler, not yet built: `evaluate` makes images of an input in evaluation mode, `settle` runs the
  * generator in training mode on noise of `rng` and classes drawn evenly.
  */
-export function captureSampler(generator: Net, { z, labels, classes }: SamplerInput, rng: Rng) {
+export function captureSampler(generator: Net, input: SamplerInput, rng: Rng) {
+  const { z, labels, classes, imageSize } = input;
   const { tape } = generator;
   const settle = tape.gpu.capture(() =>
     tape.noGrad(() => {
@@ -57,11 +61,15 @@ export function captureSampler(generator: Net, { z, labels, classes }: SamplerIn
   const evaluate = tape.gpu.capture(() =>
     tape.noGrad(() => {
       generator.eval();
-      images = generator.forward(z, labels);
+      images = enlarged(generator.forward(z, labels), imageSize);
       return [images.storage];
     }),
   );
   return { evaluate, settle, images };
+}
+
+function enlarged(images: Tensor, size: number): Tensor {
+  return dim(images.shape, 2) < size ? enlarged(upsampleNearest2x(images), size) : images;
 }
 
 /**
@@ -97,16 +105,16 @@ export class Sampler {
 
   static async open(
     generator: Net,
-    options: { batch: number; latentSize: number; classes: number },
+    options: { batch: number; latentSize: number; classes: number; imageSize: number },
   ): Promise<Sampler> {
-    const { batch, latentSize, classes } = options;
+    const { batch, latentSize, classes, imageSize } = options;
     const { tape } = generator;
     const z = tensor(tape, new Float32Array(batch * latentSize), [batch, latentSize], {
       label: 'sample latents',
     });
     const rng = new Rng(tape, settlingSeed);
     const labels = classes === 0 ? undefined : tensor(tape, new Uint32Array(batch), [batch]);
-    const input = { z, labels, classes };
+    const input = { z, labels, classes, imageSize };
     const { evaluate, settle, images } = captureSampler(generator, input, rng);
     return new Sampler({
       generator,

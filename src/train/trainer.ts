@@ -27,6 +27,8 @@ import type { MetricLine } from './run-folder.ts';
 export interface TrainEvents {
   /** Before the first step. */
   onReady?(info: ReadyInfo): void;
+  /** Where a training whose steps differ begins with other ones. */
+  onStage?(stage: string): void;
   onStep?(step: number): void;
   onMetrics?(line: MetricLine): void;
   onSamples?(path: string, step: number): void;
@@ -43,6 +45,8 @@ export interface ReadyInfo {
   readonly residentBytes: number;
   /** Of each module that is trained. */
   readonly parameters: Readonly<Record<string, number>>;
+  /** Of `Learner.stage`. */
+  readonly stage?: string | undefined;
   /** What of a line of metrics is worth a place on a terminal, with short names. */
   readonly shown: Readonly<Record<string, string>>;
   /** Operations of the step that have more than one kernel, and how many of them run what tuning chose. */
@@ -83,8 +87,7 @@ export async function train(options: TrainOptions): Promise<TrainResult> {
   const tape = new Tape(gpu);
   const learner = createLearnerThatFits(tape, config, { blank: resume !== undefined });
   if (resume !== undefined) restoreLearner(learner, resume);
-  // The last step of a run is as large as any.
-  learner.begin(config.steps - 1);
+  learner.begin(learner.largestStep ?? config.steps - 1);
   checkBatchFits(learner);
   const dataset = await options.openData();
   const loader = new Loader(dataset, { batch: config.batch, seed: config.seed, flip: config.flip });
@@ -130,6 +133,8 @@ function parameterCounts({ modules, average }: Learner): Record<string, number> 
 class Loop {
   readonly #parts: LoopParts;
   readonly #inputs: readonly StepInput[];
+  /** Is the first step here another program than the one before it? */
+  readonly #atStage: boolean;
   #built: Built;
   #ring: ReadbackRing;
   readonly #metrics: MetricLine[];
@@ -147,8 +152,14 @@ class Loop {
   /** The newest checkpoint. */
   #saved: string | undefined;
 
-  private constructor(parts: LoopParts, inputs: readonly StepInput[], built: Built) {
+  private constructor(
+    parts: LoopParts,
+    inputs: readonly StepInput[],
+    built: Built,
+    atStage: boolean,
+  ) {
     this.#parts = parts;
+    this.#atStage = atStage;
     this.#inputs = inputs;
     this.#built = built;
     this.#metrics = parts.earlier;
@@ -163,8 +174,10 @@ class Loop {
   static async open(parts: LoopParts): Promise<Loop> {
     const { learner, firstStep } = parts;
     const inputs = stepInputs(learner);
-    learner.begin(firstStep);
-    return new Loop(parts, inputs, await build(learner, inputs));
+    learner.begin(Math.max(0, firstStep - 1));
+    // The kernels of a checkpoint are those of the step before it.
+    const other = learner.begin(firstStep);
+    return new Loop(parts, inputs, await build(learner, inputs), other);
   }
 
   /** Puts the program of the step about to run in the place of the last one's. */
@@ -173,6 +186,8 @@ class Loop {
     this.#close();
     this.#built = await build(this.#parts.learner, this.#inputs);
     this.#ring = this.#listen();
+    const { learner, events } = this.#parts;
+    if (learner.stage !== undefined) events?.onStage?.(learner.stage);
   }
 
   #listen(): ReadbackRing {
@@ -191,7 +206,7 @@ class Loop {
 
   get info(): ReadyInfo {
     const { learner, gpu, firstStep, resume } = this.#parts;
-    const before = resume?.progress.kernels;
+    const before = this.#atStage ? undefined : resume?.progress.kernels;
     const { program, asked, kernels } = this.#built;
     const { plannedBytes, unplannedBytes } = program.memory;
     return {
@@ -202,6 +217,7 @@ class Loop {
       unplannedBytes,
       residentBytes: gpu.pool.stats().liveBytes - plannedBytes,
       parameters: parameterCounts(learner),
+      stage: learner.stage,
       shown: learner.shown,
       operations: asked.length,
       tuned: asked.filter((one) => one.tuned).length,

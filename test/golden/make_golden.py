@@ -66,6 +66,11 @@ sagan_weights     a checkpoint of two nets as people save it: state dicts netG.<
 dcgan_step        the gradients of one step of the attention DCGAN in small, by binary cross-entropy; see golden_dcgan.py
                   real [3, 3, 16, 16] z [2, 3, latent]; the others as resnet_step's
                                                       imageSize width latentSize slope
+progressive_step  the gradients of one step of the nets of progressive growing in small, by the hinge loss; see
+                  golden_progressive.py. `fading` is 16×16 with α = ¼, `whole` 8×8 behind its fade; a part of the nets that
+                  is absent has no gradient. real [3, 3, 16, 16] z [2, 3, latent]
+                  seen: the real images as the nets see them; the others as resnet_step's
+                                                      imageSize width latentSize slope at stageSteps step
 resnet_step       the gradients of one step of the authors' SAGAN in small, batch 2; see golden_resnet.py. `small` is the
                   net of images to 32×32, told classes; `large` the other one, told none; `told` the
                   first with classes in its attention too
@@ -84,6 +89,7 @@ import golden_kinds as kinds
 import golden_losses as losses
 import golden_models as models
 import golden_ops as ops
+import golden_progressive as progressive
 import golden_resnet as resnet
 import golden_weights as weights
 
@@ -93,7 +99,7 @@ FAMILIES = [
     models.adam, models.sgd, models.double_backward, models.self_attention_blocks, models.sagan_step,
     losses.losses, losses.penalties,
     weights.sagan_weights,
-    resnet.resnet_step, dcgan.dcgan_step,
+    resnet.resnet_step, dcgan.dcgan_step, progressive.progressive_step,
     kinds.attention_kinds, kinds.multi_head_attention,
 ]
 

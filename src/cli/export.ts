@@ -2,7 +2,7 @@ import { existsSync } from 'node:fs';
 import { Command } from 'commander';
 import { openGpu } from '../gpu/device.ts';
 import { readNewestCheckpoint } from '../train/checkpoint.ts';
-import { exporters, netNames } from '../train/export/weights.ts';
+import { checkNet, exporters, netNames } from '../train/export/weights.ts';
 import type { ExportFormat, NetName } from '../train/export/weights.ts';
 import { UserError } from '../util/errors.ts';
 import { unknownWord } from '../util/nearest.ts';
@@ -30,7 +30,11 @@ export function exportCommand(_state: ExitState): Command {
       'safetensors (a state dict of PyTorch) or onnx (the generator)',
     )
     .requiredOption('--out <file>', 'file to write; one that is there is left alone', someText)
-    .option('--net <name>', 'average (of the generator), generator or discriminator', 'average')
+    .option(
+      '--net <name>',
+      "average (of the generator), generator, discriminator, or a VAE's encoder; its generator is the decoder",
+      'average',
+    )
     .addOption(adapterOption())
     .action(async (flags: Flags) => {
       await exportRun(flags);
@@ -41,12 +45,13 @@ async function exportRun({ run, out, adapter, ...asked }: Flags): Promise<void> 
   if (!existsSync(run)) throw new UserError(`there is no run folder ${run}`);
   const format = oneOf('--format', asked.format, formats);
   const net = oneOf<NetName>('--net', asked.net, netNames);
-  if (format === 'onnx' && net === 'discriminator') {
-    throw new UserError('--net discriminator has no form in ONNX here: only generators have');
+  if (format === 'onnx' && net !== 'average' && net !== 'generator') {
+    throw new UserError(`--net ${net} has no form in ONNX here: only generators have`);
   }
   checkWritable('--out', out, 'the export', format);
   if (existsSync(out)) throw new UserError(`--out ${out} is there already; choose another name`);
   const checkpoint = await readNewestCheckpoint(run);
+  checkNet(checkpoint.config, net);
   const gpu = await openGpu({ adapter, tuned: tunedChoices });
   try {
     const what = await exporters[format](gpu, { checkpoint, net, out });

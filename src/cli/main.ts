@@ -10,6 +10,7 @@ import { explainCommand } from './explain.ts';
 import { exportCommand } from './export.ts';
 import { importCommand } from './import.ts';
 import { profileCommand } from './profile.ts';
+import { reconstructCommand } from './reconstruct.ts';
 import { sampleCommand } from './sample.ts';
 import { outliveReaders } from './signals.ts';
 import { trainCommand } from './train.ts';
@@ -39,8 +40,8 @@ export async function main(argv: readonly string[]): Promise<number> {
 }
 
 const commands = [
-  ...[trainCommand, sampleCommand, exportCommand, importCommand, profileCommand, explainCommand],
-  ...[benchCommand, tuneCommand, doctorCommand, demoCommand],
+  ...[trainCommand, sampleCommand, reconstructCommand, exportCommand, importCommand],
+  ...[profileCommand, explainCommand, benchCommand, tuneCommand, doctorCommand, demoCommand],
 ];
 
 /** Commander's own error lines are printed by `report`, in one shape with all others. */

@@ -14,6 +14,7 @@ function parser(key: ConfigKey): (text: string) => unknown {
 
 const textKeys = new Set<ConfigKey>([
   ...(['data', 'preset', 'init', 'loss', 'regularizer', 'precision', 'attention'] as const),
+  'reconstruction',
 ]);
 const stageKeys = new Set<ConfigKey>(['attentionAt', 'attentionG', 'attentionD']);
 const switchKeys = new Set<ConfigKey>(['flip', 'strict', 'conditional']);

@@ -100,6 +100,7 @@ export class DcganDiscriminator extends Layer {
 
 /** DCGAN with attention (system 3; Radford et al. 2016, seed 000). */
 export const dcgan: GanFamily = {
+  kind: 'gan',
   stages: featureSizes,
   refuse: ({ imageSize, conditional }) => {
     if (imageSize < 8 || imageSize > 512 || !Number.isInteger(Math.log2(imageSize))) {

@@ -6,7 +6,7 @@ import type { Layer } from '../nn/module.ts';
 import type { HostRng } from '../util/philox.ts';
 import type { Growth } from './growth.ts';
 
-/** What decides the shape of a GAN's two nets, whatever their family. */
+/** What decides the shape of a GAN's two nets, whatever their family; of a VAE's likewise: its decoder is a generator. */
 export interface GanOptions {
   /** Side of the images in pixels. */
   readonly imageSize: number;
@@ -15,7 +15,7 @@ export interface GanOptions {
   readonly latentSize: number;
   /** Channels at the widest stage of the images; each family says how they grow. */
   readonly width: number;
-  /** Which attention block, and at which feature sizes (pixels a side) of each net. */
+  /** Which attention block, and at which feature sizes (pixels a side) of each net: `attentionG` the generator's. */
   readonly attention: AttentionKind;
   /** Heads of multihead, and the positions that each one looks at in topk; the blocks have their own defaults. */
   readonly heads?: number;
@@ -23,7 +23,7 @@ export interface GanOptions {
   readonly attentionG: readonly number[];
   readonly attentionD: readonly number[];
   readonly init: InitName;
-  /** LeakyReLU's slope in the discriminator, where the family has one. */
+  /** LeakyReLU's slope in the discriminator or in both nets, where the family has one. */
   readonly slope: number;
   /** Both nets are told classes, so many: found in the data, 0 before that. */
   readonly conditional: boolean;
@@ -40,16 +40,21 @@ export interface Net extends Layer {
   forward(x: Tensor, labels?: Tensor): Tensor;
 }
 
-/** One architecture of both nets, in all its sizes. */
-export interface GanFamily {
+/** One architecture in all its sizes: a generator, and the net that it is trained with. */
+export interface Family {
   /** Feature sizes at which the nets may have attention, smallest first. */
   stages(imageSize: number): number[];
   /** What is impossible about the options, in words; undefined for nothing. */
   refuse(options: GanOptions): string | undefined;
   generator(tape: Tape, options: GanOptions, rng: HostRng): Net;
-  discriminator(tape: Tape, options: GanOptions, rng: HostRng): Net;
-  /** Weights of the large layers of generator and discriminator: a bound from below, found without making them. */
-  fewestWeights(options: GanOptions): readonly [generator: number, discriminator: number];
+  /** Weights of the large layers of the generator and of the other net: a bound from below, found without making them. */
+  fewestWeights(options: GanOptions): readonly [generator: number, other: number];
   /** Of nets that grow: the training steps that they are made for. */
   steps?(options: GanOptions): number;
+}
+
+/** A family whose generator is trained against a discriminator. */
+export interface GanFamily extends Family {
+  readonly kind: 'gan';
+  discriminator(tape: Tape, options: GanOptions, rng: HostRng): Net;
 }

@@ -194,6 +194,7 @@ function weightsOf(options: GanOptions, outside: number): number {
 
 /** GAN of progressive growing (system 19). */
 export const progressive: GanFamily = {
+  kind: 'gan',
   stages: featureSizes,
   refuse: ({ imageSize, conditional }) => {
     if (imageSize < 8 || imageSize > 512 || !Number.isInteger(Math.log2(imageSize))) {

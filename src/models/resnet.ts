@@ -214,6 +214,7 @@ function weightsOf(plan: readonly BlockPlan[]): number {
 
 /** SAGAN of residual blocks, as its authors released it, told classes or not (systems 5 and 9). */
 export const resnet: GanFamily = {
+  kind: 'gan',
   // The image's own size is the generator's alone, and 4×4 would pool keys to 2×2.
   stages: (imageSize) => {
     const sizes: number[] = [];

@@ -193,6 +193,7 @@ function weightsAlong(options: GanOptions, ends: readonly [number, number]): num
 
 /** SAGAN of transposed convolutions (system 4). */
 export const sagan: GanFamily = {
+  kind: 'gan',
   stages: featureSizes,
   refuse: ({ imageSize, conditional }) => {
     if (imageSize < 8 || imageSize > 512 || !Number.isInteger(Math.log2(imageSize))) {

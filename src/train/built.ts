@@ -4,6 +4,7 @@ import type { Program } from '../gpu/program.ts';
 import type { ReadbackRing } from '../gpu/readback.ts';
 import { watchedOf } from './learner.ts';
 import type { Learner, StepInput } from './learner.ts';
+import { Reconstructor } from './reconstruct.ts';
 import { Sampler, samplerBatch } from './sampler.ts';
 
 /** What runs a learner's step, and what shows its images. */
@@ -11,6 +12,8 @@ export interface Built {
   readonly program: Program;
   readonly watched: ConstructorParameters<typeof ReadbackRing>[1];
   readonly sampler: Sampler;
+  /** For a learner that reconstructs. */
+  readonly reconstructor: Reconstructor | undefined;
   readonly asked: readonly Asked[];
   readonly kernels: string;
 }
@@ -28,7 +31,9 @@ export async function build(learner: Learner, inputs: readonly StepInput[]): Pro
   const asked = new Map(gpu.choices.asked);
   const program = await capture.build();
   const sampler = await Sampler.open(average, { ...config, batch: samplerBatch(config.batch) });
-  return { program, watched, sampler, asked: [...asked.values()], kernels: kernelsOf(asked) };
+  const reconstructor = await Reconstructor.open(learner);
+  const kernels = kernelsOf(asked);
+  return { program, watched, sampler, reconstructor, asked: [...asked.values()], kernels };
 }
 
 /** Tells kernels that may round in another way from those of another step: rung, tile and sizes of every operation. */

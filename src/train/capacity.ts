@@ -1,13 +1,13 @@
 import { empty, tensor } from '../autograd/tensor.ts';
 import type { Tape } from '../autograd/tape.ts';
 import { sizeClass } from '../gpu/pool.ts';
-import { ganPresets } from '../models/presets.ts';
+import { presets } from '../models/presets.ts';
 import { UserError, messageOf } from '../util/errors.ts';
 import type { TrainConfig } from './config.ts';
-import { checkPrecision } from './gan.ts';
 import { imageWords, stepInputs, watchedOf } from './learner.ts';
 import type { Learner } from './learner.ts';
 import { createLearner } from './learners.ts';
+import { checkPrecision } from './nets.ts';
 import { captureSampler, samplerBatch } from './sampler.ts';
 
 /**
@@ -35,8 +35,8 @@ export function createLearnerThatFits(
 
 /** Bytes of the large layers of both nets, the generator's average, and two moments each: most of a state. */
 export function leastBytes(config: TrainConfig): number {
-  const [generator, discriminator] = ganPresets[config.preset].family.fewestWeights(config);
-  return 4 * (4 * generator + 3 * discriminator);
+  const [generator, other] = presets[config.preset].family.fewestWeights(config);
+  return 4 * (4 * generator + 3 * other);
 }
 
 function nothingFits(config: TrainConfig, budget: number): string {
@@ -90,6 +90,17 @@ class Estimator {
     }
   }
 
+  #reconstructor(batch: number): number {
+    const learner = this.#learner;
+    const capture = learner.tape.gpu.capture(() =>
+      stepInputs(learner, { batch, empty: true }).flatMap(
+        (input) => learner.reconstruct?.(input, batch).storage ?? [],
+      ),
+    );
+    return capture.memory.plannedBytes;
+  }
+
+  /** Of all that draws. */
   #sampler(batch: number): number {
     const known = this.#samplers.get(batch);
     if (known !== undefined) return known;
@@ -104,7 +115,11 @@ class Estimator {
     try {
       const { evaluate, settle } = captureSampler(average, { z, labels, classes, imageSize }, rng);
       const own = pool.stats().liveBytes - before;
-      const bytes = own + evaluate.memory.plannedBytes + settle.memory.plannedBytes;
+      const bytes =
+        own +
+        evaluate.memory.plannedBytes +
+        settle.memory.plannedBytes +
+        this.#reconstructor(batch);
       this.#samplers.set(batch, bytes);
       return bytes;
     } finally {

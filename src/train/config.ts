@@ -3,8 +3,8 @@ import { parse, stringify } from 'yaml';
 import { z } from 'zod';
 import { fileError } from '../io/errno.ts';
 import type { GanOptions } from '../models/gan.ts';
-import { ganPresetNames, ganPresets } from '../models/presets.ts';
-import type { GanPreset, GanPresetName } from '../models/presets.ts';
+import { presetNames, presets } from '../models/presets.ts';
+import type { Preset, PresetName } from '../models/presets.ts';
 import { attentionKindNames } from '../nn/attention-kinds.ts';
 import { initialisers } from '../nn/init.ts';
 import type { InitName } from '../nn/init.ts';
@@ -12,6 +12,7 @@ import { UserError, messageOf } from '../util/errors.ts';
 import { didYouMean, unknownWord } from '../util/nearest.ts';
 import { lossNames, losses } from './losses.ts';
 import { regularizerNames } from './regularizers.ts';
+import { reconstructionNames } from './vae-losses.ts';
 
 const initNames = Object.keys(initialisers) as [InitName, ...InitName[]];
 
@@ -27,7 +28,7 @@ const mostDSteps = 100;
  */
 export const configSchema = z.strictObject({
   data: z.string().min(1).describe('image folder, IDX folder, fashion-mnist or avatars'),
-  preset: z.enum(ganPresetNames).describe(`architecture: ${ganPresetNames.join(', ')}`),
+  preset: z.enum(presetNames).describe(`architecture: ${presetNames.join(', ')}`),
   steps: count.describe('training steps in all'),
   batch: count.describe('images a step'),
   seed: z.int().min(0).describe('seed of weights, noise and data order'),
@@ -37,8 +38,8 @@ export const configSchema = z.strictObject({
   width: count.max(4096).describe('channels at half the image size'),
   attention: z.enum(attentionKindNames).describe(`block: ${attentionKindNames.join(', ')}`),
   attentionAt: sizes.optional().describe('feature sizes with attention in both nets, as 16,32'),
-  attentionG: sizes.describe('feature sizes with attention in the generator'),
-  attentionD: sizes.describe('feature sizes with attention in the discriminator'),
+  attentionG: sizes.describe('feature sizes with attention in the generator or decoder'),
+  attentionD: sizes.describe('feature sizes with attention in the discriminator or encoder'),
   heads: count.describe('heads of multihead attention; they divide the width'),
   topk: count.max(64).describe('positions that each one looks at in topk attention'),
   conditional: z.boolean().describe('tell both nets the classes of the images'),
@@ -47,7 +48,7 @@ export const configSchema = z.strictObject({
     .optional()
     .describe('steps that each new stage of a progressive preset fades in, and then stays'),
   init: z.enum(initNames).describe(`first weights: ${initNames.join(', ')}`),
-  slope: z.number().min(0).max(1).describe("LeakyReLU's slope in the discriminator"),
+  slope: z.number().min(0).max(1).describe("LeakyReLU's slope in the discriminator, or in a VAE"),
   precision: z
     .enum(['f32', 'f16'])
     .describe('f32, or f16 for activations and copies of weights: sums and weights stay f32'),
@@ -57,7 +58,11 @@ export const configSchema = z.strictObject({
     .enum(regularizerNames)
     .describe(`penalty on the discriminator's slope: ${regularizerNames.join(', ')}`),
   regularizerWeight: z.number().min(0).describe('factor of that penalty'),
-  lrG: rate.describe("generator's learning rate"),
+  reconstruction: z
+    .enum(reconstructionNames)
+    .describe(`a VAE's loss of a pixel: ${reconstructionNames.join(', ')}`),
+  klWeight: z.number().min(0).describe('factor of the divergence in the loss of a VAE'),
+  lrG: rate.describe("learning rate of the generator, or of a VAE's nets"),
   lrD: rate.describe("discriminator's learning rate"),
   beta1: z.number().min(0).lt(1).describe("Adam's first decay"),
   beta2: z.number().min(0).lt(1).describe("Adam's second decay"),
@@ -89,6 +94,8 @@ const defaults = {
   labelSmoothing: 0,
   regularizer: 'none',
   regularizerWeight: 10,
+  reconstruction: 'mse',
+  klWeight: 1,
   lrG: 1e-4,
   lrD: 4e-4,
   beta1: 0,
@@ -103,8 +110,11 @@ const defaults = {
   logEvery: 10,
 } as const satisfies Partial<TrainConfig>;
 
+/** Adam's own decays: no other net moves what a VAE descends on. */
+const vaeRecipe = { lrG: 1e-3, beta1: 0.9, beta2: 0.999 };
+
 /** Training options that belong to a preset, besides its architecture. */
-const recipes: Readonly<Partial<Record<GanPresetName, Partial<TrainConfig>>>> = {
+const recipes: Readonly<Partial<Record<PresetName, Partial<TrainConfig>>>> = {
   'sagan-32-tiny': {
     batch: 16,
     lrG: 8e-4,
@@ -120,6 +130,9 @@ const recipes: Readonly<Partial<Record<GanPresetName, Partial<TrainConfig>>>> = 
   'sagan-resnet-32': { beta2: 0.999 },
   'sagan-resnet-64': { beta2: 0.999 },
   'sagan-resnet-128': { beta2: 0.999 },
+  'vae-32-tiny': { ...vaeRecipe, batch: 32, emaDecay: 0.99, emaStart: 100 },
+  'vae-32': vaeRecipe,
+  'vae-64': vaeRecipe,
 };
 
 /** The options that fix the meaning of the weights: a resumed run may not change them. */
@@ -195,27 +208,27 @@ export function resolveConfig(
     throw new UserError('--data is missing: name a folder of images, fashion-mnist or avatars');
   }
   const preset = asked['preset'] ?? 'sagan-32';
-  const name = ganPresetNames.find((known) => known === preset);
+  const name = presetNames.find((known) => known === preset);
   if (name === undefined) {
-    throw new UserError(`--preset ${unknownWord(asText(preset), ganPresetNames)}`);
+    throw new UserError(`--preset ${unknownWord(asText(preset), presetNames)}`);
   }
   const { attentionAt, ...given } = asked;
   // Said for both nets, where it is not said for one.
   const both =
     attentionAt === undefined ? {} : { attentionG: attentionAt, attentionD: attentionAt };
   const own = { ...both, ...given };
-  const shaped = reshapeAttention(ganPresets[name], own);
+  const shaped = reshapeAttention(presets[name], own);
   const merged = { ...defaults, ...shaped, ...recipes[name], ...own, preset: name };
   const checked = check(configSchema, merged, (option) => `--${option}`);
   checkOptions(checked);
-  const { family } = ganPresets[name];
+  const { family } = presets[name];
   const steps = asked['steps'] === undefined ? family.steps?.(checked) : undefined;
   return steps === undefined ? checked : { ...checked, steps };
 }
 
 /** Another image size than the preset's keeps only the attention stages that still exist. */
 function reshapeAttention(
-  { family, options }: GanPreset,
+  { family, options }: Preset,
   asked: Readonly<Record<string, unknown>>,
 ): GanOptions {
   const size = asked['imageSize'];
@@ -228,7 +241,7 @@ function reshapeAttention(
 /** Refuses options that do not go together, with the reason. */
 function checkOptions(config: TrainConfig): void {
   const { imageSize, attentionG, attentionD, conditional, classes, stageSteps } = config;
-  const { family } = ganPresets[config.preset];
+  const { family } = presets[config.preset];
   const reason = family.refuse(config);
   if (reason !== undefined) throw new UserError(reason);
   if (stageSteps !== undefined && family.steps === undefined) {
@@ -237,6 +250,7 @@ function checkOptions(config: TrainConfig): void {
   if (classes > 0 && !conditional) {
     throw new UserError(`--classes ${classes} says nothing without --conditional`);
   }
+  checkKind(config);
   checkLoss(config);
   if (config.attention === 'class' && !conditional) {
     throw new UserError('--attention class needs --conditional: it is told the classes of images');
@@ -276,6 +290,25 @@ function checkAttention({
   if (attention === 'topk' && topk > smallest ** 2) {
     throw new UserError(
       `--topk ${topk} is more than the ${smallest ** 2} positions of attention at ${smallest}×${smallest}`,
+    );
+  }
+}
+
+/** Options that say something to one kind of family alone, whose default stands for the others. */
+const onlyOf = {
+  gan: ['loss', 'labelSmoothing', 'regularizer', 'regularizerWeight', 'lrD', 'dSteps'],
+  vae: ['reconstruction', 'klWeight'],
+} as const;
+const kindNames = { gan: 'GAN', vae: 'VAE' } as const;
+
+/** Refuses options of another kind of family. */
+function checkKind(config: TrainConfig): void {
+  const { kind } = presets[config.preset].family;
+  for (const other of ['gan', 'vae'] as const) {
+    const key = onlyOf[other].find((one) => config[one] !== defaults[one]);
+    if (other === kind || key === undefined) continue;
+    throw new UserError(
+      `--${optionName(key)} ${config[key]} is for a ${kindNames[other]}; ${config.preset} is a ${kindNames[kind]}`,
     );
   }
 }

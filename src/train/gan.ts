@@ -1,24 +1,27 @@
 import { to } from '../autograd/cast.ts';
-import { grad } from '../autograd/tape.ts';
 import type { Tape } from '../autograd/tape.ts';
 import type { Tensor } from '../autograd/tensor.ts';
-import type { Gpu } from '../gpu/device.ts';
-import type { Net } from '../models/gan.ts';
-import { ganPresets } from '../models/presets.ts';
+import type { GanFamily, Net } from '../models/gan.ts';
+import { presets } from '../models/presets.ts';
 import { Adam } from '../optim/adam.ts';
 import { GradScaler } from '../optim/scaler.ts';
-import { copyInto } from '../ops/copy.ts';
 import { imagesToFloat } from '../ops/images.ts';
 import { add, mul } from '../ops/pointwise.ts';
 import { mean } from '../ops/reduce.ts';
 import { Rng } from '../ops/random.ts';
-import { UserError } from '../util/errors.ts';
-import { HostRng } from '../util/philox.ts';
 import type { TrainConfig } from './config.ts';
 import { freezeAbsent, groupsOf } from './growing.ts';
 import type { Learner, StepInput } from './learner.ts';
 import { losses } from './losses.ts';
 import type { GanLoss } from './losses.ts';
+import {
+  averageOf,
+  averaging,
+  checkClasses,
+  checkPrecision,
+  descend,
+  firstValues,
+} from './nets.ts';
 import { penaltyOf } from './regularizers.ts';
 
 /** A generator, its moving average, and the discriminator that it is trained against. */
@@ -29,34 +32,11 @@ export interface Gan extends Learner {
   step(inputs: readonly StepInput[], batch?: number): StepValues;
 }
 
-/** Streams of the host's random numbers: what each is for. */
-const stream = { generator: [1, 0], discriminator: [2, 0] } as const;
-
-/** The first values of weights that are about to be replaced: drawing and orthogonalising real ones can take minutes. */
-class NoRng extends HostRng {
-  override word(): number {
-    return 2 ** 31;
-  }
-}
-
-/** A generator that waits for the values of another, or of a file; one that grows is whole. */
-export function blankGenerator(tape: Tape, config: TrainConfig): Net {
-  const { family } = ganPresets[config.preset];
-  return family.generator(tape, { ...config, init: 'default' }, new NoRng(0));
-}
-
-/** A discriminator that waits for the values of a file. */
-export function blankDiscriminator(tape: Tape, config: TrainConfig): Net {
-  const { family } = ganPresets[config.preset];
-  return family.discriminator(tape, { ...config, init: 'default' }, new NoRng(0));
-}
-
-/** Throws a `UserError` for f16 on a device that has none. */
-export function checkPrecision({ adapter, features }: Gpu, { precision }: TrainConfig): void {
-  if (precision !== 'f16' || features.has('shader-f16')) return;
-  throw new UserError(
-    `--precision f16 needs the feature shader-f16, which ${adapter.name} has not`,
-  );
+/** The family of a config that trains a GAN. Throws for another. */
+function familyOf({ preset }: TrainConfig): GanFamily {
+  const { family } = presets[preset];
+  if (family.kind === 'gan') return family;
+  throw new Error(`${preset} is no GAN`);
 }
 
 /**
@@ -70,24 +50,13 @@ export function createGan(
   { blank = false }: { readonly blank?: boolean } = {},
 ): Gan {
   checkPrecision(tape.gpu, config);
-  if (config.conditional && config.classes === 0) {
-    throw new UserError('--conditional needs to know how many classes there are: give --classes');
-  }
+  checkClasses(config);
   const half = config.precision === 'f16';
-  const host = (which: keyof typeof stream) =>
-    blank ? new NoRng(0) : new HostRng(config.seed, { stream: stream[which] });
-  const first = blank ? { ...config, init: 'default' as const } : config;
-  const { family } = ganPresets[config.preset];
-  const generator = family.generator(tape, first, host('generator'));
-  const average = blankGenerator(tape, config);
-  if (!blank) {
-    const own = average.stateDict();
-    for (const [name, value] of generator.stateDict()) {
-      const target = own.get(name);
-      if (target !== undefined) copyInto(target, value);
-    }
-  }
-  const discriminator = family.discriminator(tape, first, host('discriminator'));
+  const { first, rng } = firstValues(config, blank);
+  const family = familyOf(config);
+  const generator = family.generator(tape, first, rng('generator'));
+  const average = averageOf(generator, config, blank);
+  const discriminator = family.discriminator(tape, first, rng('other'));
   const adam = { betas: [config.beta1, config.beta2] } as const;
   const ema = new Map(average.namedParameters());
   const grouped = (net: Net) => groupsOf(net).map((params) => ({ params }));
@@ -117,17 +86,6 @@ export function createGan(
     step: (inputs, batch) => ganStep(gan, inputs, batch),
   };
   return gan;
-}
-
-/** A learner's `begin` where nothing but averaging changes: the average is a copy until `emaStart`. */
-export function averaging(optimizer: Adam, { emaStart, emaDecay }: TrainConfig) {
-  let decay: number | undefined;
-  return (step: number): boolean => {
-    const now = step < emaStart ? 0 : emaDecay;
-    if (now !== decay) for (const group of optimizer.groups) group.set({ emaDecay: now });
-    decay = now;
-    return false;
-  };
 }
 
 /** The numbers that every step reports, in the order in which they leave the GPU; `lossD` is without any penalty. */
@@ -215,13 +173,6 @@ function penaltyAt(
 /** The discriminator's scores, in f32 whatever it computes in: losses are never f16. */
 function score({ discriminator }: Gan, images: Tensor, labels: Tensor | undefined): Tensor {
   return to(discriminator.forward(images, labels), 'f32');
-}
-
-/** Moves an optimiser's parameters by the gradient of a loss. */
-function descend(optimizer: Adam, loss: Tensor, scaler: GradScaler | undefined): void {
-  const seed = scaler === undefined ? {} : { gradOutputs: [scaler.scale] };
-  optimizer.step(grad([loss], optimizer.parameters(), seed), { scaler });
-  scaler?.update();
 }
 
 /** Noise in the float type that the nets compute in, and classes drawn evenly where they are told any. */

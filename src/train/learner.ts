@@ -35,6 +35,8 @@ export interface Learner {
   readonly largestStep?: number | undefined;
   /** One training step: the tensors of `reports`. Launches only, so it can be captured. */
   step(inputs: readonly StepInput[], batch?: number): Readonly<Record<string, Tensor | undefined>>;
+  /** For a learner that makes the images it is given again: (batch, C, S, S) in [−1, 1] f32. Launches only. */
+  readonly reconstruct?: (input: StepInput, batch: number) => Tensor;
 }
 
 /** What one update is given from outside. */

@@ -1,8 +1,11 @@
 import { join } from 'node:path';
 import { writeFileAtomic } from '../io/atomic.ts';
 import { encodePng, imageGrid } from '../io/png.ts';
+import type { Picture } from '../io/png.ts';
 import { curveColours, lineChart } from './chart.ts';
 import type { Learner } from './learner.ts';
+import { drawReconstructions } from './reconstruct.ts';
+import type { Originals, Reconstructor } from './reconstruct.ts';
 import { runPaths } from './run-folder.ts';
 import type { MetricLine } from './run-folder.ts';
 import { gridLabels, latents } from './sampler.ts';
@@ -10,20 +13,44 @@ import type { Sampler } from './sampler.ts';
 
 const gridImages = 64;
 
-/** Writes the grid of a run's fixed latents, of averaged weights; the sampler is of those. Returns its path. */
-export async function drawSamples(
-  run: string,
-  { learner, sampler, step }: { learner: Learner; sampler: Sampler; step: number },
-): Promise<string> {
+/** What a run draws with. */
+interface Drawing {
+  readonly learner: Learner;
+  readonly sampler: Sampler;
+  readonly reconstructor: Reconstructor | undefined;
+  readonly originals: Originals | undefined;
+  readonly step: number;
+}
+
+/**
+ * Writes the grid of a run's fixed latents, of averaged weights as the sampler's are, and where there are originals a picture
+ * of them and of their reconstructions. Returns the path of the first.
+ */
+export async function drawPictures(run: string, drawing: Drawing): Promise<string> {
+  const { learner, reconstructor, originals, step } = drawing;
+  if (reconstructor !== undefined && originals !== undefined) {
+    const pairs = await drawReconstructions(reconstructor, originals, learner.config);
+    await writePicture(run, `reconstructions-${stepName(step)}`, pairs);
+  }
+  return writePicture(run, `step-${stepName(step)}`, await drawSamples(drawing));
+}
+
+async function drawSamples({ learner, sampler }: Drawing): Promise<Picture> {
   const { imageSize, channels, classes, seed, latentSize } = learner.config;
   sampler.settle(learner.generator);
   const z = latents(seed, gridImages, latentSize);
   const labels = classes === 0 ? undefined : gridLabels(gridImages, Math.sqrt(gridImages), classes);
   const images = await sampler.images(z, labels);
-  const size = { n: gridImages, channels, height: imageSize, width: imageSize };
-  const grid = imageGrid(images, size);
-  const path = join(runPaths(run).samples, `step-${String(step).padStart(7, '0')}.png`);
-  await writeFileAtomic(path, encodePng(grid.pixels, grid));
+  return imageGrid(images, { n: gridImages, channels, height: imageSize, width: imageSize });
+}
+
+function stepName(step: number): string {
+  return String(step).padStart(7, '0');
+}
+
+async function writePicture(run: string, name: string, picture: Picture): Promise<string> {
+  const path = join(runPaths(run).samples, `${name}.png`);
+  await writeFileAtomic(path, encodePng(picture.pixels, picture));
   return path;
 }
 

@@ -4,7 +4,7 @@ import type { Net } from '../models/gan.ts';
 import { loadState } from '../nn/state.ts';
 import { partOf } from './checkpoint.ts';
 import type { Checkpoint } from './checkpoint.ts';
-import { blankGenerator } from './gan.ts';
+import { blankGenerator } from './nets.ts';
 import { Sampler, latents, samplerBatch } from './sampler.ts';
 
 /** Which generator of a checkpoint: the moving average of its weights, or the weights as last trained. */

@@ -9,10 +9,13 @@ import type { Built } from './built.ts';
 import { checkBatchFits, createLearnerThatFits } from './capacity.ts';
 import { NonFiniteError, restoreLearner, saveCheckpoint, sumsToGoOnWith } from './checkpoint.ts';
 import type { Checkpoint, MetricSums } from './checkpoint.ts';
+import { optionName } from './config.ts';
 import type { TrainConfig } from './config.ts';
 import { stepInputs } from './learner.ts';
 import type { Learner, StepInput } from './learner.ts';
-import { drawCurves, drawSamples } from './pictures.ts';
+import { drawCurves, drawPictures } from './pictures.ts';
+import { originalsOf } from './reconstruct.ts';
+import type { Originals } from './reconstruct.ts';
 import {
   appendMetrics,
   createRunFolder,
@@ -92,6 +95,7 @@ export async function train(options: TrainOptions): Promise<TrainResult> {
   const dataset = await options.openData();
   const loader = new Loader(dataset, { batch: config.batch, seed: config.seed, flip: config.flip });
   if (resume?.progress.loader !== undefined) loader.restore(resume.progress.loader);
+  const originals = await originalsOf(learner, dataset);
   if (resume === undefined) await createRunFolder(run, config);
   else removeTemporaries(run);
 
@@ -101,7 +105,7 @@ export async function train(options: TrainOptions): Promise<TrainResult> {
   // A last line of fewer steps than the others is taken back: its sums go on, and the line comes when it is due.
   const earlier = await rewindMetrics(run, firstStep - sums.steps);
   const { classes: classNames } = dataset;
-  const state = { learner, loader, classNames, firstStep, earlier, seconds, sums };
+  const state = { learner, loader, originals, classNames, firstStep, earlier, seconds, sums };
   const loop = await Loop.open({ ...options, ...state });
   events.onReady?.(loop.info);
   await saveConfig(run, config);
@@ -115,6 +119,8 @@ export async function train(options: TrainOptions): Promise<TrainResult> {
 interface LoopParts extends TrainOptions {
   readonly learner: Learner;
   readonly loader: Loader;
+  /** For a learner that reconstructs. */
+  readonly originals: Originals | undefined;
   readonly classNames: readonly string[];
   readonly firstStep: number;
   readonly earlier: MetricLine[];
@@ -201,6 +207,7 @@ class Loop {
   #close(): void {
     this.#ring.destroy();
     this.#built.sampler.close();
+    this.#built.reconstructor?.close();
     this.#built.program.destroy();
   }
 
@@ -337,21 +344,27 @@ class Loop {
       this.#saved === undefined
         ? `${this.#parts.run} has no checkpoint yet: begin it again by --resume`
         : `${this.#saved} is whole: go on from it by --resume`;
-    const rates = error instanceof NonFiniteError ? ' with lower --lr-g and --lr-d' : '';
+    const rates = error instanceof NonFiniteError ? ` with lower ${this.#rates()}` : '';
     const text = `${error.message}; ${state}${rates}`;
     const options = { cause: error };
     return error instanceof UserError ? new UserError(text, options) : new Error(text, options);
+  }
+
+  /** The options of the learning rates: each is called after its optimiser. */
+  #rates(): string {
+    const names = Object.keys(this.#parts.learner.optimizers);
+    return names.map((name) => `--${optionName(`lr${name}`)}`).join(' and ');
   }
 
   #throwIfFailed(): void {
     if (this.#failure !== undefined) throw this.#failure;
   }
 
-  /** The grid of the fixed latents, and the loss curves so far. */
+  /** The learner's pictures, and the loss curves so far. Returns the path of the grid of the fixed latents. */
   async #drawSamples(step: number): Promise<string> {
-    const { learner, run, events } = this.#parts;
+    const { learner, originals, run, events } = this.#parts;
     await this.#settleReadback();
-    const path = await drawSamples(run, { learner, sampler: this.#built.sampler, step });
+    const path = await drawPictures(run, { learner, originals, ...this.#built, step });
     await drawCurves(run, learner.shown, this.#metrics);
     events?.onSamples?.(path, step);
     return path;

@@ -79,6 +79,11 @@ resnet_step       the gradients of one step of the authors' SAGAN in small, batc
                   fake d_real d_fake d_loss g_loss   g.grad.<parameter> d.grad.<parameter>   g.after.<buffer> d.after.<buffer>
                   error.<any of the last line>   how far PyTorch's float32 is off, the largest of the tensor, a scalar
                                                       imageSize width latentSize classes, attention and at (its kind and feature size)
+vae               the loss of a small VAE with attention at 8×8 and its gradients, batch 3; see golden_vae.py. `told` is told classes
+                  x [3, channels, 16, 16], noise [3, latent], [labels (I32)], encoder.start.<key> generator.start.<key> (the decoder's)
+                  moments [3, 2·latent] z [3, latent] images loss reconstruction kl   encoder.grad.<parameter> generator.grad.<parameter>
+                  error.<any of the last line>   as in resnet_step
+                                                      imageSize channels width latentSize slope attention classes reconstruction klWeight
 """
 import sys
 
@@ -91,6 +96,7 @@ import golden_models as models
 import golden_ops as ops
 import golden_progressive as progressive
 import golden_resnet as resnet
+import golden_vae as vae
 import golden_weights as weights
 
 FAMILIES = [
@@ -99,7 +105,7 @@ FAMILIES = [
     models.adam, models.sgd, models.double_backward, models.self_attention_blocks, models.sagan_step,
     losses.losses, losses.penalties,
     weights.sagan_weights,
-    resnet.resnet_step, dcgan.dcgan_step, progressive.progressive_step,
+    resnet.resnet_step, dcgan.dcgan_step, progressive.progressive_step, vae.vae,
     kinds.attention_kinds, kinds.multi_head_attention,
 ]
 

@@ -2,7 +2,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, test } from 'vitest';
-import { ganPresetNames, ganPresets } from '../../src/models/presets.ts';
+import { presetNames, presets } from '../../src/models/presets.ts';
 import {
   configSchema,
   configToYaml,
@@ -37,8 +37,8 @@ describe('layers of a config', () => {
     });
   });
 
-  test.each(ganPresetNames)('preset %s brings its architecture', (preset) => {
-    expect(resolveConfig({ ...data, preset })).toMatchObject(ganPresets[preset].options);
+  test.each(presetNames)('preset %s brings its architecture', (preset) => {
+    expect(resolveConfig({ ...data, preset })).toMatchObject(presets[preset].options);
   });
 
   test('a recipe belongs to its preset and lies above the defaults', () => {
@@ -69,6 +69,8 @@ describe('layers of a config', () => {
   });
 
   test('what is written is read back to the same config', () => {
+    const vae = resolveConfig({ ...data, preset: 'vae-32', klWeight: 4, conditional: true });
+    expect(resolveConfig(parseConfig(configToYaml(vae), 'saved'))).toEqual(vae);
     const config = resolveConfig({ ...data, attentionG: [], flip: true, timeLimit: 5 });
     const yaml = configToYaml(config);
     expect(yaml).toContain('image-size: 32');
@@ -102,7 +104,7 @@ describe('mistakes in a config', () => {
 
   test('an unknown preset names the nearest and lists all', () => {
     expect(complaint(() => resolveConfig({ ...data, preset: 'sagan-31' }))).toBe(
-      `--preset sagan-31 is unknown; did you mean sagan-32? There are ${ganPresetNames.join(', ')}`,
+      `--preset sagan-31 is unknown; did you mean sagan-32? There are ${presetNames.join(', ')}`,
     );
     expect(complaint(() => resolveConfig({ ...data, preset: 3 }))).toMatch(
       /^--preset 3 is unknown; there are /,
@@ -120,6 +122,13 @@ describe('mistakes in a config', () => {
     [{ preset: 'sagan-resnet-64', attentionAt: [4] }, '4 is no feature size of a 64-pixel image'],
     [{ preset: 'sagan-resnet-64', attention: 'class' }, '--attention class needs --conditional'],
     [{ preset: 'sagan-resnet-64', classes: 4 }, '--classes 4 says nothing without --conditional'],
+    [{ preset: 'vae-32', imageSize: 4 }, 'a power of two from 8 to 512'],
+    [{ preset: 'vae-32', loss: 'bce' }, '--loss bce is for a GAN; vae-32 is a VAE'],
+    [{ preset: 'vae-32', regularizer: 'r1' }, '--regularizer r1 is for a GAN; vae-32 is a VAE'],
+    [{ preset: 'vae-32', lrD: 1e-3 }, '--lr-d 0.001 is for a GAN; vae-32 is a VAE'],
+    [{ preset: 'vae-32', dSteps: 2 }, '--d-steps 2 is for a GAN; vae-32 is a VAE'],
+    [{ reconstruction: 'bce' }, '--reconstruction bce is for a VAE; sagan-32 is a GAN'],
+    [{ klWeight: 4 }, '--kl-weight 4 is for a VAE; sagan-32 is a GAN'],
   ])('what a family cannot do is refused: %j', (options, reason) => {
     expect(complaint(() => resolveConfig({ ...data, ...options }))).toContain(reason);
   });

@@ -33,15 +33,15 @@ import type { MatmulRung } from '../../src/kernels/matmul.ts';
 import type { Precision } from '../../src/kernels/precision.ts';
 import type { Ladder } from '../../src/kernels/rung.ts';
 import { softmaxBackwardLadder, softmaxForwardLadder } from '../../src/kernels/softmax.ts';
-import { ganPresetNames, ganPresets } from '../../src/models/presets.ts';
-import type { GanPresetName } from '../../src/models/presets.ts';
+import { presetNames, presets } from '../../src/models/presets.ts';
+import type { PresetName } from '../../src/models/presets.ts';
 import { add, mul, square } from '../../src/ops/pointwise.ts';
 import { batchNorm } from '../../src/ops/norm.ts';
 import { mean, sum } from '../../src/ops/reduce.ts';
 import { avgPool2d, maxPool2d, resizeBilinear, upsampleNearest2x } from '../../src/ops/resample.ts';
 import { softmax } from '../../src/ops/softmax.ts';
-import { createGan, ganStep } from '../../src/train/gan.ts';
 import { stepInputs } from '../../src/train/learner.ts';
+import { createLearner } from '../../src/train/learners.ts';
 import { resolveConfig } from '../../src/train/config.ts';
 
 type Kernel = KernelModule.Kernel;
@@ -240,23 +240,23 @@ describe.each(Object.entries(machines))('variants for %s', (_name, machine) => {
   }
 
   /** The variants that a training step launches, compiled. */
-  async function compileStep(gpu: Gpu, preset: GanPresetName, more: object = {}) {
+  async function compileStep(gpu: Gpu, preset: PresetName, more: object = {}) {
     const tape = new Tape(gpu);
     // Initialising a wide net on the host takes seconds, and its kernels are those of a narrower one.
-    const narrow = { width: Math.min(16, ganPresets[preset].options.width), init: 'normal' };
+    const narrow = { width: Math.min(16, presets[preset].options.width), init: 'normal' };
     const config = resolveConfig({ data: 'none', preset, batch: 2, ...narrow, ...more });
-    const gan = createGan(tape, config);
+    const learner = createLearner(tape, config);
     const variants = await compileAll(gpu, () => {
-      ganStep(gan, stepInputs(gan));
+      learner.step(stepInputs(learner));
     });
     gpu.pool.destroy();
     return variants;
   }
 
-  // One of the residual nets: their sizes share most programs.
-  const presets = ganPresetNames.filter((name) => !/resnet-(32|128)/.test(name));
-  test.each(presets)('a training step of %s', async (preset) => {
-    const told = preset.startsWith('sagan-resnet') ? { conditional: true, classes: 3 } : {};
+  // One of the residual nets and of the VAEs: their sizes share most programs.
+  const others = presetNames.filter((name) => !/resnet-(32|128)|vae-(32-tiny|64)/.test(name));
+  test.each(others)('a training step of %s', async (preset) => {
+    const told = /resnet|vae/.test(preset) ? { conditional: true, classes: 3 } : {};
     expect(await compileStep(open(), preset, told)).toBeGreaterThan(20);
   });
 

@@ -6,15 +6,17 @@ import { writeSafetensors } from '../../io/safetensors.ts';
 import type { StoredTensor, TensorSource } from '../../io/safetensors.ts';
 import type { Net } from '../../models/gan.ts';
 import { loadState } from '../../nn/state.ts';
+import { UserError } from '../../util/errors.ts';
 import { partOf } from '../checkpoint.ts';
 import type { Checkpoint } from '../checkpoint.ts';
 import { configToYaml } from '../config.ts';
-import { blankDiscriminator } from '../gan.ts';
+import type { TrainConfig } from '../config.ts';
+import { blankOther, otherNetOf } from '../nets.ts';
 import { openGenerator } from '../sample.ts';
 import { onnxOf } from './onnx.ts';
 
-/** A net of a checkpoint: the generator as trained, its moving average, or the discriminator. */
-export const netNames = ['average', 'generator', 'discriminator'] as const;
+/** A net of a checkpoint: the generator as trained, its moving average, or the one that it is trained with. */
+export const netNames = ['average', 'generator', 'discriminator', 'encoder'] as const;
 export type NetName = (typeof netNames)[number];
 
 /** The formats, by the ending of their files. */
@@ -52,12 +54,21 @@ async function exportOnnx(
   return `${graph.nodes.length} nodes`;
 }
 
+/** Throws a `UserError` for a net that the preset has not. */
+export function checkNet({ preset }: TrainConfig, net: NetName): void {
+  const other = otherNetOf(preset);
+  if (net === 'average' || net === 'generator' || net === other) return;
+  throw new UserError(
+    `--net ${net}: ${preset} has none; there are average, generator and ${other}`,
+  );
+}
+
 async function openNet(gpu: Gpu, checkpoint: Checkpoint, net: NetName): Promise<Net> {
   const tape = new Tape(gpu);
-  if (net === 'discriminator') {
-    const discriminator = blankDiscriminator(tape, checkpoint.config);
-    loadState(discriminator, partOf(checkpoint, net), `checkpoint ${checkpoint.path}`);
-    return discriminator;
+  if (net === 'discriminator' || net === 'encoder') {
+    const other = blankOther(tape, checkpoint.config);
+    loadState(other, partOf(checkpoint, net), `checkpoint ${checkpoint.path}`);
+    return other;
   }
   const weights = net === 'average' ? 'ema' : 'last';
   const { generator, sampler } = await openGenerator(tape, checkpoint, weights);

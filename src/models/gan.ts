@@ -9,6 +9,8 @@ import type { HostRng } from '../util/philox.ts';
 export interface GanOptions {
   /** Side of the images in pixels. */
   readonly imageSize: number;
+  /** Frames of a clip, for a family of clips; 1 or left out for stills. */
+  readonly frames?: number;
   /** 1 grey, 3 colour. */
   readonly channels: 1 | 3;
   readonly latentSize: number;
@@ -29,7 +31,10 @@ export interface GanOptions {
   readonly classes: number;
 }
 
-/** A generator, z (N, latent) → images (N, channels, S, S) in [−1, 1], or a discriminator, images → scores (N, 1). */
+/**
+ * A generator, z (N, latent) → images (N, channels, S, S) or clips (N, channels, T, S, S) in [−1, 1], or a discriminator, those →
+ * scores (N, 1).
+ */
 export interface Net extends Layer {
   /** `labels` (N) u32, for nets that are told classes. */
   forward(x: Tensor, labels?: Tensor): Tensor;
@@ -37,6 +42,8 @@ export interface Net extends Layer {
 
 /** One architecture of both nets, in all its sizes. */
 export interface GanFamily {
+  /** Its images are clips of several frames. Default false. */
+  readonly clips?: boolean;
   /** Feature sizes at which the nets may have attention, smallest first. */
   stages(imageSize: number): number[];
   /** What is impossible about the options, in words; undefined for nothing. */

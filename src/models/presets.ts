@@ -2,6 +2,7 @@ import { dcgan, dcganPresets } from './dcgan.ts';
 import type { GanFamily, GanOptions } from './gan.ts';
 import { resnet, resnetPresets } from './resnet.ts';
 import { sagan, saganPresets } from './sagan.ts';
+import { video, videoPresets } from './video.ts';
 
 /** A named architecture: its family and what it makes of it. */
 export interface GanPreset {
@@ -25,6 +26,7 @@ export const ganPresets = {
   ...presetsOf(sagan, saganPresets),
   ...presetsOf(resnet, resnetPresets),
   ...presetsOf(dcgan, dcganPresets),
+  ...presetsOf(video, videoPresets),
 };
 
 export type GanPresetName = keyof typeof ganPresets;

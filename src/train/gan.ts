@@ -15,6 +15,7 @@ import { Rng } from '../ops/random.ts';
 import { UserError } from '../util/errors.ts';
 import { HostRng } from '../util/philox.ts';
 import type { TrainConfig } from './config.ts';
+import { imageShape } from './learner.ts';
 import type { Learner, StepInput } from './learner.ts';
 import { losses } from './losses.ts';
 import type { GanLoss } from './losses.ts';
@@ -153,9 +154,8 @@ export function ganStep(
 
 function discriminatorStep(gan: Gan, input: StepInput, batch: number): Omit<StepValues, 'lossG'> {
   const { tape, config, generator, optimizers, scalers } = gan;
-  const { channels, imageSize, precision } = config;
   const images = tape.gpu.within({ layer: 'images' }, () =>
-    imagesToFloat(input.images, [batch, channels, imageSize, imageSize], precision),
+    imagesToFloat(input.images, imageShape(config, batch), config.precision),
   );
   const real = score(gan, images, input.labels);
   const { z, labels } = noise(gan, batch);

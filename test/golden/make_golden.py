@@ -66,6 +66,12 @@ sagan_weights     a checkpoint of two nets as people save it: state dicts netG.<
 dcgan_step        the gradients of one step of the attention DCGAN in small, by binary cross-entropy; see golden_dcgan.py
                   real [3, 3, 16, 16] z [2, 3, latent]; the others as resnet_step's
                                                       imageSize width latentSize slope
+video_step        the gradients of one step of the GAN of clips in small, by 3-D layers whose weights lose their axes of one;
+                  see golden_video.py. real [2, 1, 4, 16, 16] z [2, 2, latent]; the others as resnet_step's
+                                                      imageSize frames width latentSize channels slope
+space_time_attention
+                  x [2, 16, 3, 4, 2] y dy, map [2, 1, 3, 4, 2] of the query at `place`, state, grad.T and second.T as
+                  self_attention_blocks               place (frame, row, column)
 resnet_step       the gradients of one step of the authors' SAGAN in small, batch 2; see golden_resnet.py. `small` is the
                   net of images to 32×32, told classes; `large` the other one, told none; `told` the
                   first with classes in its attention too
@@ -85,6 +91,7 @@ import golden_losses as losses
 import golden_models as models
 import golden_ops as ops
 import golden_resnet as resnet
+import golden_video as video
 import golden_weights as weights
 
 FAMILIES = [
@@ -95,6 +102,7 @@ FAMILIES = [
     weights.sagan_weights,
     resnet.resnet_step, dcgan.dcgan_step,
     kinds.attention_kinds, kinds.multi_head_attention,
+    video.video_step, video.space_time_attention,
 ]
 
 if __name__ == '__main__':

@@ -120,6 +120,16 @@ describe('mistakes in a config', () => {
     [{ preset: 'sagan-resnet-64', attentionAt: [4] }, '4 is no feature size of a 64-pixel image'],
     [{ preset: 'sagan-resnet-64', attention: 'class' }, '--attention class needs --conditional'],
     [{ preset: 'sagan-resnet-64', classes: 4 }, '--classes 4 says nothing without --conditional'],
+    [
+      { frames: 8 },
+      '--frames 8 says nothing to sagan-32, which makes stills; clips are made by video',
+    ],
+    [{ preset: 'video-32', frames: 1 }, '--frames 1 is a still, and video-32 makes clips'],
+    [{ preset: 'video-32', frames: 6 }, 'a power of two from 2 to 16, half the image size'],
+    [{ preset: 'video-32', frames: 32 }, '--frames 32 is impossible'],
+    [{ preset: 'video-32', imageSize: 16 }, '--frames 16 is impossible'],
+    [{ preset: 'video-32', attention: 'gate' }, '--attention gate is made of 3×3 convolutions'],
+    [{ preset: 'video-32', conditional: true }, 'video tells no classes'],
   ])('what a family cannot do is refused: %j', (options, reason) => {
     expect(complaint(() => resolveConfig({ ...data, ...options }))).toContain(reason);
   });
@@ -222,7 +232,7 @@ describe('mistakes in a config', () => {
 
   test('a run without data is refused', () => {
     expect(complaint(() => resolveConfig({}))).toBe(
-      '--data is missing: name a folder of images, fashion-mnist or avatars',
+      '--data is missing: name a folder of images, fashion-mnist, avatars or moving-shapes',
     );
   });
 

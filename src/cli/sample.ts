@@ -2,9 +2,10 @@ import { existsSync } from 'node:fs';
 import { Command } from 'commander';
 import { openGpu } from '../gpu/device.ts';
 import { writeFileAtomic } from '../io/atomic.ts';
-import { encodePng, gridColumns, imageGrid } from '../io/png.ts';
+import { encodePng, gridColumns } from '../io/png.ts';
 import { readNewestCheckpoint } from '../train/checkpoint.ts';
 import type { Checkpoint } from '../train/checkpoint.ts';
+import { movingOf, stillOf } from '../train/grids.ts';
 import { sampleCheckpoint } from '../train/sample.ts';
 import { gridLabels } from '../train/sampler.ts';
 import { UserError } from '../util/errors.ts';
@@ -26,11 +27,16 @@ interface Flags {
 
 export function sampleCommand(_state: ExitState): Command {
   return new Command('sample')
-    .description('draw a grid of images from a run')
+    .description('draw a grid of images from a run, or of clips')
     .requiredOption('--run <dir>', 'run folder that train wrote', someText)
     .option('--n <count>', 'images', positiveInt, 64)
     .option('--seed <number>', 'seed of the latents', wholeNumber, 1)
-    .option('--out <file>', 'PNG to write; one that is there is replaced', someText, 'grid.png')
+    .option(
+      '--out <file>',
+      'PNG to write, or of clips .apng, which moves; one that is there is replaced',
+      someText,
+      'grid.png',
+    )
     .option('--weights <which>', 'ema (averaged, default) or last', 'ema')
     .option(
       '--class <name>',
@@ -51,24 +57,34 @@ async function sample(flags: Flags): Promise<void> {
   if (weights !== 'ema' && weights !== 'last') {
     throw new UserError(`--weights ${weights} is unknown; there are ema and last`);
   }
-  checkWritable('--out', out, 'the grid', 'png');
+  const moves = out.toLowerCase().endsWith('.apng');
+  checkWritable('--out', out, 'the grid', moves ? 'apng' : 'png');
   const checkpoint = await readNewestCheckpoint(run);
-  const { channels, imageSize } = checkpoint.config;
-  const most = Math.floor(mostPixels / imageSize ** 2);
+  const { config } = checkpoint;
+  const { frames, imageSize } = config;
+  if (moves && frames === 1) {
+    throw new UserError(`--out ${out}: ${run} makes stills, which do not move; end it in .png`);
+  }
+  const most = Math.floor(mostPixels / (frames * imageSize ** 2));
   if (n > most) {
+    const each = frames === 1 ? 'images' : `clips of ${frames} frames`;
     throw new UserError(
-      `--n ${n} is too many for one picture: of ${imageSize}×${imageSize} pixels it holds at most ${most} images`,
+      `--n ${n} is too many for one picture: of ${imageSize}×${imageSize} pixels it holds at most ${most} ${each}`,
     );
   }
   const labels = labelsFor(flags, checkpoint);
   const gpu = await openGpu({ adapter: flags.adapter, tuned: tunedChoices });
   try {
     const images = await sampleCheckpoint(gpu, checkpoint, { n, seed, weights, labels });
-    const grid = imageGrid(images, { n, channels, height: imageSize, width: imageSize });
     const replaced = existsSync(out) ? ', in place of the file that was there' : '';
-    await writeFileAtomic(out, encodePng(grid.pixels, grid));
+    const still = () => {
+      const picture = stillOf(images, n, config);
+      return encodePng(picture.pixels, picture);
+    };
+    await writeFileAtomic(out, moves ? movingOf(images, n, config) : still());
+    const what = frames === 1 ? 'images' : `clips of ${frames} frames`;
     process.stdout.write(
-      `${out}: ${n} images of ${imageSize}×${imageSize} from step ${checkpoint.progress.step} (${weights} weights, seed ${seed})${replaced}\n`,
+      `${out}: ${n} ${what} of ${imageSize}×${imageSize} from step ${checkpoint.progress.step} (${weights} weights, seed ${seed})${replaced}\n`,
     );
   } finally {
     gpu.close();

@@ -1,7 +1,7 @@
 import { existsSync, realpathSync } from 'node:fs';
 import { basename, dirname, isAbsolute, join, relative, resolve, sep } from 'node:path';
 import { Command } from 'commander';
-import { kindOfSource, openDataset } from '../data/dataset.ts';
+import { checkFrames, kindOfSource, openDataset } from '../data/dataset.ts';
 import type { Dataset } from '../data/dataset.ts';
 import { openGpu } from '../gpu/device.ts';
 import type { Gpu } from '../gpu/device.ts';
@@ -33,7 +33,7 @@ interface Flags {
 
 export function trainCommand(state: ExitState): Command {
   const command = new Command('train')
-    .description('train on a folder of images, on Fashion-MNIST or on generated avatars')
+    .description('train on a folder of images, on Fashion-MNIST, on generated avatars or clips')
     .option('--out <dir>', 'run folder: config, metrics, samples, checkpoints', someText)
     .option('--config <file>', 'YAML file of options; flags override it', someText)
     .option('--resume', 'go on from the newest checkpoint in --out, to the same bits')
@@ -98,6 +98,7 @@ async function checkedConfig(
     }
   }
   const kind = await kindOfSource(config.data);
+  checkFrames(config.data, kind, config.frames);
   if (kind === 'images') refuseInside(run, config.data);
   // A run is resumed from any folder.
   const isFolder = kind === 'images' || kind === 'idx';
@@ -185,6 +186,7 @@ async function openDataOf(config: TrainConfig, display: TrainDisplay): Promise<D
   const dataset = await openDataset(config.data, {
     imageSize: config.imageSize,
     channels: config.channels,
+    frames: config.frames,
     cacheDir: cacheDir(),
     strict: config.strict,
     onProgress: (progress) => {

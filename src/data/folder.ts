@@ -39,6 +39,7 @@ class FolderDataset implements Dataset {
   readonly name: string;
   readonly fingerprint: string;
   readonly channels: 1 | 3;
+  readonly frames = 1;
   readonly imageSize: number;
   readonly classes: readonly string[];
   readonly skipped: SkippedFile[] = [];

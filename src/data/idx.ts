@@ -215,6 +215,7 @@ function idxDataset(parts: IdxParts, options: IdxOptions): Dataset {
     description: `${images.n} images of ${images.width}×${images.height}${inClasses} from ${parts.folder}`,
     size: images.n,
     channels,
+    frames: 1,
     imageSize,
     fingerprint: fingerprintOf([`${images.width}×${images.height}`, sha256(images.pixels)]),
     classes,

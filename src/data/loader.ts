@@ -16,7 +16,7 @@ export interface LoaderOptions {
 }
 
 export interface Batch {
-  /** [batch, channels, imageSize, imageSize], bytes; the caller's to keep. */
+  /** [batch, channels, imageSize, imageSize], or of clips [batch, channels, frames, imageSize, imageSize]: bytes, the caller's to keep. */
   readonly images: Uint8Array;
   /** [batch] */
   readonly labels: Uint32Array;
@@ -140,11 +140,10 @@ export class Loader {
   }
 
   private async readBatch(index: number): Promise<Batch> {
-    const { channels, imageSize } = this.dataset;
     const epoch = Math.floor(index / this.batchesPerEpoch);
     const begin = (index % this.batchesPerEpoch) * this.batch;
     const indices = this.orderOf(epoch).slice(begin, begin + this.batch);
-    const images = new Uint8Array(this.batch * channels * imageSize * imageSize);
+    const images = new Uint8Array(this.batch * this.imageBytes);
     await this.dataset.read(indices, images);
     if (this.flip) this.flipSome(images, indices, epoch);
     const labels = indices.map((i) => this.dataset.label(i));
@@ -163,9 +162,16 @@ export class Loader {
     return indices;
   }
 
+  /** Of one image, or of one clip. */
+  private get imageBytes(): number {
+    const { channels, frames, imageSize } = this.dataset;
+    return channels * frames * imageSize ** 2;
+  }
+
+  /** A clip is mirrored in all of its frames or in none. */
   private flipSome(images: Uint8Array, indices: Uint32Array, epoch: number): void {
     const width = this.dataset.imageSize;
-    const imageBytes = this.dataset.channels * width * width;
+    const { imageBytes } = this;
     const [k0, k1] = seedKey(this.seed);
     const words = new Uint32Array(4);
     for (const [i, image] of indices.entries()) {

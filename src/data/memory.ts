@@ -28,6 +28,7 @@ export function memoryDataset(options: MemoryDatasetOptions): Dataset {
     description: options.description,
     size,
     channels,
+    frames: 1,
     imageSize,
     fingerprint: options.fingerprint,
     classes: options.classes,

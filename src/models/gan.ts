@@ -10,6 +10,8 @@ import type { Growth } from './growth.ts';
 export interface GanOptions {
   /** Side of the images in pixels. */
   readonly imageSize: number;
+  /** Frames of a clip, for a family of clips; 1 or left out for stills. */
+  readonly frames?: number;
   /** 1 grey, 3 colour. */
   readonly channels: 1 | 3;
   readonly latentSize: number;
@@ -32,7 +34,10 @@ export interface GanOptions {
   readonly stageSteps?: number | undefined;
 }
 
-/** A generator, z (N, latent) → images (N, channels, S, S) in [−1, 1], or a discriminator, images → scores (N, 1). */
+/**
+ * A generator, z (N, latent) → images (N, channels, S, S) or clips (N, channels, T, S, S) in [−1, 1], or a discriminator, those →
+ * scores (N, 1).
+ */
 export interface Net extends Layer {
   /** Of a net that grows while it trains: its stage. */
   readonly growth?: Growth;
@@ -42,6 +47,8 @@ export interface Net extends Layer {
 
 /** One architecture in all its sizes: a generator, and the net that it is trained with. */
 export interface Family {
+  /** Its images are clips of several frames. Default false. */
+  readonly clips?: boolean;
   /** Feature sizes at which the nets may have attention, smallest first. */
   stages(imageSize: number): number[];
   /** What is impossible about the options, in words; undefined for nothing. */

@@ -4,6 +4,7 @@ import { progressive, progressivePresets } from './progressive.ts';
 import { resnet, resnetPresets } from './resnet.ts';
 import { sagan, saganPresets } from './sagan.ts';
 import { vae, vaePresets } from './vae.ts';
+import { video, videoPresets } from './video.ts';
 
 /** A named architecture: its family and what it makes of it. */
 export interface Preset<F extends Family = Family> {
@@ -28,6 +29,7 @@ export const ganPresets = {
   ...presetsOf(resnet, resnetPresets),
   ...presetsOf(dcgan, dcganPresets),
   ...presetsOf(progressive, progressivePresets),
+  ...presetsOf(video, videoPresets),
 };
 
 export type GanPresetName = keyof typeof ganPresets;

@@ -48,6 +48,9 @@ const metricsSchema = z.object({
   sums: z.array(z.number()),
 });
 
+/** What options are in checkpoints of before there were these. */
+const laterOptions = { frames: 1 } as const satisfies Partial<TrainConfig>;
+
 const formatVersion = '1';
 const pattern = /^step-(\d+)\.safetensors$/;
 
@@ -148,7 +151,7 @@ export async function readCheckpoint(path: string): Promise<Checkpoint> {
   return {
     path,
     file,
-    config: parseConfig(config, `inside ${path}`) as TrainConfig,
+    config: { ...laterOptions, ...parseConfig(config, `inside ${path}`) } as TrainConfig,
     progress: {
       step: Number(step),
       loader:

@@ -27,13 +27,17 @@ const mostDSteps = 100;
  * `--image-size` on the command line.
  */
 export const configSchema = z.strictObject({
-  data: z.string().min(1).describe('image folder, IDX folder, fashion-mnist or avatars'),
+  data: z
+    .string()
+    .min(1)
+    .describe('image folder, IDX folder, fashion-mnist, avatars or moving-shapes'),
   preset: z.enum(presetNames).describe(`architecture: ${presetNames.join(', ')}`),
   steps: count.describe('training steps in all'),
   batch: count.describe('images a step'),
   seed: z.int().min(0).describe('seed of weights, noise and data order'),
   imageSize: z.int().describe('side of the images in pixels, a power of two'),
   channels: z.literal([1, 3]).describe('1 grey, 3 colour'),
+  frames: count.max(256).describe('frames of a clip, a power of two; 1 for presets of stills'),
   latentSize: count.max(16_384).describe('length of the noise vector'),
   width: count.max(4096).describe('channels at half the image size'),
   attention: z.enum(attentionKindNames).describe(`block: ${attentionKindNames.join(', ')}`),
@@ -87,6 +91,7 @@ const defaults = {
   steps: 100_000,
   batch: 64,
   seed: 0,
+  frames: 1,
   heads: 4,
   topk: 16,
   precision: 'f32',
@@ -124,6 +129,15 @@ const recipes: Readonly<Partial<Record<PresetName, Partial<TrainConfig>>>> = {
     sampleEvery: 250,
     checkpointEvery: 250,
   },
+  'video-32-tiny': {
+    batch: 16,
+    lrG: 8e-4,
+    lrD: 4e-4,
+    emaDecay: 0.99,
+    emaStart: 400,
+    sampleEvery: 250,
+    checkpointEvery: 250,
+  },
   // Seed 000's.
   'dcgan-attention': { loss: 'bce', lrG: 2e-4, lrD: 2e-4, beta1: 0.5, beta2: 0.999 },
   // As the released code: it names no beta2, and TensorFlow's is this.
@@ -139,6 +153,7 @@ const recipes: Readonly<Partial<Record<PresetName, Partial<TrainConfig>>>> = {
 export const architectureKeys = [
   'preset',
   'imageSize',
+  'frames',
   'channels',
   'latentSize',
   'width',
@@ -205,7 +220,9 @@ export function resolveConfig(
     for (const [key, value] of Object.entries(layer)) if (value !== undefined) asked[key] = value;
   }
   if (asked['data'] === undefined) {
-    throw new UserError('--data is missing: name a folder of images, fashion-mnist or avatars');
+    throw new UserError(
+      '--data is missing: name a folder of images, fashion-mnist, avatars or moving-shapes',
+    );
   }
   const preset = asked['preset'] ?? 'sagan-32';
   const name = presetNames.find((known) => known === preset);
@@ -242,6 +259,7 @@ function reshapeAttention(
 function checkOptions(config: TrainConfig): void {
   const { imageSize, attentionG, attentionD, conditional, classes, stageSteps } = config;
   const { family } = presets[config.preset];
+  checkFrames(config);
   const reason = family.refuse(config);
   if (reason !== undefined) throw new UserError(reason);
   if (stageSteps !== undefined && family.steps === undefined) {
@@ -268,6 +286,18 @@ function checkOptions(config: TrainConfig): void {
     }
   }
   checkAttention(config);
+}
+
+/** Refuses clips for a family of stills, and stills for one of clips. */
+function checkFrames({ preset, frames }: TrainConfig): void {
+  const clips = presets[preset].family.clips ?? false;
+  if (clips === frames > 1) return;
+  const makers = presetNames.filter((name) => presets[name].family.clips === true);
+  throw new UserError(
+    clips
+      ? `--frames 1 is a still, and ${preset} makes clips: give 2 or more`
+      : `--frames ${frames} says nothing to ${preset}, which makes stills; clips are made by ${makers.join(' and ')}`,
+  );
 }
 
 /** Refuses sizes that the chosen attention cannot have. Every stage has a multiple of `width` channels. */

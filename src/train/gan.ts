@@ -11,6 +11,7 @@ import { mean } from '../ops/reduce.ts';
 import { Rng } from '../ops/random.ts';
 import type { TrainConfig } from './config.ts';
 import { freezeAbsent, groupsOf } from './growing.ts';
+import { imageShape } from './learner.ts';
 import type { Learner, StepInput } from './learner.ts';
 import { losses } from './losses.ts';
 import type { GanLoss } from './losses.ts';
@@ -124,10 +125,8 @@ export function ganStep(
 
 function discriminatorStep(gan: Gan, input: StepInput, batch: number): Omit<StepValues, 'lossG'> {
   const { tape, config, generator, discriminator, optimizers, scalers } = gan;
-  const { channels, imageSize, precision } = config;
   const images = tape.gpu.within({ layer: 'images' }, () => {
-    const shape = [batch, channels, imageSize, imageSize];
-    const whole = imagesToFloat(input.images, shape, precision);
+    const whole = imagesToFloat(input.images, imageShape(config, batch), config.precision);
     return discriminator.growth?.show(whole) ?? whole;
   });
   const real = score(gan, images, input.labels);

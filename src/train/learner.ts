@@ -41,15 +41,23 @@ export interface Learner {
 
 /** What one update is given from outside. */
 export interface StepInput {
-  /** A batch of uint8 images [batch, channels, size, size], four to a u32 word. */
+  /** A batch of uint8 images (`imageShape`), four to a u32 word. */
   readonly images: Tensor;
   /** Their classes (batch) u32, where the nets are told them. */
   readonly labels: Tensor | undefined;
 }
 
+/** What a batch of images is: (batch, channels, S, S), or with frames (batch, channels, T, S, S). */
+export function imageShape(
+  { channels, frames, imageSize }: Pick<TrainConfig, 'channels' | 'frames' | 'imageSize'>,
+  batch: number,
+): number[] {
+  return [batch, channels, ...(frames > 1 ? [frames] : []), imageSize, imageSize];
+}
+
 /** u32 words that hold a batch of uint8 images. */
 export function imageWords(config: TrainConfig, batch: number): number {
-  return Math.ceil(sizeOf([batch, config.channels, config.imageSize, config.imageSize]) / 4);
+  return Math.ceil(sizeOf(imageShape(config, batch)) / 4);
 }
 
 /** The inputs of a step, black images of class 0; `empty`: promises of them, for a step that is only traced. */

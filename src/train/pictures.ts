@@ -1,8 +1,9 @@
 import { join } from 'node:path';
 import { writeFileAtomic } from '../io/atomic.ts';
-import { encodePng, imageGrid } from '../io/png.ts';
+import { encodePng } from '../io/png.ts';
 import type { Picture } from '../io/png.ts';
 import { curveColours, lineChart } from './chart.ts';
+import { movingOf, stillOf } from './grids.ts';
 import type { Learner } from './learner.ts';
 import { drawReconstructions } from './reconstruct.ts';
 import type { Originals, Reconstructor } from './reconstruct.ts';
@@ -12,6 +13,7 @@ import { gridLabels, latents } from './sampler.ts';
 import type { Sampler } from './sampler.ts';
 
 const gridImages = 64;
+const stripClips = 16;
 
 /** What a run draws with. */
 interface Drawing {
@@ -32,16 +34,23 @@ export async function drawPictures(run: string, drawing: Drawing): Promise<strin
     const pairs = await drawReconstructions(reconstructor, originals, learner.config);
     await writePicture(run, `reconstructions-${stepName(step)}`, pairs);
   }
-  return writePicture(run, `step-${stepName(step)}`, await drawSamples(drawing));
+  return drawSamples(run, drawing);
 }
 
-async function drawSamples({ learner, sampler }: Drawing): Promise<Picture> {
-  const { imageSize, channels, classes, seed, latentSize } = learner.config;
+/** The images of the fixed latents: clips as a strip, and an animation beside it. Returns the path of the picture that stands still. */
+async function drawSamples(run: string, { learner, sampler, step }: Drawing): Promise<string> {
+  const { config } = learner;
+  const { frames, classes, seed, latentSize } = config;
   sampler.settle(learner.generator);
-  const z = latents(seed, gridImages, latentSize);
-  const labels = classes === 0 ? undefined : gridLabels(gridImages, Math.sqrt(gridImages), classes);
+  const n = frames > 1 ? stripClips : gridImages;
+  const z = latents(seed, n, latentSize);
+  const labels = classes === 0 ? undefined : gridLabels(n, Math.sqrt(n), classes);
   const images = await sampler.images(z, labels);
-  return imageGrid(images, { n: gridImages, channels, height: imageSize, width: imageSize });
+  const name = `step-${stepName(step)}`;
+  if (frames > 1) {
+    await writeFileAtomic(join(runPaths(run).samples, `${name}.apng`), movingOf(images, n, config));
+  }
+  return writePicture(run, name, stillOf(images, n, config));
 }
 
 function stepName(step: number): string {

@@ -3,13 +3,12 @@ import { Tensor } from '../autograd/tensor.ts';
 import { add, affine, mul, sqrt, square, sub } from '../ops/pointwise.ts';
 import type { Rng } from '../ops/random.ts';
 import { mean, sum } from '../ops/reduce.ts';
-import { dim } from '../util/shape.ts';
 
 /** What a penalty sees of one update of the discriminator. */
 export interface PenaltyInput {
   /** The discriminator's scores (N, 1) of images, under the classes of the real ones. */
   readonly score: (images: Tensor) => Tensor;
-  /** Images (N, C, S, S) f32: of the data, and made without a history. */
+  /** Images (N, C, S, S) or clips (N, C, T, S, S), f32: of the data, and made without a history. */
   readonly real: Tensor;
   readonly fake: Tensor;
   readonly rng: Pick<Rng, 'uniform'>;
@@ -26,7 +25,7 @@ const leastSquare = 1e-12;
  * pair of images. Its weight is the paper's λ.
  */
 const gp: Regularizer = ({ score, real, fake, rng }) => {
-  const alpha = rng.uniform([dim(real.shape, 0), 1, 1, 1]);
+  const alpha = rng.uniform(real.shape.map((d, axis) => (axis === 0 ? d : 1)));
   const mixed = add(fake, mul(alpha, sub(real, fake)));
   const norm = sqrt(affine(squaredSlopes(score, mixed), 1, leastSquare));
   return mean(square(affine(norm, 1, -1)));
@@ -43,7 +42,10 @@ function squaredSlopes(score: PenaltyInput['score'], images: Tensor): Tensor {
   const { tape, shape, storage } = images;
   const x = new Tensor(tape, { shape, storage, requiresGrad: true });
   const [slope = x] = grad([sum(score(x))], [x], { createGraph: true });
-  return sum(square(slope), [1, 2, 3]);
+  return sum(
+    square(slope),
+    shape.slice(1).map((_d, i) => i + 1),
+  );
 }
 
 /** Every penalty by the word that chooses it: `--regularizer gp`. */

@@ -71,6 +71,12 @@ progressive_step  the gradients of one step of the nets of progressive growing i
                   is absent has no gradient. real [3, 3, 16, 16] z [2, 3, latent]
                   seen: the real images as the nets see them; the others as resnet_step's
                                                       imageSize width latentSize slope at stageSteps step
+video_step        the gradients of one step of the GAN of clips in small, by 3-D layers whose weights lose their axes of one;
+                  see golden_video.py. real [2, 1, 4, 16, 16] z [2, 2, latent]; the others as resnet_step's
+                                                      imageSize frames width latentSize channels slope
+space_time_attention
+                  x [2, 16, 3, 4, 2] y dy, map [2, 1, 3, 4, 2] of the query at `place`, state, grad.T and second.T as
+                  self_attention_blocks               place (frame, row, column)
 resnet_step       the gradients of one step of the authors' SAGAN in small, batch 2; see golden_resnet.py. `small` is the
                   net of images to 32×32, told classes; `large` the other one, told none; `told` the
                   first with classes in its attention too
@@ -97,6 +103,7 @@ import golden_ops as ops
 import golden_progressive as progressive
 import golden_resnet as resnet
 import golden_vae as vae
+import golden_video as video
 import golden_weights as weights
 
 FAMILIES = [
@@ -107,6 +114,7 @@ FAMILIES = [
     weights.sagan_weights,
     resnet.resnet_step, dcgan.dcgan_step, progressive.progressive_step, vae.vae,
     kinds.attention_kinds, kinds.multi_head_attention,
+    video.video_step, video.space_time_attention,
 ]
 
 if __name__ == '__main__':

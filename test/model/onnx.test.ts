@@ -166,6 +166,16 @@ describe('ONNX Runtime computes what the engine does', () => {
     expect(nodes.some(({ output }) => output === 'generator.main.1.add.scaled')).toBe(true);
     expect(nodes.some(({ op, output }) => op === 'Sub' && output.includes('.main.1.'))).toBe(false);
   });
+
+  test('a generator of clips, with attention over space and time', async () => {
+    const small = { imageSize: 16, frames: 4, width: 8, latentSize, attentionG: [8] };
+    const { generator } = createGan(
+      tape,
+      resolveConfig({ data: 'none', preset: 'video-32-tiny', ...small }),
+    );
+    generator.stateDict().get('main.2.block.gamma')!.set(Float32Array.of(0.7));
+    await compare(generator);
+  });
 });
 
 describe('what cannot be written is told by name', () => {

@@ -129,6 +129,16 @@ describe('mistakes in a config', () => {
     [{ preset: 'vae-32', dSteps: 2 }, '--d-steps 2 is for a GAN; vae-32 is a VAE'],
     [{ reconstruction: 'bce' }, '--reconstruction bce is for a VAE; sagan-32 is a GAN'],
     [{ klWeight: 4 }, '--kl-weight 4 is for a VAE; sagan-32 is a GAN'],
+    [
+      { frames: 8 },
+      '--frames 8 says nothing to sagan-32, which makes stills; clips are made by video',
+    ],
+    [{ preset: 'video-32', frames: 1 }, '--frames 1 is a still, and video-32 makes clips'],
+    [{ preset: 'video-32', frames: 6 }, 'a power of two from 2 to 16, half the image size'],
+    [{ preset: 'video-32', frames: 32 }, '--frames 32 is impossible'],
+    [{ preset: 'video-32', imageSize: 16 }, '--frames 16 is impossible'],
+    [{ preset: 'video-32', attention: 'gate' }, '--attention gate is made of 3×3 convolutions'],
+    [{ preset: 'video-32', conditional: true }, 'video tells no classes'],
   ])('what a family cannot do is refused: %j', (options, reason) => {
     expect(complaint(() => resolveConfig({ ...data, ...options }))).toContain(reason);
   });
@@ -231,7 +241,7 @@ describe('mistakes in a config', () => {
 
   test('a run without data is refused', () => {
     expect(complaint(() => resolveConfig({}))).toBe(
-      '--data is missing: name a folder of images, fashion-mnist or avatars',
+      '--data is missing: name a folder of images, fashion-mnist, avatars or moving-shapes',
     );
   });
 

@@ -16,7 +16,7 @@ beforeEach(async () => {
 afterEach(() => rm(folder, { recursive: true }));
 
 const SOURCES =
-  '--data takes a folder of images, a folder of IDX files, fashion-mnist, avatars or avatars:STYLE,STYLE';
+  '--data takes a folder of images, a folder of IDX files, fashion-mnist, avatars, avatars:STYLE,STYLE or moving-shapes';
 
 function open(options: Partial<DatasetOptions> = {}): Promise<Dataset> {
   return openDataset(folder, { imageSize: 8, channels: 3, cacheDir: folder, ...options });

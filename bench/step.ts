@@ -2,7 +2,7 @@ import { Tape } from '../src/autograd/tape.ts';
 import type { Gpu } from '../src/gpu/device.ts';
 import type { Program } from '../src/gpu/program.ts';
 import { resolveConfig } from '../src/train/config.ts';
-import type { TrainConfig } from '../src/train/config.ts';
+import type { TrainConfig } from '../src/train/options.ts';
 import { stepInputs, watchedOf } from '../src/train/learner.ts';
 import type { Learner } from '../src/train/learner.ts';
 import { createLearner } from '../src/train/learners.ts';

@@ -3,7 +3,7 @@ import type { Asked, Choice } from '../src/gpu/choices.ts';
 import type { Gpu } from '../src/gpu/device.ts';
 import { ladderNamed } from '../src/kernels/ladders.ts';
 import type { AnyLadder } from '../src/kernels/ladders.ts';
-import type { TrainConfig } from '../src/train/config.ts';
+import type { TrainConfig } from '../src/train/options.ts';
 import { stepInputs, watchedOf } from '../src/train/learner.ts';
 import { createLearner } from '../src/train/learners.ts';
 import { measure } from './harness.ts';

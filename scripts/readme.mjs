@@ -42,7 +42,8 @@ function typed(value) {
 }
 
 async function optionsTable() {
-  const { configSchema, optionName, resolveConfig } = await load('train/config');
+  const { resolveConfig } = await load('train/config');
+  const { configSchema, optionName } = await load('train/options');
   const defaults = resolveConfig({ data: 'x', preset: 'sagan-32' });
   const rows = Object.entries(configSchema.shape).map(([key, schema]) => [
     `\`--${optionName(key)}\``,
@@ -54,8 +55,8 @@ async function optionsTable() {
 
 async function presetsTable() {
   const { resolveConfig } = await load('train/config');
-  const { ganPresetNames } = await load('models/presets');
-  const rows = ganPresetNames.map((preset) => {
+  const { presetNames } = await load('models/presets');
+  const rows = presetNames.map((preset) => {
     const c = resolveConfig({ data: 'x', preset });
     return [
       ...[`\`${preset}\``, `${c.imageSize}×${c.imageSize}`, c.width, c.latentSize],

@@ -2,7 +2,7 @@ import { SingleBar } from 'cli-progress';
 import pc from 'picocolors';
 import type { DataProgress, Dataset } from '../data/dataset.ts';
 import type { AdapterSummary } from '../gpu/adapter.ts';
-import type { TrainConfig } from '../train/config.ts';
+import type { TrainConfig } from '../train/options.ts';
 import type { MetricLine } from '../train/run-folder.ts';
 import type { ReadyInfo, TrainEvents, TrainResult } from '../train/trainer.ts';
 import { shellQuote } from '../util/quote.ts';

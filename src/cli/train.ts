@@ -9,7 +9,7 @@ import { cacheDir, hostMemoryBytes } from '../gpu/platform.ts';
 import { checkArchitecture, listCheckpoints, readNewestCheckpoint } from '../train/checkpoint.ts';
 import type { Checkpoint } from '../train/checkpoint.ts';
 import { readConfigFile, resolveConfig } from '../train/config.ts';
-import type { PartialConfig, TrainConfig } from '../train/config.ts';
+import type { PartialConfig, TrainConfig } from '../train/options.ts';
 import { refuseUsedFolder, runPaths } from '../train/run-folder.ts';
 import { lockRun, unlockRun } from '../train/run-lock.ts';
 import { train } from '../train/trainer.ts';

@@ -6,7 +6,7 @@ import { shown } from '../../bench/output/sheet.ts';
 import { plainTable } from '../../bench/output/text.ts';
 import { openGpu } from '../gpu/device.ts';
 import { resolveConfig } from '../train/config.ts';
-import type { TrainConfig } from '../train/config.ts';
+import type { TrainConfig } from '../train/options.ts';
 import type { ExitState } from './main.ts';
 import { adapterOption, positiveInt, positiveNumber, someText } from './options.ts';
 import { onInterrupt } from './signals.ts';

@@ -3,7 +3,7 @@ import type { Tape } from '../autograd/tape.ts';
 import { sizeClass } from '../gpu/pool.ts';
 import { presets } from '../models/presets.ts';
 import { UserError, messageOf } from '../util/errors.ts';
-import type { TrainConfig } from './config.ts';
+import type { TrainConfig } from './options.ts';
 import { imageWords, stepInputs, watchedOf } from './learner.ts';
 import type { Learner } from './learner.ts';
 import { createLearner } from './learners.ts';

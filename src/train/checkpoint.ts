@@ -10,8 +10,9 @@ import type { HostTensor } from '../nn/state.ts';
 import { UserError } from '../util/errors.ts';
 import { shellQuote } from '../util/quote.ts';
 import { sameShape, showShape } from '../util/shape.ts';
-import { architectureKeys, configToYaml, optionName, parseConfig } from './config.ts';
-import type { TrainConfig } from './config.ts';
+import { configToYaml, parseConfig } from './config.ts';
+import { architectureKeys, optionName } from './options.ts';
+import type { TrainConfig } from './options.ts';
 import type { Learner } from './learner.ts';
 
 /** Where a run stands, beside its tensors. */

@@ -9,7 +9,7 @@ import { imagesToFloat } from '../ops/images.ts';
 import { add, mul } from '../ops/pointwise.ts';
 import { mean } from '../ops/reduce.ts';
 import { Rng } from '../ops/random.ts';
-import type { TrainConfig } from './config.ts';
+import type { TrainConfig } from './options.ts';
 import { freezeAbsent, groupsOf } from './growing.ts';
 import { imageShape } from './learner.ts';
 import type { Learner, StepInput } from './learner.ts';

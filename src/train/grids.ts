@@ -1,7 +1,7 @@
 import { encodeApng } from '../io/apng.ts';
 import { imageGrid } from '../io/png.ts';
 import type { Picture } from '../io/png.ts';
-import type { TrainConfig } from './config.ts';
+import type { TrainConfig } from './options.ts';
 
 /** Of a frame, in an animation. */
 const delayMs = 125;

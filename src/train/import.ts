@@ -9,7 +9,7 @@ import { UserError } from '../util/errors.ts';
 import { halfFromBits } from '../util/half.ts';
 import { createLearnerThatFits } from './capacity.ts';
 import { saveCheckpoint } from './checkpoint.ts';
-import type { TrainConfig } from './config.ts';
+import type { TrainConfig } from './options.ts';
 import { createRunFolder, refuseUsedFolder } from './run-folder.ts';
 import { unlockRun } from './run-lock.ts';
 

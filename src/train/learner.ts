@@ -7,7 +7,7 @@ import type { Rng } from '../ops/random.ts';
 import type { Adam } from '../optim/adam.ts';
 import type { GradScaler } from '../optim/scaler.ts';
 import { sizeOf } from '../util/shape.ts';
-import type { TrainConfig } from './config.ts';
+import type { TrainConfig } from './options.ts';
 
 /** What is trained: all that a checkpoint keeps, the step that moves it, and the net whose images are shown. */
 export interface Learner {

@@ -1,6 +1,6 @@
 import type { Tape } from '../autograd/tape.ts';
 import { presets } from '../models/presets.ts';
-import type { TrainConfig } from './config.ts';
+import type { TrainConfig } from './options.ts';
 import { createGan } from './gan.ts';
 import type { Learner } from './learner.ts';
 import { createVae } from './vae.ts';

@@ -10,7 +10,7 @@ import type { Adam } from '../optim/adam.ts';
 import type { GradScaler } from '../optim/scaler.ts';
 import { UserError } from '../util/errors.ts';
 import { HostRng } from '../util/philox.ts';
-import type { TrainConfig } from './config.ts';
+import type { TrainConfig } from './options.ts';
 
 // What learners of all kinds make of their nets.
 

@@ -10,7 +10,7 @@ import { sizeOf } from '../util/shape.ts';
 import { createLearnerThatFits } from './capacity.ts';
 import { restoreLearner } from './checkpoint.ts';
 import type { Checkpoint } from './checkpoint.ts';
-import type { TrainConfig } from './config.ts';
+import type { TrainConfig } from './options.ts';
 import { stepInputs } from './learner.ts';
 import type { Learner, StepInput } from './learner.ts';
 import { otherNetOf } from './nets.ts';

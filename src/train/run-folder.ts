@@ -14,7 +14,7 @@ import { isTemporary, writeFileAtomic } from '../io/atomic.ts';
 import { fileError } from '../io/errno.ts';
 import { UserError } from '../util/errors.ts';
 import { configToYaml } from './config.ts';
-import type { TrainConfig } from './config.ts';
+import type { TrainConfig } from './options.ts';
 import { holdsRun, lockName, lockRun, refuseLocked } from './run-lock.ts';
 
 /** One line of metrics.jsonl: means over the steps since the line before. */

@@ -12,7 +12,7 @@ import { add, affine, exp, mul } from '../ops/pointwise.ts';
 import { Rng } from '../ops/random.ts';
 import { sum } from '../ops/reduce.ts';
 import { dim } from '../util/shape.ts';
-import type { TrainConfig } from './config.ts';
+import type { TrainConfig } from './options.ts';
 import type { Learner, StepInput } from './learner.ts';
 import {
   averageOf,

@@ -3,7 +3,7 @@ import { cpSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { expect, test } from 'vitest';
-import { configSchema, optionName } from '../../src/train/config.ts';
+import { configSchema, optionName } from '../../src/train/options.ts';
 import { runCli, runWell, tempFolder } from '../support/cli.ts';
 
 test('doctor names the machine, the adapter, its driver, limits and toggles, and opens it', async () => {

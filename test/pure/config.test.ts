@@ -4,14 +4,12 @@ import { join } from 'node:path';
 import { afterAll, describe, expect, test } from 'vitest';
 import { presetNames, presets } from '../../src/models/presets.ts';
 import {
-  configSchema,
   configToYaml,
-  keyOf,
-  optionName,
   parseConfig,
   readConfigFile,
   resolveConfig,
 } from '../../src/train/config.ts';
+import { configSchema, keyOf, optionName } from '../../src/train/options.ts';
 import { UserError } from '../../src/util/errors.ts';
 
 const data = { data: 'avatars' };

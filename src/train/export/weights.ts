@@ -10,7 +10,7 @@ import { UserError } from '../../util/errors.ts';
 import { partOf } from '../checkpoint.ts';
 import type { Checkpoint } from '../checkpoint.ts';
 import { configToYaml } from '../config.ts';
-import type { TrainConfig } from '../config.ts';
+import type { TrainConfig } from '../options.ts';
 import { blankOther, otherNetOf } from '../nets.ts';
 import { openGenerator } from '../sample.ts';
 import { onnxOf } from './onnx.ts';

@@ -4,7 +4,7 @@ import { passOf } from '../../gpu/storage.ts';
 import type { Dispatch, Storage } from '../../gpu/storage.ts';
 import { UserError } from '../../util/errors.ts';
 import { didYouMean } from '../../util/nearest.ts';
-import type { TrainConfig } from '../config.ts';
+import type { TrainConfig } from '../options.ts';
 
 export interface BoundBuffer {
   /** The variable of the kernel. */

@@ -7,7 +7,7 @@ import type { Clock } from '../../gpu/timing.ts';
 import { measurePeaks } from '../../kernels/peaks.ts';
 import type { Peaks } from '../../kernels/peaks.ts';
 import { median } from '../../util/statistics.ts';
-import type { TrainConfig } from '../config.ts';
+import type { TrainConfig } from '../options.ts';
 import { buildStep } from './step.ts';
 
 /** One launch of a step: what it was, where it belongs, and what it took. */

@@ -3,7 +3,7 @@ import type { Gpu } from '../../gpu/device.ts';
 import type { Program } from '../../gpu/program.ts';
 import { HostRng } from '../../util/philox.ts';
 import { createLearnerThatFits } from '../capacity.ts';
-import type { TrainConfig } from '../config.ts';
+import type { TrainConfig } from '../options.ts';
 import { stepInputs, watchedOf } from '../learner.ts';
 
 /**

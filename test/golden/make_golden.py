@@ -74,6 +74,12 @@ resnet_step       the gradients of one step of the authors' SAGAN in small, batc
                   fake d_real d_fake d_loss g_loss   g.grad.<parameter> d.grad.<parameter>   g.after.<buffer> d.after.<buffer>
                   error.<any of the last line>   how far PyTorch's float32 is off, the largest of the tensor, a scalar
                                                       imageSize width latentSize classes, attention and at (its kind and feature size)
+layer_norm        x gamma beta dy y, grad.T and second.T likewise                    eps
+cross_entropy     logits [rows, classes] labels [rows] (I32) loss dlogits           smoothing, ignore (a label, or null)
+transformer       the loss of an encoder-decoder and its gradients; see golden_seq2seq.py. Words are I32, 0 is padding
+                  source [B, S] target labels [B, T] logits [B, T, targetWords] loss, state, grad.<parameter>
+                  error.<any of the last line but state>   as resnet_step's
+                                                      width heads hidden layers sourceWords targetWords
 """
 import sys
 
@@ -85,6 +91,7 @@ import golden_losses as losses
 import golden_models as models
 import golden_ops as ops
 import golden_resnet as resnet
+import golden_seq2seq as seq2seq
 import golden_weights as weights
 
 FAMILIES = [
@@ -95,6 +102,7 @@ FAMILIES = [
     weights.sagan_weights,
     resnet.resnet_step, dcgan.dcgan_step,
     kinds.attention_kinds, kinds.multi_head_attention,
+    seq2seq.layer_norm, seq2seq.cross_entropy, seq2seq.transformer,
 ]
 
 if __name__ == '__main__':

@@ -11,8 +11,10 @@ import { exportCommand } from './export.ts';
 import { importCommand } from './import.ts';
 import { profileCommand } from './profile.ts';
 import { sampleCommand } from './sample.ts';
+import { seq2seqCommand } from './seq2seq.ts';
 import { outliveReaders } from './signals.ts';
 import { trainCommand } from './train.ts';
+import { translateCommand } from './translate.ts';
 import { tuneCommand } from './tune.ts';
 
 /** Exit codes: 0 done, 1 something failed, 2 the user's mistake, 130 interrupted. */
@@ -40,6 +42,7 @@ export async function main(argv: readonly string[]): Promise<number> {
 
 const commands = [
   ...[trainCommand, sampleCommand, exportCommand, importCommand, profileCommand, explainCommand],
+  ...[seq2seqCommand, translateCommand],
   ...[benchCommand, tuneCommand, doctorCommand, demoCommand],
 ];
 

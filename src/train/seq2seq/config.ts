@@ -50,7 +50,7 @@ export type Seq2SeqKey = keyof Seq2SeqConfig;
 const defaults = {
   tokens: 'words',
   symbols: 10,
-  steps: 1500,
+  steps: 1000,
   batch: 64,
   seed: 0,
   dModel: 64,
@@ -151,12 +151,10 @@ export function seq2seqFromYaml(text: string, name: string): Readonly<Record<str
   }
   if (typeof parsed !== 'object' || parsed === null)
     throw new UserError(`${name} holds no options`);
-  const entries = Object.entries(parsed).map(([option, value]) => [
-    keyOf(option),
-    value as unknown,
-  ]);
-  if (entries.some(([key]) => !Object.hasOwn(seq2seqSchema.shape, String(key)))) {
+  const found: [string, unknown][] = Object.entries(parsed);
+  const options = Object.fromEntries(found.map(([option, value]) => [keyOf(option), value]));
+  if (Object.keys(options).some((key) => !Object.hasOwn(seq2seqSchema.shape, key))) {
     throw new UserError(`${name} is not of a seq2seq run`);
   }
-  return check(seq2seqSchema.partial(), Object.fromEntries(entries), (o) => `${name}: ${o}`);
+  return check(seq2seqSchema.partial(), options, (option) => `${name}: ${option}`);
 }

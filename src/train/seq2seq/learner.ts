@@ -59,6 +59,11 @@ export function createLearner(
   const { seed, lr, beta1, beta2 } = config;
   const noise = new Rng(tape, seed);
   const model = createModel(tape, config, { source, target, noise });
+  // Side by side, so that one launch of the optimiser goes over them all.
+  tape.gpu.join(
+    model.parameters().map((p) => p.storage),
+    'parameters',
+  );
   const options = { lr, betas: [beta1, beta2], eps: 1e-9 } as const;
   const optimizer = new Adam(tape, [{ params: model.namedParameters() }], options);
   return { tape, config, source, target, model, optimizer, noise };

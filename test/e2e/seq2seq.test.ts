@@ -20,8 +20,8 @@ describe('seq2seq', () => {
   test('stopped by ^C, it goes on to the bits of a run that nothing stopped', async () => {
     const train = (run: string) => [
       ...['seq2seq', '--task', 'reverse', '--out', join(folder, run), ...small],
-      ...['--length', '4', '--steps', '150', '--dropout', '0.2', '--log-every', '1'],
-      ...['--checkpoint-every', '75', '--eval-every', '150'],
+      ...['--length', '4', '--steps', '80', '--dropout', '0.2', '--log-every', '1'],
+      ...['--checkpoint-every', '40', '--eval-every', '80'],
     ];
     const { stdout } = await runWell(train('whole'));
     expect(stdout).toMatch(/^held out {4}\d+\.\d\d % of 6 pairs exact, decoded greedily$/m);
@@ -35,7 +35,7 @@ describe('seq2seq', () => {
     expect(result).toMatchObject({ code: 130, stderr: '' });
     expect(result.stdout).toMatch(/^stopped after step \d+, saved$/m);
     await runWell(['seq2seq', '--out', run, '--resume']);
-    expect(readFileSync(checkpointAt(run, 150))).toEqual(readFileSync(checkpointAt(whole, 150)));
+    expect(readFileSync(checkpointAt(run, 80))).toEqual(readFileSync(checkpointAt(whole, 80)));
     const losses = (of: string) =>
       linesOf(of).map(({ step, loss, exact }) => ({ step, loss, exact }));
     expect(losses(run)).toEqual(losses(whole));

@@ -6,8 +6,8 @@ import { openGpu } from '../gpu/device.ts';
 import { optionName } from '../train/config.ts';
 import { refuseUsedFolder, runPaths } from '../train/run-folder.ts';
 import { lockRun, unlockRun } from '../train/run-lock.ts';
-import { checkSameRun, readSeq2Seq } from '../train/seq2seq/checkpoint.ts';
-import type { Seq2SeqCheckpoint } from '../train/seq2seq/checkpoint.ts';
+import { checkSameRun, readSaved } from '../train/seq2seq/checkpoint.ts';
+import type { Saved } from '../train/seq2seq/checkpoint.ts';
 import { openPairs, resolveSeq2Seq, seq2seqSchema } from '../train/seq2seq/config.ts';
 import type { Seq2SeqConfig, Seq2SeqKey } from '../train/seq2seq/config.ts';
 import { trainSeq2Seq } from '../train/seq2seq/trainer.ts';
@@ -63,9 +63,9 @@ async function train(
   const run = flags.out;
   try {
     if (flags.resume === true && existsSync(run)) lockRun(run);
-    const resume = flags.resume === true ? await readSeq2Seq(run) : undefined;
-    const config = checkedConfig(run, asked, resume);
-    return await trainInto(run, { config, flags, resume });
+    const saved = flags.resume === true ? await readSaved(run) : undefined;
+    const config = checkedConfig(run, asked, saved);
+    return await trainInto(run, { config, flags, saved });
   } finally {
     unlockRun(run);
   }
@@ -75,16 +75,16 @@ async function train(
 function checkedConfig(
   run: string,
   asked: Readonly<Record<string, unknown>>,
-  resume: Seq2SeqCheckpoint | undefined,
+  saved: Saved | undefined,
 ): Seq2SeqConfig {
   // Every call has a time limit of its own.
-  const before = resume === undefined ? {} : { ...resume.config, timeLimit: undefined };
-  const config = resolveSeq2Seq(before, asked);
-  if (resume === undefined) refuseUsedFolder(run);
-  else {
-    checkSameRun(resume, config);
-    if (resume.step >= config.steps) {
-      throw new UserError(`${run} has ${resume.step} steps already; give more by --steps to go on`);
+  const config = resolveSeq2Seq({ ...saved?.config, timeLimit: undefined }, asked);
+  if (saved === undefined) refuseUsedFolder(run);
+  if (saved?.checkpoint !== undefined) {
+    const { step } = saved.checkpoint;
+    checkSameRun(saved.checkpoint, config);
+    if (step >= config.steps) {
+      throw new UserError(`${run} has ${step} steps already; give more by --steps to go on`);
     }
   }
   // A run is resumed from any folder.
@@ -94,13 +94,14 @@ function checkedConfig(
 interface Parts {
   readonly config: Seq2SeqConfig;
   readonly flags: Flags;
-  readonly resume: Seq2SeqCheckpoint | undefined;
+  readonly saved: Saved | undefined;
 }
 
 async function trainInto(
   run: string,
-  { config: asked, flags, resume }: Parts,
+  { config: asked, flags, saved }: Parts,
 ): Promise<Seq2SeqResult> {
+  const resume = saved?.checkpoint;
   const pairs = openPairs(asked);
   const config = { ...asked, length: pairs.length, heldOut: pairs.heldOut.length };
   const display = new Display(config);
@@ -118,6 +119,9 @@ async function trainInto(
   }, quit);
   try {
     display.log(`adapter   ${gpu.adapter.name} (${gpu.adapter.kind})`);
+    if (saved !== undefined && resume === undefined) {
+      display.log(`resumed   at step 0, from config.yaml: ${run} has no checkpoint yet`);
+    }
     const result = await trainSeq2Seq({ gpu, pairs, config, run, resume, stop, events: display });
     display.finish(result, run);
     return result;

@@ -1,5 +1,5 @@
 // Sequence to sequence by its commands: a run stopped by ^C goes on to the same bits, a file of pairs, translating.
-import { readFileSync, writeFileSync } from 'node:fs';
+import { copyFileSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { readMetrics } from '../../src/train/run-folder.ts';
@@ -35,6 +35,13 @@ describe('seq2seq', () => {
     expect(result).toMatchObject({ code: 130, stderr: '' });
     expect(result.stdout).toMatch(/^stopped after step \d+, saved$/m);
     await runWell(['seq2seq', '--out', run, '--resume']);
+    // Ended before its first checkpoint, it begins again.
+    const early = join(folder, 'early');
+    mkdirSync(early);
+    copyFileSync(join(whole, 'config.yaml'), join(early, 'config.yaml'));
+    const begun = await runWell(['seq2seq', '--out', early, '--resume']);
+    expect(begun.stdout).toMatch(/^resumed {3}at step 0, from config.yaml/m);
+    expect(readFileSync(checkpointAt(early, 80))).toEqual(readFileSync(checkpointAt(whole, 80)));
     expect(readFileSync(checkpointAt(run, 80))).toEqual(readFileSync(checkpointAt(whole, 80)));
     const losses = (of: string) =>
       linesOf(of).map(({ step, loss, exact }) => ({ step, loss, exact }));
@@ -72,7 +79,6 @@ describe('seq2seq', () => {
   });
 
   test.each([
-    [['--task', 'revers'], '--task revers is unknown; did you mean reverse?'],
     [['--task', 'sort', '--lrr', '1'], "unknown option '--lrr' (Did you mean --lr?)"],
     [['--pairs', 'nowhere.tsv'], 'nowhere.tsv'],
   ])('%j is one clear line', async (flags, message) => {

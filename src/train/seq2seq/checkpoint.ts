@@ -1,3 +1,4 @@
+import { existsSync, readFileSync } from 'node:fs';
 import { unlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
@@ -10,6 +11,7 @@ import { shellQuote } from '../../util/quote.ts';
 import { sameShape, showShape } from '../../util/shape.ts';
 import { NonFiniteError, checkpointFolder, listCheckpoints } from '../checkpoint.ts';
 import { optionName } from '../config.ts';
+import { runPaths } from '../run-folder.ts';
 import { fixedKeys, resolveSeq2Seq, seq2seqFromYaml, seq2seqToYaml } from './config.ts';
 import type { Seq2SeqConfig } from './config.ts';
 import { namedTensors } from './learner.ts';
@@ -61,6 +63,22 @@ export async function saveSeq2Seq(
     });
   }
   return path;
+}
+
+/** What `--resume` goes on from: without a checkpoint the run was ended before its first, and begins again. */
+export interface Saved {
+  readonly config: Readonly<Record<string, unknown>>;
+  readonly checkpoint: Seq2SeqCheckpoint | undefined;
+}
+
+/** Where a run stands. Throws a `UserError` where nothing is to go on from. */
+export async function readSaved(run: string): Promise<Saved> {
+  const { config: path } = runPaths(run);
+  if (!existsSync(path) || (await listCheckpoints(run)).length > 0) {
+    const checkpoint = await readSeq2Seq(run);
+    return { config: checkpoint.config, checkpoint };
+  }
+  return { config: seq2seqFromYaml(readFileSync(path, 'utf8'), path), checkpoint: undefined };
 }
 
 /** A run's newest checkpoint. Throws a `UserError` where there is none, or it is damaged, or another command's. */

@@ -274,7 +274,9 @@ class Loop {
 
   async #examples(): Promise<Example[]> {
     const { pairs, config, learner } = this.#parts;
-    const shown = pairs.heldOut.slice(0, shownExamples);
+    const { heldOut } = pairs;
+    const apart = Math.max(1, Math.floor(heldOut.length / shownExamples));
+    const shown = heldOut.filter((_pair, i) => i % apart === 0).slice(0, shownExamples);
     const found = await this.#decoder.translate(shown.map(({ source }) => source));
     const text = (side: 'source' | 'target', words: readonly number[]) =>
       join(learner[side].decode(words), config.tokens);

@@ -78,6 +78,18 @@ describe('seq2seq', () => {
     expect(complaintOf(long)).toMatch(/has 20 chars; the run was trained on at most \d+$/);
   });
 
+  test('a loss that is no number ends it, and leaves the checkpoint before', async () => {
+    const run = join(folder, 'wild');
+    const { code, stderr } = await runCli([
+      ...['seq2seq', '--task', 'copy', '--out', run, ...small, '--lr', '1e30'],
+      ...['--checkpoint-every', '1'],
+    ]);
+    const way = `go on from the newest checkpoint in ${run} by --resume with a lower --lr`;
+    const told = `wgsagan: step 2 gave loss NaN; ${way}\n`;
+    expect({ code, stderr }).toEqual({ code: 1, stderr: told });
+    expect(namesIn(join(run, 'checkpoints'))).toEqual(['step-0000001.safetensors']);
+  });
+
   test.each([
     [['--task', 'sort', '--lrr', '1'], "unknown option '--lrr' (Did you mean --lr?)"],
     [['--pairs', 'nowhere.tsv'], 'nowhere.tsv'],

@@ -7,7 +7,14 @@ import {
   convWeightGradOracle,
   matmulOracle,
 } from './products.ts';
-import { softmaxBackwardOracle, softmaxOracle, spectralOracle } from './rows.ts';
+import {
+  crossEntropyOracle,
+  layerNormBackwardOracle,
+  layerNormOracle,
+  softmaxBackwardOracle,
+  softmaxOracle,
+  spectralOracle,
+} from './rows.ts';
 
 const oracles: readonly Oracle[] = [
   matmulOracle,
@@ -21,6 +28,9 @@ const oracles: readonly Oracle[] = [
   normStatsOracle,
   normGradsOracle,
   spectralOracle,
+  layerNormOracle,
+  layerNormBackwardOracle,
+  crossEntropyOracle,
 ];
 
 /** What the ladder of that name must compute. Throws where nobody has said it. */

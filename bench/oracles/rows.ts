@@ -1,8 +1,18 @@
-// What is normalised by rows: softmax, attention and the power iteration, as in test/reference.
+// What is normalised by rows: softmax, layer norm, cross-entropy and the power iteration, as in test/reference.
+import { none } from '../../src/kernels/cross-entropy.ts';
+import type { CrossEntropyDims } from '../../src/kernels/cross-entropy.ts';
+import type { LayerNormDims } from '../../src/kernels/layer-norm.ts';
 import type { SoftmaxDims } from '../../src/kernels/softmax.ts';
 import type { MatrixSizes } from '../../src/kernels/spectral-table.ts';
+import { crossEntropy } from '../../test/reference/cross-entropy.ts';
+import { layerNorm } from '../../test/reference/layer-norm.ts';
 import { spectralNorm } from '../../test/reference/spectral.ts';
-import { divideAllowance, softmaxAllowance } from '../../test/reference/naive.ts';
+import {
+  divideAllowance,
+  logAllowance,
+  softmaxAllowance,
+  sqrtAllowance,
+} from '../../test/reference/naive.ts';
 import { softmax } from '../../test/reference/softmax.ts';
 import { dataOf } from './oracle.ts';
 import type { Oracle } from './oracle.ts';
@@ -34,6 +44,65 @@ export const softmaxBackwardOracle: Oracle<SoftmaxDims> = {
     return Array.from(y, (a, j) => {
       return { output: 'dx', at: u * cols + j, value: r(a * r((dy[j] ?? NaN) - dot)) };
     });
+  },
+};
+
+export const layerNormOracle: Oracle<LayerNormDims> = {
+  ladder: 'layer-norm-forward',
+  units: ({ rows }) => rows,
+  cost: ({ cols }) => 6 * cols,
+  unit({ cols }, inputs, u, r) {
+    const x = slice(dataOf(inputs, 'x'), u * cols, cols);
+    const scale = { gamma: dataOf(inputs, 'gamma'), beta: dataOf(inputs, 'beta') };
+    const { y, mean, invStd } = layerNorm({ x, ...scale, rows: 1, cols, eps: 1e-5 }, r);
+    const entry = (output: string, at: number, value = NaN, slack = sqrtAllowance(value)) => ({
+      ...{ output, at, value, slack },
+    });
+    return [
+      entry('mean', u, mean[0], 0),
+      entry('invStd', u, invStd[0]),
+      ...Array.from(y, (value, j) => entry('out', u * cols + j, value)),
+    ];
+  },
+};
+
+/** dx = invStd·(g − mean(g) − x̂·mean(g·x̂)), g = gamma·dy, of the statistics that are given. */
+export const layerNormBackwardOracle: Oracle<LayerNormDims> = {
+  ladder: 'layer-norm-backward',
+  units: ({ rows }) => rows,
+  cost: ({ cols }) => 8 * cols,
+  unit({ cols }, inputs, u, r) {
+    const [x, dy] = ['x', 'dy'].map((name) => slice(dataOf(inputs, name), u * cols, cols));
+    const gamma = dataOf(inputs, 'gamma');
+    const [m, s] = ['mean', 'invStd'].map((name) => dataOf(inputs, name)[u] ?? NaN) as [
+      ...[number, number],
+    ];
+    const g = Array.from({ length: cols }, (_, j) => r((gamma[j] ?? NaN) * (dy?.[j] ?? NaN)));
+    const hat = g.map((_, j) => r(r((x?.[j] ?? NaN) - m) * s));
+    const meanOf = (terms: number[]) => r(terms.reduce((a, b) => r(a + b), 0) / cols);
+    const [ofG, ofHat] = [meanOf(g), meanOf(g.map((v, j) => r(v * (hat[j] ?? NaN))))];
+    return g.map((v, j) => ({
+      ...{ output: 'dx', at: u * cols + j, scale: Math.abs(s) },
+      value: r(s * r(r(v - ofG) - r((hat[j] ?? NaN) * ofHat))),
+    }));
+  },
+};
+
+/** Labels are what lies in their buffer: floats, read as words, most of which are no class. */
+export const crossEntropyOracle: Oracle<CrossEntropyDims> = {
+  ladder: 'cross-entropy',
+  units: ({ rows }) => rows,
+  cost: ({ classes }) => 4 * classes,
+  unit({ classes }, inputs, u, r) {
+    const logits = slice(dataOf(inputs, 'logits'), u * classes, classes);
+    const label = new Uint32Array(Float32Array.of(dataOf(inputs, 'labels')[u] ?? NaN).buffer);
+    const rule = { ignore: none, smoothing: 0.1 };
+    const made = crossEntropy({ logits, labels: label, rows: 1, classes, ...rule }, r);
+    const slack = softmaxAllowance(classes) + logAllowance(Math.log(classes) + 1);
+    return [
+      { output: 'lse', at: u, value: made.lse[0] ?? NaN, slack },
+      { output: 'loss', at: u, value: made.loss[0] ?? NaN, slack },
+    ];
   },
 };
 

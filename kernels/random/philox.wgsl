@@ -5,6 +5,7 @@
 //
 // entries    `bits`: the words.  `uniforms`: low + (high − low)·(word >> 8)·2⁻²⁴, and low where that rounds to high.
 //            `normals`: mean + std·z (Box–Muller).  `integers`: the high word of word·bound.
+//            `dropouts`: x [n] → kept [n] = b·x where word ≥ bound, else 0: dropped with probability bound·2⁻³².
 //            `advance`: the counter goes one on.
 // cost       about 150 integer operations for four numbers;  writes n words.
 // after      Salmon et al. 2011; the integers are those of src/util/philox.ts.  Box and Muller 1958.
@@ -15,12 +16,15 @@ const WEYL1 = 0xbb67ae85u;
 const STEP = 5.9604644775390625e-8f; // 2⁻²⁴
 const WG = 64u;
 
-struct Params { n: u32, stream: u32, bound: u32, a: f32, b: f32 } // uniform: a = low, b = high; normal: a = mean, b = std
+struct Params { n: u32, stream: u32, bound: u32, a: f32, b: f32 } // uniform: a = low, b = high; normal: a = mean, b = std; dropout: b = scale
 var<immediate> p: Params;
 
 @group(0) @binding(0) var<storage, read> state: vec4u;
 @group(0) @binding(1) var<storage, read_write> outWords: array<vec4u>;
 @group(0) @binding(1) var<storage, read_write> out: array<vec4f>;
+
+@group(0) @binding(1) var<storage, read> x: array<vec4f>;
+@group(0) @binding(2) var<storage, read_write> kept: array<vec4f>;
 
 @group(0) @binding(0) var<storage, read_write> next: vec4u;
 
@@ -125,6 +129,16 @@ fn integers(
       multiply(words.w, p.bound).high,
     );
   }
+}
+
+@compute @workgroup_size(WG)
+fn dropouts(
+  @builtin(workgroup_id) group: vec3u,
+  @builtin(num_workgroups) groups: vec3u,
+  @builtin(local_invocation_index) local: u32,
+) {
+  let i = blockOf(group, groups, local);
+  if (i < (p.n + 3u) / 4u) { kept[i] = select(vec4f(0.0), p.b * x[i], philox(i) >= vec4u(p.bound)); }
 }
 
 @compute @workgroup_size(1)

@@ -12,8 +12,10 @@ import { importCommand } from './import.ts';
 import { profileCommand } from './profile.ts';
 import { reconstructCommand } from './reconstruct.ts';
 import { sampleCommand } from './sample.ts';
+import { seq2seqCommand } from './seq2seq.ts';
 import { outliveReaders } from './signals.ts';
 import { trainCommand } from './train.ts';
+import { translateCommand } from './translate.ts';
 import { tuneCommand } from './tune.ts';
 
 /** Exit codes: 0 done, 1 something failed, 2 the user's mistake, 130 interrupted. */
@@ -41,7 +43,8 @@ export async function main(argv: readonly string[]): Promise<number> {
 
 const commands = [
   ...[trainCommand, sampleCommand, reconstructCommand, exportCommand, importCommand],
-  ...[profileCommand, explainCommand, benchCommand, tuneCommand, doctorCommand, demoCommand],
+  ...[seq2seqCommand, translateCommand, profileCommand, explainCommand],
+  ...[benchCommand, tuneCommand, doctorCommand, demoCommand],
 ];
 
 /** Commander's own error lines are printed by `report`, in one shape with all others. */

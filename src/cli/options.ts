@@ -20,7 +20,8 @@ const textKeys = new Set<ConfigKey>([
 const stageKeys = new Set<ConfigKey>(['attentionAt', 'attentionG', 'attentionD']);
 const switchKeys = new Set<ConfigKey>(['flip', 'strict', 'conditional']);
 
-function toNumber(text: string): number {
+/** Parses any number; a schema says which it may be. */
+export function toNumber(text: string): number {
   const value = Number(text);
   if (text.trim() === '' || Number.isNaN(value)) {
     throw new InvalidArgumentError(`"${text}" is not a number.`);

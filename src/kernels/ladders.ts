@@ -1,5 +1,7 @@
 import { attentionBackwardLadder, attentionForwardLadder } from './attention.ts';
 import { convDataGradLadder, convForwardLadder, convWeightGradLadder } from './conv.ts';
+import { crossEntropyLadder } from './cross-entropy.ts';
+import { layerNormBackwardLadder, layerNormForwardLadder } from './layer-norm.ts';
 import { matmulLadder } from './matmul.ts';
 import { normGradsLadder, normStatsLadder } from './norm-sums.ts';
 import type { Ladder, Rung } from './rung.ts';
@@ -23,6 +25,9 @@ export const ladders: readonly AnyLadder[] = [
   normStatsLadder,
   normGradsLadder,
   powerIterationLadder,
+  layerNormForwardLadder,
+  layerNormBackwardLadder,
+  crossEntropyLadder,
 ];
 
 /** The ladder of that name. Throws if there is none. */

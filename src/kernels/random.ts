@@ -18,6 +18,12 @@ export const bits = kernel({ ...record, entry: 'bits', tensors: ['state', 'outWo
 export const integers = kernel({ ...record, entry: 'integers', tensors: ['state', 'outWords'] });
 export const uniforms = kernel({ ...record, entry: 'uniforms', tensors: ['state', 'out'] });
 export const normals = kernel({ ...record, entry: 'normals', tensors: ['state', 'out'] });
+export const dropouts = kernel({
+  ...record,
+  entry: 'dropouts',
+  tensors: ['state', 'x', 'kept'],
+  bytes: ({ n }) => 8 * n,
+});
 export const step = kernel({
   ...record,
   entry: 'advance',
@@ -58,6 +64,18 @@ export function normal(gpu: Gpu, args: RandomArgs & { mean: number; std: number 
 export function randomInt(gpu: Gpu, args: RandomArgs & { bound: number }): void {
   const { state, out, n, stream, bound } = args;
   integers.run(gpu, { tensors: { state, outWords: out }, dims: { ...none, n, stream, bound } });
+}
+
+/**
+ * out = x / (1 − p), or 0 where word i of the stream is below p·2³²: the same state and stream drop the same elements.
+ */
+export function dropout(
+  gpu: Gpu,
+  { state, x, out, n, stream, p }: RandomArgs & { x: Storage; p: number },
+): void {
+  const bound = Math.min(Math.round(p * 2 ** 32), 2 ** 32 - 1);
+  const dims = { ...none, n, stream, bound, b: 1 / (1 - p) };
+  dropouts.run(gpu, { tensors: { state, x, kept: out }, dims });
 }
 
 /** Adds 1 to the 64-bit counter: the same streams give new numbers from here on. */

@@ -45,6 +45,11 @@ export class Rng {
     return out;
   }
 
+  /** The state and the next stream of this step, for an op that draws by itself. */
+  draw(): { readonly state: Tensor; readonly stream: number } {
+    return { state: this.#state, stream: this.#stream++ };
+  }
+
   /** Ends a step: the same streams give new numbers from here on. */
   advance(): void {
     advance(this.tape.gpu, { state: this.#state.storage });
@@ -63,8 +68,8 @@ export class Rng {
   }
 
   #draw(out: Tensor) {
-    const stream = this.#stream++;
-    return { state: this.#state.storage, out: out.storage, n: out.size, stream };
+    const { state, stream } = this.draw();
+    return { state: state.storage, out: out.storage, n: out.size, stream };
   }
 }
 

@@ -1,8 +1,9 @@
 import { to, typeAs } from '../autograd/cast.ts';
 import { at, defineOp, only } from '../autograd/op.ts';
 import type { Tensor } from '../autograd/tensor.ts';
+import { argmax as argmaxKernel } from '../kernels/argmax.ts';
 import { reduce } from '../kernels/reduce.ts';
-import { sameShape, showShape } from '../util/shape.ts';
+import { dim, sameShape, showShape } from '../util/shape.ts';
 import type { Shape } from '../util/shape.ts';
 import { div, greater, mul, affine } from './pointwise.ts';
 import { expand, reshape } from './layout.ts';
@@ -75,6 +76,27 @@ export function mean(x: Tensor, axes?: readonly number[], options: ReduceOptions
 export function amax(x: Tensor, axes?: readonly number[], options: ReduceOptions = {}): Tensor {
   const found = reduced(to(x, 'f32'), { axes, options, scale: () => 1, op: maxOp });
   return typeAs(found, x);
+}
+
+/** Places of the largest, without gradient. */
+const argmaxOp = defineOp({
+  name: 'argmax',
+  infer: (inputs) => [{ shape: at(inputs, 0).shape.slice(0, -1), dtype: 'u32' }],
+  forward: (gpu, { inputs, outputs }) => {
+    const { storage: x, shape } = at(inputs, 0);
+    const out = only(outputs);
+    argmaxKernel(gpu, { x, out: out.storage, rows: out.size, cols: dim(shape, -1) });
+  },
+});
+
+/** Place of the largest value along the last axis, as torch.argmax(x, −1): x […, cols] → […] (u32), the first of equals. */
+export function argmax(x: Tensor): Tensor {
+  if (x.shape.length === 0 || x.size === 0) {
+    throw new RangeError(
+      `argmax: input is ${showShape(x.shape)}; it needs a last axis and at least one element`,
+    );
+  }
+  return only(argmaxOp([x], undefined));
 }
 
 /** Sums a broadcast result's gradient back to the shape of the operand that was broadcast; of f16 the sum is f32. */

@@ -84,7 +84,16 @@ function refuseUnwritable(run: string): void {
  * Makes the folder of a new run and takes it for this process: the config first, so that a run killed at any moment can
  * be begun again. A folder that this process has taken already is a run that begins again at step 0.
  */
-export async function createRunFolder(run: string, config: TrainConfig): Promise<void> {
+export function createRunFolder(run: string, config: TrainConfig): Promise<void> {
+  return makeRunFolder(run, configToYaml(config), runFolders);
+}
+
+/** The same for a run of any kind, of its options as YAML and the folders in it, which are of `createRunFolder`'s. */
+export async function makeRunFolder(
+  run: string,
+  config: string,
+  folders: readonly string[],
+): Promise<void> {
   const again = holdsRun(run);
   if (!again) refuseUsedFolder(run);
   const make = (folder: string) => {
@@ -101,17 +110,22 @@ export async function createRunFolder(run: string, config: TrainConfig): Promise
     refuseUsedFolder(run);
   }
   removeTemporaries(run);
-  await saveConfig(run, config);
-  for (const name of runFolders) make(join(run, name));
+  await saveOptions(run, config);
+  for (const name of folders) make(join(run, name));
 }
 
-export async function saveConfig(run: string, config: TrainConfig): Promise<void> {
-  const text = `# wgsagan: the resolved options of this run\n${configToYaml(config)}`;
+export function saveConfig(run: string, config: TrainConfig): Promise<void> {
+  return saveOptions(run, configToYaml(config));
+}
+
+/** Writes config.yaml of options that are YAML already. */
+export async function saveOptions(run: string, config: string): Promise<void> {
+  const text = `# wgsagan: the resolved options of this run\n${config}`;
   await writeFileAtomic(runPaths(run).config, text);
 }
 
 /** Adds a line to metrics.jsonl. Throws a `UserError` where it cannot, as on a full disk. */
-export function appendMetrics(run: string, line: MetricLine): void {
+export function appendMetrics(run: string, line: { readonly step: number }): void {
   const path = runPaths(run).metrics;
   try {
     appendFileSync(path, `${JSON.stringify(line)}\n`);
@@ -131,13 +145,13 @@ export function removeTemporaries(run: string): void {
 }
 
 /** The lines of metrics.jsonl; a last line cut by a kill is left out. */
-export function readMetrics(run: string): MetricLine[] {
+export function readMetrics<L extends { readonly step: number } = MetricLine>(run: string): L[] {
   const path = runPaths(run).metrics;
   if (!existsSync(path)) return [];
-  const lines: MetricLine[] = [];
+  const lines: L[] = [];
   for (const text of readFileSync(path, 'utf8').split('\n')) {
     try {
-      lines.push(JSON.parse(text) as MetricLine);
+      lines.push(JSON.parse(text) as L);
     } catch {
       // Only the line that was being written can be broken; what follows it would be later still.
       break;
@@ -147,8 +161,11 @@ export function readMetrics(run: string): MetricLine[] {
 }
 
 /** Takes back what was logged after the step that a resumed run starts from. Returns the lines kept. */
-export async function rewindMetrics(run: string, step: number): Promise<MetricLine[]> {
-  const kept = readMetrics(run).filter((line) => line.step <= step);
+export async function rewindMetrics<L extends { readonly step: number } = MetricLine>(
+  run: string,
+  step: number,
+): Promise<L[]> {
+  const kept = readMetrics<L>(run).filter((line) => line.step <= step);
   const text = kept.map((line) => `${JSON.stringify(line)}\n`).join('');
   await writeFileAtomic(runPaths(run).metrics, text);
   return kept;

@@ -90,6 +90,12 @@ vae               the loss of a small VAE with attention at 8×8 and its gradien
                   moments [3, 2·latent] z [3, latent] images loss reconstruction kl   encoder.grad.<parameter> generator.grad.<parameter>
                   error.<any of the last line>   as in resnet_step
                                                       imageSize channels width latentSize slope attention classes reconstruction klWeight
+layer_norm        x gamma beta dy y, grad.T and second.T likewise                    eps
+cross_entropy     logits [rows, classes] labels [rows] (I32) loss dlogits           smoothing, ignore (a label, or null)
+transformer       the loss of an encoder-decoder and its gradients; see golden_seq2seq.py. Words are I32, 0 is padding
+                  source [B, S] target labels [B, T] logits [B, T, targetWords] loss, state, grad.<parameter>
+                  error.<any of the last line but state>   as resnet_step's
+                                                      width heads hidden layers sourceWords targetWords
 """
 import sys
 
@@ -102,6 +108,7 @@ import golden_models as models
 import golden_ops as ops
 import golden_progressive as progressive
 import golden_resnet as resnet
+import golden_seq2seq as seq2seq
 import golden_vae as vae
 import golden_video as video
 import golden_weights as weights
@@ -115,6 +122,7 @@ FAMILIES = [
     resnet.resnet_step, dcgan.dcgan_step, progressive.progressive_step, vae.vae,
     kinds.attention_kinds, kinds.multi_head_attention,
     video.video_step, video.space_time_attention,
+    seq2seq.layer_norm, seq2seq.cross_entropy, seq2seq.transformer,
 ]
 
 if __name__ == '__main__':

@@ -11,11 +11,20 @@ import {
   convWeightGradOracle,
   matmulOracle,
 } from '../../bench/oracles/products.ts';
-import { softmaxBackwardOracle, softmaxOracle, spectralOracle } from '../../bench/oracles/rows.ts';
+import {
+  crossEntropyOracle,
+  layerNormBackwardOracle,
+  layerNormOracle,
+  softmaxBackwardOracle,
+  softmaxOracle,
+  spectralOracle,
+} from '../../bench/oracles/rows.ts';
 import { complaintAbout, expectedOf } from '../../bench/verify.ts';
 import type { ConvDims } from '../../src/kernels/conv.ts';
 import { attention, attentionBackward } from '../reference/attention.ts';
 import { conv2d, conv2dBackward } from '../reference/conv.ts';
+import { crossEntropy } from '../reference/cross-entropy.ts';
+import { layerNorm, layerNormBackward } from '../reference/layer-norm.ts';
 import { matmul } from '../reference/matmul.ts';
 import { f32, f64, storedAsHalf } from '../reference/naive.ts';
 import type { Data } from '../reference/naive.ts';
@@ -224,4 +233,38 @@ describe('verification', () => {
     expect(off(0.5 * abs)).toBeUndefined();
     expect(off(2 * abs)).toContain('out[5]');
   });
+});
+
+test('layer norm and its gradient', () => {
+  const dims = { rows: 5, cols: 7 };
+  const names = ['x', 'dy'] as const;
+  const [x, dy] = names.map((_name, i) => randomFloats(35, i)) as [Float32Array, Float32Array];
+  const [gamma, beta] = [randomFloats(7, 3), randomFloats(7, 4)];
+  const given = { x, gamma, beta, ...dims, eps: 1e-5 };
+  for (const r of [f64, f32]) {
+    const found = wholeOf(layerNormOracle, dims, { x, gamma, beta }, r);
+    const { y, mean, invStd } = layerNorm(given, r);
+    equal(found['out'], y);
+    equal(found['mean'], mean);
+    equal(found['invStd'], invStd);
+  }
+  // The statistics are given, as float32 holds them.
+  const { mean, invStd } = layerNorm(given, f32);
+  const stats = { mean: Float32Array.from(mean), invStd: Float32Array.from(invStd) };
+  const found = wholeOf(layerNormBackwardOracle, dims, { x, dy, gamma, ...stats }, f32);
+  equal(found['dx'], layerNormBackward(given, dy, f32).dx);
+});
+
+test('cross-entropy of labels that are words', () => {
+  const dims = { rows: 4, classes: 6 };
+  const logits = randomFloats(24, 1);
+  const words = Uint32Array.of(3, 0, 9, 5);
+  const labels = new Float32Array(words.buffer);
+  for (const r of [f64, f32]) {
+    const found = wholeOf(crossEntropyOracle, dims, { logits, labels }, r);
+    const rule = { ignore: 0xffff_ffff, smoothing: 0.1 };
+    const expected = crossEntropy({ logits, labels: words, ...dims, ...rule }, r);
+    equal(found['lse'], expected.lse);
+    equal(found['loss'], expected.loss);
+  }
 });

@@ -27,6 +27,8 @@ import {
   convWeightGradLadder,
 } from '../../src/kernels/conv.ts';
 import type { ConvSizes } from '../../src/kernels/conv.ts';
+import { crossEntropyLadder } from '../../src/kernels/cross-entropy.ts';
+import { layerNormBackwardLadder, layerNormForwardLadder } from '../../src/kernels/layer-norm.ts';
 import { convForwardMatrix } from '../../src/kernels/conv-matrix.ts';
 import { matmulLadder } from '../../src/kernels/matmul.ts';
 import type { MatmulRung } from '../../src/kernels/matmul.ts';
@@ -43,6 +45,8 @@ import { softmax } from '../../src/ops/softmax.ts';
 import { stepInputs } from '../../src/train/learner.ts';
 import { createLearner } from '../../src/train/learners.ts';
 import { resolveConfig } from '../../src/train/config.ts';
+import { openPairs, resolveSeq2Seq } from '../../src/train/seq2seq/config.ts';
+import { batchInput, createLearner, trainingStep } from '../../src/train/seq2seq/learner.ts';
 
 type Kernel = KernelModule.Kernel;
 
@@ -270,6 +274,30 @@ describe.each(Object.entries(machines))('variants for %s', (_name, machine) => {
     const made = compileStep(gpu, 'sagan-32', { precision: 'f16' });
     if (gpu.features.has('shader-f16')) expect(await made).toBeGreaterThan(20);
     else await expect(made).rejects.toThrow('--precision f16 needs the feature shader-f16');
+  });
+
+  test('a training step of seq2seq, and every tile of its own kernels', async () => {
+    const gpu = open();
+    const sizes = { length: 3, dModel: 8, heads: 2, layers: 1, feedForward: 8, batch: 2 };
+    const config = resolveSeq2Seq({ task: 'copy', dropout: 0.1, ...sizes });
+    const sized = { ...config, length: 3 };
+    const learner = createLearner(new Tape(gpu), sized, openPairs(sized));
+    const step = () => trainingStep(learner, batchInput(learner.tape, sized));
+    expect(await compileAll(gpu, step)).toBeGreaterThan(20);
+    const everyTile = <D extends object, A, O extends string>(ladder: Ladder<D, A, O>, dims: D) => {
+      const storages = Object.entries<number>(ladder.operands(dims)).map(
+        ([operand, n]) => [operand, gpu.alloc(4 * n, operand)] as const,
+      );
+      const args = ladder.argsOf(dims, Object.fromEntries(storages) as Record<O, Storage>);
+      for (const rung of ladder.rungs.filter((r) => r.fits(gpu, dims))) {
+        for (const tile of rung.tiles(gpu, dims)) rung.run(gpu, args, tile);
+      }
+    };
+    await compileAll(gpu, () => {
+      everyTile(layerNormForwardLadder, { rows: 5, cols: 8 });
+      everyTile(layerNormBackwardLadder, { rows: 5, cols: 8 });
+      everyTile(crossEntropyLadder, { rows: 5, classes: 8 });
+    });
   });
 
   test('every rung of matmul, every transpose, sizes with and without vec4', async () => {

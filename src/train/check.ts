@@ -1,0 +1,50 @@
+import type { z } from 'zod';
+import { UserError } from '../util/errors.ts';
+import { unknownWord } from '../util/nearest.ts';
+
+/** An option as it is written in a config file and on the command line: `imageSize` is `image-size`. */
+const optionName = (key: string) => key.replaceAll(/[A-Z]/g, (c) => `-${c.toLowerCase()}`);
+
+/** The value, checked. Throws a `UserError` that begins with what `nameOf` makes of the first wrong option. */
+export function check<T>(
+  schema: z.ZodType<T>,
+  value: object,
+  nameOf: (option: string) => string,
+): T {
+  const result = schema.safeParse(value, { reportInput: true });
+  if (result.success) return result.data;
+  const [issue] = result.error.issues;
+  if (issue === undefined) throw result.error;
+  const name = nameOf(optionName(String(issue.path[0])));
+  if (issue.code === 'invalid_value' && issue.values.every((v) => typeof v === 'string')) {
+    throw new UserError(`${name} ${unknownWord(asText(issue.input), issue.values)}`);
+  }
+  throw new UserError(`${name} is ${show(issue.input)}: expected ${expectedBy(issue)}`);
+}
+
+function asText(value: unknown): string {
+  return typeof value === 'string' ? value : JSON.stringify(value);
+}
+
+/** A value as it is written in a config; JSON has no word for the numbers that are not finite. */
+function show(value: unknown): string {
+  return typeof value === 'number' ? String(value) : JSON.stringify(value);
+}
+
+function expectedBy(issue: z.core.$ZodIssue): string {
+  switch (issue.code) {
+    case 'invalid_type':
+      if (issue.expected === 'int') return 'a whole number';
+      if (issue.expected === 'number' && typeof issue.input === 'number') return 'a finite number';
+      return issue.expected === 'array' ? 'a list' : `a ${issue.expected}`;
+    case 'too_small':
+      if (issue.origin === 'string') return 'some text';
+      return issue.inclusive === false ? `more than ${issue.minimum}` : `${issue.minimum} or more`;
+    case 'too_big':
+      return issue.inclusive === false ? `less than ${issue.maximum}` : `${issue.maximum} or less`;
+    case 'invalid_value':
+      return issue.values.map(String).join(' or ');
+    default:
+      return issue.message;
+  }
+}

@@ -1,0 +1,145 @@
+import { existsSync, readFileSync } from 'node:fs';
+import { unlink } from 'node:fs/promises';
+import { join } from 'node:path';
+import { z } from 'zod';
+import { Vocabulary } from '../../data/vocabulary.ts';
+import { fileError } from '../../io/errno.ts';
+import { readSafetensors, writeSafetensors } from '../../io/safetensors.ts';
+import type { SafetensorsFile, TensorSource } from '../../io/safetensors.ts';
+import { UserError } from '../../util/errors.ts';
+import { shellQuote } from '../../util/quote.ts';
+import { sameShape, showShape } from '../../util/shape.ts';
+import { NonFiniteError, checkpointFolder, listCheckpoints } from '../checkpoint.ts';
+import { optionName } from '../config.ts';
+import { runPaths } from '../run-folder.ts';
+import { fixedKeys, resolveSeq2Seq, seq2seqFromYaml, seq2seqToYaml } from './config.ts';
+import type { Seq2SeqConfig } from './config.ts';
+import { namedTensors } from './learner.ts';
+import type { Learner, SizedConfig, Vocabularies } from './learner.ts';
+
+const kind = 'wgsagan seq2seq checkpoint';
+const kept = 3;
+
+export interface Seq2SeqCheckpoint extends Vocabularies {
+  readonly path: string;
+  readonly file: SafetensorsFile;
+  readonly config: SizedConfig;
+  /** Steps done. */
+  readonly step: number;
+  /** Fingerprint of the pairs. */
+  readonly data: string;
+}
+
+/**
+ * Writes a checkpoint as `saveCheckpoint` does that of a GAN: whole or not at all, and the older ones but for the last three
+ * go. Throws a `NonFiniteError` where a tensor holds NaN or infinity.
+ */
+export async function saveSeq2Seq(
+  run: string,
+  learner: Learner,
+  { step, data }: { readonly step: number; readonly data: string },
+): Promise<string> {
+  const tensors = new Map<string, TensorSource>();
+  for (const [name, value] of namedTensors(learner)) {
+    const read = async () => {
+      const values = await value.read();
+      if (values.every(Number.isFinite)) return values;
+      throw new NonFiniteError(`after step ${step} ${name} holds NaN or infinity`);
+    };
+    tensors.set(name, { dtype: 'F32', shape: value.shape, read });
+  }
+  const folder = checkpointFolder(run);
+  const path = join(folder, `step-${String(step).padStart(7, '0')}.safetensors`);
+  await writeSafetensors(path, tensors, {
+    ...{ format: '1', kind, step: String(step), data },
+    sourceWords: JSON.stringify(learner.source.own),
+    targetWords: JSON.stringify(learner.target.own),
+    config: seq2seqToYaml(learner.config),
+  });
+  for (const name of (await listCheckpoints(run)).slice(0, -kept)) {
+    const old = join(folder, name);
+    await unlink(old).catch((error: unknown) => {
+      throw fileError(error, 'remove', old);
+    });
+  }
+  return path;
+}
+
+/** What `--resume` goes on from: without a checkpoint the run was ended before its first, and begins again. */
+export interface Saved {
+  readonly config: Readonly<Record<string, unknown>>;
+  readonly checkpoint: Seq2SeqCheckpoint | undefined;
+}
+
+/** Where a run stands. Throws a `UserError` where nothing is to go on from. */
+export async function readSaved(run: string): Promise<Saved> {
+  const { config: path } = runPaths(run);
+  if (!existsSync(path) || (await listCheckpoints(run)).length > 0) {
+    const checkpoint = await readSeq2Seq(run);
+    return { config: checkpoint.config, checkpoint };
+  }
+  return { config: seq2seqFromYaml(readFileSync(path, 'utf8'), path), checkpoint: undefined };
+}
+
+/** A run's newest checkpoint. Throws a `UserError` where there is none, or it is damaged, or another command's. */
+export async function readSeq2Seq(run: string): Promise<Seq2SeqCheckpoint> {
+  const newest = (await listCheckpoints(run)).at(-1);
+  if (newest === undefined) {
+    const call = `wgsagan seq2seq --out ${shellQuote(run)} …`;
+    throw new UserError(`${run} holds no checkpoint; train it first: ${call}`);
+  }
+  const path = join(checkpointFolder(run), newest);
+  const file = await readSafetensors(path, { role: 'checkpoint' });
+  const { metadata } = file;
+  if (metadata['kind'] !== kind || metadata['format'] !== '1') {
+    throw new UserError(`checkpoint ${path} is not of a wgsagan 1.x seq2seq run`);
+  }
+  const config = resolveSeq2Seq(seq2seqFromYaml(metadata['config'] ?? '', `checkpoint ${path}`));
+  const step = Number(metadata['step']);
+  if (config.length === undefined || !Number.isSafeInteger(step)) {
+    throw new UserError(`checkpoint ${path} is damaged: it tells no length or no step`);
+  }
+  return {
+    ...{ path, file, step, data: metadata['data'] ?? '' },
+    config: { ...config, length: config.length },
+    source: vocabularyOf(path, metadata['sourceWords']),
+    target: vocabularyOf(path, metadata['targetWords']),
+  };
+}
+
+function vocabularyOf(path: string, text = ''): Vocabulary {
+  try {
+    return new Vocabulary(z.array(z.string()).parse(JSON.parse(text)));
+  } catch (error) {
+    throw new UserError(`checkpoint ${path} is damaged: its vocabulary is no list of words`, {
+      cause: error,
+    });
+  }
+}
+
+/** Refuses to go on with other pairs or another architecture, naming the first option that differs. */
+export function checkSameRun({ path, config: then }: Seq2SeqCheckpoint, now: Seq2SeqConfig): void {
+  const other = fixedKeys.find((key) => then[key] !== now[key]);
+  if (other === undefined) return;
+  throw new UserError(
+    `checkpoint ${path} is of another run: --${optionName(other)} was ${String(then[other])}, now ${String(now[other])}`,
+  );
+}
+
+/** Puts a checkpoint's tensors into a learner; nothing is changed unless all of them fit. */
+export function restoreLearner(learner: Learner, { path, file, step }: Seq2SeqCheckpoint): void {
+  const named = [...namedTensors(learner)].map(([name, value]) => {
+    const stored = file.tensors.get(name);
+    if (stored?.data instanceof Float32Array && sameShape(stored.shape, value.shape)) {
+      return { value, data: stored.data };
+    }
+    const found = stored === undefined ? 'missing' : showShape(stored.shape);
+    throw new UserError(
+      `checkpoint ${path} is of another architecture: ${name} is ${found}, needed ${showShape(value.shape)}`,
+    );
+  });
+  for (const { value, data } of named) value.set(data);
+  // Rates are the config's, which a resumed run may change; the step count and the moments are the file's.
+  for (const group of learner.optimizer.groups) group.set({});
+  learner.noise.restore(step);
+}

@@ -10,7 +10,7 @@ import { add } from '../ops/pointwise.ts';
 import { residual } from '../ops/residual.ts';
 import { softmax } from '../ops/softmax.ts';
 import { dim, showShape } from '../util/shape.ts';
-import { AttentionLayer, flat, gammaOf, pointwiseConv, queryAt } from './attention.ts';
+import { AttentionLayer, flat, gammaOf, pointwiseConv, queryAt, weightsOf } from './attention.ts';
 import type { BlockOptions, Place } from './attention.ts';
 import type { Conv2d } from './conv.ts';
 import { Linear } from './linear.ts';
@@ -62,8 +62,8 @@ export class MultiHeadSelfAttention extends AttentionLayer {
   override map(x: Tensor, query: Place): Tensor {
     const size = [dim(x.shape, 2), dim(x.shape, 3)] as const;
     const q = queryAt(this.#split(this.#query, x), query, size);
-    const scores = matmul(q, this.#split(this.#key, x), { transA: true, alpha: this.#scale });
-    return reshape(softmax(scores), [-1, this.#heads, ...size]);
+    const weights = weightsOf(q, this.#split(this.#key, x), this.#scale);
+    return reshape(weights, [-1, this.#heads, ...size]);
   }
 
   get #scale(): number {

@@ -48,9 +48,7 @@ const attentionOp = defineOp<Attrs>({
   },
   saves: (inputs, outputs) => [...inputs, ...outputs],
   backward: ({ grads, saved, attrs, needs }) => {
-    // It may have come in f32 to a result in f16.
-    const dOut = typeAs(at(grads, 0) as Tensor, at(saved, 0));
-    const inputs = [...saved, dOut];
+    const inputs = [...saved, at(grads, 0) as Tensor];
     const all = once(() => attentionBackwardOp(inputs, { ...attrs, needs }));
     return needs.map((_, i) => () => at(all(), placeOf(needs, i)));
   },

@@ -55,8 +55,7 @@ const topkOp = defineOp<Attrs>({
   },
   saves: (inputs, outputs) => [...inputs, at(outputs, 1), at(outputs, 2)],
   backward: ({ grads, saved, attrs, needs }) => {
-    // It may have come in f32 to a result in f16.
-    const inputs = [...saved, typeAs(at(grads, 0) as Tensor, at(saved, 0))];
+    const inputs = [...saved, at(grads, 0) as Tensor];
     const all = once(() => topkBackwardOp(inputs, { ...attrs, needs }));
     return needs.map((_, i) => () => at(all(), placeOf(needs, i)));
   },

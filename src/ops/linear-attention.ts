@@ -1,7 +1,7 @@
 import { to, typeAs } from '../autograd/cast.ts';
 import type { Tensor } from '../autograd/tensor.ts';
-import { attentionSizes } from './attention.ts';
-import type { AttentionOptions } from './attention.ts';
+import { attentionSizes } from './attention-common.ts';
+import type { AttentionOptions } from './attention-common.ts';
 import { matmul } from './matmul.ts';
 import { div, eluPlusOne } from './pointwise.ts';
 import { sum } from './reduce.ts';

@@ -8,8 +8,8 @@ import {
   topkMask,
 } from '../kernels/topk-attention.ts';
 import { dim, showShape } from '../util/shape.ts';
-import { attentionSizes, placeOf } from './attention.ts';
-import type { AttentionLayout, AttentionOptions } from './attention.ts';
+import { attentionSizes, placeOf } from './attention-common.ts';
+import type { AttentionLayout, AttentionOptions } from './attention-common.ts';
 import { matmul } from './matmul.ts';
 import { add } from './pointwise.ts';
 import { softmax } from './softmax.ts';

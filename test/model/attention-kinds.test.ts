@@ -174,19 +174,11 @@ describe('attention kinds', () => {
     expectClose(y!.data, wanted, { abs: 8 * softmaxAllowance(3) }, 'y');
   });
 
-  test('heads that do not divide, and a mask too large to store, are refused', () => {
+  test('heads that do not divide are refused', () => {
     const options = { attention: 'multihead', heads: 3 } as const;
     expect(() => attentionOf(options, tape, 16, { rng })).toThrow(
       'multi-head attention: 3 heads do not divide 16 channels',
     );
-    const attention = new MultiHeadAttention(tape, 2, 4, 2, { rng });
-    gpu.scope(() => {
-      const long = tensor(tape, new Float32Array(4 * 40_000), [1, 40_000, 4]);
-      const mask = tensor(tape, new Uint32Array(40_000).fill(1), [40_000]);
-      expect(() => attention.forward(long, long, long, { mask })).toThrow(
-        'MultiHeadAttention: a mask needs the map [1, 2, 40000, 40000] in memory, 12800000000 bytes',
-      );
-    });
   });
 });
 

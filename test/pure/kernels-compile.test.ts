@@ -30,6 +30,12 @@ import type { ConvSizes } from '../../src/kernels/conv.ts';
 import { convForwardMatrix } from '../../src/kernels/conv-matrix.ts';
 import { matmulLadder } from '../../src/kernels/matmul.ts';
 import type { MatmulRung } from '../../src/kernels/matmul.ts';
+import {
+  fullMask,
+  maskedBackwardLadder,
+  maskedForwardLadder,
+} from '../../src/kernels/masked-attention.ts';
+import { inFloats, mayRound } from '../../src/kernels/precision.ts';
 import type { Precision } from '../../src/kernels/precision.ts';
 import type { Ladder } from '../../src/kernels/rung.ts';
 import { softmaxBackwardLadder, softmaxForwardLadder } from '../../src/kernels/softmax.ts';
@@ -421,6 +427,26 @@ describe.each(Object.entries(machines))('variants for %s', (_name, machine) => {
             }
             attention(gpu, args);
             attentionBackward(gpu, args);
+            // Masked attention reads no precision but that of its tensors: one narrow shape and one wide.
+            if (![15, 1024].includes(Nq) || (mayRound(dims) && inFloats(dims))) continue;
+            for (const mask of ['none', 'boolean', 'additive'] as const) {
+              for (const causal of [false, true]) {
+                const masked = {
+                  ...{ ...args, hides: args.q, mask, causal, heads: 1 },
+                  ...{ maskItems: 1, maskHeads: 1, maskQueries: Nq, maskKeys: 1 },
+                };
+                for (const rung of maskedForwardLadder.rungs) {
+                  for (const tile of rung.tiles(gpu, masked)) rung.run(gpu, masked, tile);
+                }
+                for (const rung of maskedBackwardLadder.rungs) {
+                  for (const tile of rung.tiles(gpu, masked)) {
+                    rung.run(gpu, masked, tile);
+                    rung.run(gpu, { ...masked, dk: undefined }, tile);
+                  }
+                }
+                fullMask(gpu, { ...masked, bias: args.out, shown: args.lse });
+              }
+            }
           }
         });
       }

@@ -30,6 +30,7 @@ import type { ConvSizes } from '../../src/kernels/conv.ts';
 import { convForwardMatrix } from '../../src/kernels/conv-matrix.ts';
 import { matmulLadder } from '../../src/kernels/matmul.ts';
 import type { MatmulRung } from '../../src/kernels/matmul.ts';
+import { linearAttention, linearAttentionBackward } from '../../src/kernels/linear-attention.ts';
 import {
   fullMask,
   maskedBackwardLadder,
@@ -39,6 +40,7 @@ import { inFloats, mayRound } from '../../src/kernels/precision.ts';
 import type { Precision } from '../../src/kernels/precision.ts';
 import type { Ladder } from '../../src/kernels/rung.ts';
 import { softmaxBackwardLadder, softmaxForwardLadder } from '../../src/kernels/softmax.ts';
+import { topkAttentionBackward, topkForwardLadder } from '../../src/kernels/topk-attention.ts';
 import { ganPresetNames, ganPresets } from '../../src/models/presets.ts';
 import type { GanPresetName } from '../../src/models/presets.ts';
 import { add, mul, square } from '../../src/ops/pointwise.ts';
@@ -427,7 +429,7 @@ describe.each(Object.entries(machines))('variants for %s', (_name, machine) => {
             }
             attention(gpu, args);
             attentionBackward(gpu, args);
-            // Masked attention reads no precision but that of its tensors: one narrow shape and one wide.
+            // The relatives know no precision but that of their tensors: one narrow shape and one wide.
             if (![15, 1024].includes(Nq) || (mayRound(dims) && inFloats(dims))) continue;
             for (const mask of ['none', 'boolean', 'additive'] as const) {
               for (const causal of [false, true]) {
@@ -446,6 +448,15 @@ describe.each(Object.entries(machines))('variants for %s', (_name, machine) => {
                 }
                 fullMask(gpu, { ...masked, bias: args.out, shown: args.lse });
               }
+            }
+            linearAttention(gpu, { ...args, state: args.q });
+            linearAttentionBackward(gpu, { ...args, state: args.q });
+            for (const top of [1, 9]) {
+              const pairs = { ...args, top, index: args.lse, weight: args.lse };
+              for (const rung of topkForwardLadder.rungs.filter((r) => r.fits(gpu, pairs))) {
+                for (const tile of rung.tiles(gpu, pairs)) rung.run(gpu, pairs, tile);
+              }
+              topkAttentionBackward(gpu, pairs);
             }
           }
         });

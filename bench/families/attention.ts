@@ -18,10 +18,10 @@ function plain(sizes: CaseSizes): AttentionDims {
   };
 }
 
-/** Keys hidden by their place, or by a mask [Nq, Nk] that all items share. */
+/** Keys hidden by their place, or scores changed by a mask [B, 1, 1, Nk], as padding is told. */
 function masked(sizes: CaseSizes, by: 'place' | 'mask'): MaskedDims {
   const dims = plain(sizes);
-  const whole = by === 'mask' ? { maskQueries: dims.Nq, maskKeys: dims.Nk } : {};
+  const whole = by === 'mask' ? { maskItems: dims.B, maskKeys: dims.Nk } : {};
   return {
     ...{ ...dims, heads: 1, causal: by === 'place', mask: by === 'mask' ? 'additive' : 'none' },
     ...{ maskItems: 1, maskHeads: 1, maskQueries: 1, maskKeys: 1, ...whole },

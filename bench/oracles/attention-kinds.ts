@@ -53,10 +53,15 @@ export const topkForwardOracle: Oracle<TopkDims> = {
   },
 };
 
+/** The chosen keys: words among operands that are read as floats. */
+function indexIn({ index = new Float32Array() }: Inputs): Uint32Array {
+  return new Uint32Array(index.buffer, index.byteOffset, index.length);
+}
+
 /** dS of the pairs of query i, from the weights that were chosen. */
 function pairsOf(dims: TopkDims, inputs: Inputs, [b, i]: readonly [number, number], r: Round) {
   const { Nq, Nk, DV, scale, top } = dims;
-  const index = new Uint32Array(Float32Array.from(dataOf(inputs, 'index')).buffer);
+  const index = indexIn(inputs);
   const weight = dataOf(inputs, 'weight');
   const dOut = row(dataOf(inputs, 'dOut'), place(dims, Nq, DV), [b, i, DV]);
   const atV = place(dims, Nk, DV);
@@ -109,7 +114,7 @@ export const topkBackwardOracle: Oracle<TopkDims> = {
       return entriesOf('dq', dq, (d) => atQ(b, i, d));
     }
     const [b, j] = [Math.floor((u - B * Nq) / Nk), (u - B * Nq) % Nk];
-    const index = new Uint32Array(Float32Array.from(dataOf(inputs, 'index')).buffer);
+    const index = indexIn(inputs);
     const [dk, dv] = [sumRows(DK), sumRows(DV)];
     for (let n = 0; n < top * Nq; n++) {
       if (index[b * top * Nq + n] !== j) continue;

@@ -18,8 +18,6 @@ struct Params {
 
 const CHANNEL = true;
 const DIVIDED = true;
-// The workgroups come in a row, however it is cut over x, y and z.
-const FOLDED = false;
 const WG = 64u;
 const TE = 16u;
 
@@ -47,7 +45,7 @@ fn main(
   @builtin(num_workgroups) groups: vec3u,
   @builtin(local_invocation_index) local: u32,
 ) {
-  let thread = ((group.z * groups.y + group.y) * groups.x + group.x) * WG + local;
+  let thread = (group.y * groups.x + group.x) * WG + local;
   let fours = (p.N + 3u) / 4u;
   let slices = (p.DV + TE - 1u) / TE;
   if (thread >= p.B * slices * fours) {

@@ -19,8 +19,6 @@ struct Params {
 
 const CHANNEL = true;
 const WEIGHTED = true;
-// The workgroups come in a row, however it is cut over x, y and z.
-const FOLDED = false;
 const WG = 64u;
 const TD = 8u;
 
@@ -37,7 +35,7 @@ const TD = 8u;
 var<immediate> p: Params;
 
 fn thread_of(group: vec3u, groups: vec3u, local: u32) -> u32 {
-  return ((group.z * groups.y + group.y) * groups.x + group.x) * WG + local;
+  return (group.y * groups.x + group.x) * WG + local;
 }
 
 // Where dim d of position n is, in a tensor of D dims.

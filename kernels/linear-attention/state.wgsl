@@ -20,8 +20,6 @@ struct Params {
 
 const CHANNEL = true;
 const WEIGHTED = false;
-// The workgroups come in a row, however it is cut over x, y and z.
-const FOLDED = false;
 const WG = 64u;
 const TD = 8u;
 const TE = 8u;
@@ -36,7 +34,7 @@ const TE = 8u;
 var<immediate> p: Params;
 
 fn thread_of(group: vec3u, groups: vec3u, local: u32) -> u32 {
-  return ((group.z * groups.y + group.y) * groups.x + group.x) * WG + local;
+  return (group.y * groups.x + group.x) * WG + local;
 }
 
 // Where dim d of position n is, in a tensor of D dims.

@@ -20,8 +20,6 @@ struct Params {
 
 const CHANNEL = true;
 const TOP = 16u;
-// The workgroups come in a row, however it is cut over x, y and z.
-const FOLDED = false;
 const WG = 64u;
 const BK = 8u;
 const DC = 32u;
@@ -54,7 +52,7 @@ fn choose(
   @builtin(local_invocation_index) local: u32,
 ) {
   let tiles = (p.Nq + WG - 1u) / WG;
-  let workgroup = (group.z * groups.y + group.y) * groups.x + group.x;
+  let workgroup = group.y * groups.x + group.x;
   let batch = min(workgroup / tiles, p.B - 1u);
   let own = workgroup % tiles * WG + local;
   let i = min(own, p.Nq - 1u);

@@ -33,10 +33,10 @@ import type { MatmulRung } from '../../src/kernels/matmul.ts';
 import { linearAttention, linearAttentionBackward } from '../../src/kernels/linear-attention.ts';
 import {
   fullMask,
-  maskedBackwardLadder,
-  maskedForwardLadder,
+  maskedAttention,
+  maskedAttentionBackward,
 } from '../../src/kernels/masked-attention.ts';
-import { inFloats, mayRound } from '../../src/kernels/precision.ts';
+import type { MaskedBackwardArgs } from '../../src/kernels/masked-attention.ts';
 import type { Precision } from '../../src/kernels/precision.ts';
 import type { Ladder } from '../../src/kernels/rung.ts';
 import { softmaxBackwardLadder, softmaxForwardLadder } from '../../src/kernels/softmax.ts';
@@ -429,36 +429,43 @@ describe.each(Object.entries(machines))('variants for %s', (_name, machine) => {
             }
             attention(gpu, args);
             attentionBackward(gpu, args);
-            // The relatives know no precision but that of their tensors: one narrow shape and one wide.
-            if (![15, 1024].includes(Nq) || (mayRound(dims) && inFloats(dims))) continue;
-            for (const mask of ['none', 'boolean', 'additive'] as const) {
-              for (const causal of [false, true]) {
-                const masked = {
-                  ...{ ...args, hides: args.q, mask, causal, heads: 1 },
-                  ...{ maskItems: 1, maskHeads: 1, maskQueries: Nq, maskKeys: 1 },
-                };
-                for (const rung of maskedForwardLadder.rungs) {
-                  for (const tile of rung.tiles(gpu, masked)) rung.run(gpu, masked, tile);
-                }
-                for (const rung of maskedBackwardLadder.rungs) {
-                  for (const tile of rung.tiles(gpu, masked)) {
-                    rung.run(gpu, masked, tile);
-                    rung.run(gpu, { ...masked, dk: undefined }, tile);
-                  }
-                }
-                fullMask(gpu, { ...masked, bias: args.out, shown: args.lse });
-              }
-            }
-            linearAttention(gpu, { ...args, state: args.q });
-            linearAttentionBackward(gpu, { ...args, state: args.q });
-            for (const top of [1, 9]) {
-              const pairs = { ...args, top, index: args.lse, weight: args.lse };
-              for (const rung of topkForwardLadder.rungs.filter((r) => r.fits(gpu, pairs))) {
-                for (const tile of rung.tiles(gpu, pairs)) rung.run(gpu, pairs, tile);
-              }
-              topkAttentionBackward(gpu, pairs);
-            }
           }
+        });
+      }
+    }
+  });
+
+  test('masked, top-k and linear attention, narrow and wide', async () => {
+    const gpu = open();
+    const masks = [
+      ['none', true],
+      ['boolean', false],
+      ['additive', true],
+    ] as const;
+    for (const layout of ['channel', 'sequence'] as const) {
+      for (const stored of ['f32', 'f16'] as const) {
+        const [Nq, Nk, scale] = [15, 9, 1];
+        const narrow = { B: 2, Nq, Nk, DK: 3, DV: 5, scale, layout, stored };
+        const some = gpu.alloc(2 ** 20, 'anything');
+        const made = { q: some, k: some, v: some, out: some, lse: some, dOut: some };
+        const args = { ...narrow, ...made, dq: some, dk: some, dv: some };
+        await compileAll(gpu, () => {
+          for (const [mask, causal] of masks) {
+            const wide = mask === 'none' ? { DK: 35, DV: 70 } : {};
+            const masked: MaskedBackwardArgs = {
+              ...{ ...args, ...wide, hides: some, mask, causal, heads: 1 },
+              ...{ maskItems: 1, maskHeads: 1, maskQueries: Nq, maskKeys: 1 },
+            };
+            maskedAttention(gpu, masked);
+            maskedAttentionBackward(gpu, masked);
+            maskedAttentionBackward(gpu, { ...masked, dk: undefined });
+            fullMask(gpu, { ...masked, bias: some, shown: some });
+          }
+          linearAttention(gpu, { ...args, state: some });
+          linearAttentionBackward(gpu, { ...args, state: some });
+          const pairs = { ...args, top: 3, index: some, weight: some };
+          for (const rung of topkForwardLadder.rungs) rung.run(gpu, pairs);
+          topkAttentionBackward(gpu, pairs);
         });
       }
     }

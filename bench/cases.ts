@@ -33,7 +33,20 @@ export function resolveCases(family: Family, choice: CaseChoice, software: boole
       cases.flatMap((sizes) => values.map((value) => ({ ...sizes, [axis.name]: value }))),
     begun,
   );
-  return product.map((sizes) => completed(family, sizes));
+  return product
+    .flatMap((sizes) => inEveryWord(family, sizes))
+    .map((sizes) => completed(family, sizes));
+}
+
+/** The case in every word of the axes that are taken so, unless it says one itself. */
+function inEveryWord(family: Family, sizes: CaseSizes): CaseSizes[] {
+  return family.axes.reduce<CaseSizes[]>(
+    (cases, { name, words, every }) =>
+      every === true && words !== undefined && sizes[name] === undefined
+        ? cases.flatMap((one) => words.map((word) => ({ ...one, [name]: word })))
+        : cases,
+    [sizes],
+  );
 }
 
 function startOf(

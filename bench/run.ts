@@ -62,7 +62,7 @@ async function runCase(
   options: RunOptions,
 ): Promise<LadderCase> {
   const { family, pass, sizes, peaks } = o;
-  const ladder = pass.ladder();
+  const ladder = pass.ladder(sizes);
   const dims = pass.dims(sizes);
   const label = family.label(sizes);
   const work = { flops: ladder.flops(dims), bytes: ladder.bytes(dims) };

@@ -43,7 +43,8 @@ function typed(value) {
 
 async function optionsTable() {
   const { resolveConfig } = await load('train/config');
-  const { configSchema, optionName } = await load('train/options');
+  const { configSchema } = await load('train/options');
+  const { optionName } = await load('train/check');
   const defaults = resolveConfig({ data: 'x', preset: 'sagan-32' });
   const rows = Object.entries(configSchema.shape).map(([key, schema]) => [
     `\`--${optionName(key)}\``,

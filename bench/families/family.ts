@@ -13,6 +13,8 @@ export interface Axis {
   readonly words?: readonly string[];
   /** The least number; 1 if left out. */
   readonly least?: number;
+  /** A case that does not say it is taken with every word. */
+  readonly every?: boolean;
   /** What it is where a case does not say it, from what was said before it; a case must say it if left out. */
   readonly usual?: (sizes: CaseSizes) => Size;
 }
@@ -20,7 +22,8 @@ export interface Axis {
 /** One of the operations that a case is measured in: forward, a gradient. */
 export interface Pass {
   readonly name: string;
-  ladder(): AnyLadder;
+  /** It may depend on a case's choices, as the kinds of attention do. */
+  ladder(sizes: CaseSizes): AnyLadder;
   /** Throws a `UserError` for sizes that do not go together. */
   dims(sizes: CaseSizes): object;
 }

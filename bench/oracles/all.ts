@@ -1,4 +1,15 @@
-import { attentionBackwardOracle, attentionForwardOracle } from './attention.ts';
+import {
+  attentionBackwardOracle,
+  attentionForwardOracle,
+  maskedBackwardOracle,
+  maskedForwardOracle,
+} from './attention.ts';
+import {
+  linearBackwardOracle,
+  linearForwardOracle,
+  topkBackwardOracle,
+  topkForwardOracle,
+} from './attention-kinds.ts';
 import { normGradsOracle, normStatsOracle } from './norm.ts';
 import type { Oracle } from './oracle.ts';
 import {
@@ -23,6 +34,12 @@ const oracles: readonly Oracle[] = [
   convWeightGradOracle,
   attentionForwardOracle,
   attentionBackwardOracle,
+  maskedForwardOracle,
+  maskedBackwardOracle,
+  topkForwardOracle,
+  topkBackwardOracle,
+  linearForwardOracle,
+  linearBackwardOracle,
   softmaxOracle,
   softmaxBackwardOracle,
   normStatsOracle,

@@ -58,6 +58,8 @@ export function gpuParts({ node, work, out, cache, software, cores }) {
       command: [
         ...[...cli, 'bench', bench, '--rounds', '5'],
         ...(bench === 'step' ? [] : ['--seconds', '0.4']),
+        // The relatives of plain attention would take four times as long again.
+        ...(bench === 'attention' ? ['--kind', 'plain'] : []),
         // Operands that tensor cores may round, and tensors of f16, beside those of f32.
         ...(software === null && IN_HALVES.has(bench) ? ['--precision', 'f32,f16,stored-f16'] : []),
         ...['--save', out, '--out', to(`bench-${bench}.svg`)],

@@ -30,9 +30,9 @@ export interface OpDef<A> {
   readonly name: string;
   /**
    * Element types of the inputs, in order; f32 for those it does not list. 'float' is f32 or f16, and those that are it
-   * agree; the word alone stands for all inputs. 'any': it moves elements as they are.
+   * agree; the word alone stands for all inputs. 'any' alone: it moves elements as they are; in a list: it tells them apart.
    */
-  readonly dtypes?: 'any' | 'float' | readonly (DType | 'float')[];
+  readonly dtypes?: 'any' | 'float' | readonly (DType | 'float' | 'any')[];
   /** Shapes of the outputs; throws a RangeError that names roles and sizes. */
   infer(inputs: readonly Tensor[], attrs: A): readonly OutputSpec[];
   /** Launches kernels that fill every output. */
@@ -166,6 +166,7 @@ function requireDtypes(
   let float: { t: Tensor; i: number } | undefined;
   inputs.forEach((t, i) => {
     const needed = dtypes === 'float' ? 'float' : (dtypes[i] ?? 'f32');
+    if (needed === 'any') return;
     if (needed !== 'float') {
       if (t.dtype !== needed) throw complain(t, i, needed);
       return;

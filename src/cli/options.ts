@@ -1,7 +1,8 @@
 import { InvalidArgumentError, Option } from 'commander';
 import type { Command } from 'commander';
 import { readConfigFile, resolveConfig } from '../train/config.ts';
-import { configSchema, optionName } from '../train/options.ts';
+import { optionName } from '../train/check.ts';
+import { configSchema } from '../train/options.ts';
 import type { ConfigKey, TrainConfig } from '../train/options.ts';
 
 /** Turns a flag's text into the value that the schema checks; the schema says what is wrong with it. */

@@ -3,7 +3,7 @@ import { resolve } from 'node:path';
 import { Command, Option } from 'commander';
 import pc from 'picocolors';
 import { openGpu } from '../gpu/device.ts';
-import { optionName } from '../train/config.ts';
+import { optionName } from '../train/check.ts';
 import { refuseUsedFolder, runPaths } from '../train/run-folder.ts';
 import { lockRun, unlockRun } from '../train/run-lock.ts';
 import { checkSameRun, readSaved } from '../train/seq2seq/checkpoint.ts';

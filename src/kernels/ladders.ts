@@ -2,17 +2,20 @@ import { attentionBackwardLadder, attentionForwardLadder } from './attention.ts'
 import { convDataGradLadder, convForwardLadder, convWeightGradLadder } from './conv.ts';
 import { crossEntropyLadder } from './cross-entropy.ts';
 import { layerNormBackwardLadder, layerNormForwardLadder } from './layer-norm.ts';
+import { linearBackwardLadder, linearForwardLadder } from './linear-attention.ts';
+import { maskedBackwardLadder, maskedForwardLadder } from './masked-attention.ts';
 import { matmulLadder } from './matmul.ts';
 import { normGradsLadder, normStatsLadder } from './norm-sums.ts';
 import type { Ladder, Rung } from './rung.ts';
 import { softmaxBackwardLadder, softmaxForwardLadder } from './softmax.ts';
 import { powerIterationLadder } from './spectral.ts';
+import { topkBackwardLadder, topkForwardLadder } from './topk-attention.ts';
 
 /** A ladder whose sizes and arguments are its own business; who has its name has the sizes that go with it. */
 export type AnyLadder = Ladder<object, unknown>;
 export type AnyRung = Rung<object, unknown>;
 
-/** Every operation that has more than one kernel: what a bench compares and a tuner tries. */
+/** Every operation that a bench compares and a tuner tries; some have one rung, beside other ways to the same end. */
 export const ladders: readonly AnyLadder[] = [
   matmulLadder,
   convForwardLadder,
@@ -20,6 +23,12 @@ export const ladders: readonly AnyLadder[] = [
   convWeightGradLadder,
   attentionForwardLadder,
   attentionBackwardLadder,
+  maskedForwardLadder,
+  maskedBackwardLadder,
+  topkForwardLadder,
+  topkBackwardLadder,
+  linearForwardLadder,
+  linearBackwardLadder,
   softmaxForwardLadder,
   softmaxBackwardLadder,
   normStatsLadder,

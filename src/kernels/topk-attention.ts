@@ -3,10 +3,12 @@ import type { Storage } from '../gpu/storage.ts';
 import { ceilDiv } from '../util/shape.ts';
 import { channel } from './attention-common.ts';
 import type { AttentionLayout } from './attention-common.ts';
-import { kernel, linearGrid } from './kernel.ts';
+import { canRun, kernel, linearGrid } from './kernel.ts';
 import type { Dims, TileOf } from './kernel.ts';
-import { storedOf } from './precision.ts';
+import { bytesOf, precisionOf, storedOf } from './precision.ts';
 import type { Precision } from './precision.ts';
+import { climb } from './rung.ts';
+import type { Ladder, Rung } from './rung.ts';
 
 /** Chosen keys live in a thread's registers: more of them would spill. */
 export const mostKeys = 64;
@@ -27,18 +29,27 @@ export interface TopkDims extends Precision {
 const tile = { CHANNEL: 'true', TOP: 16 };
 const perQuery = ({ B, Nq }: Dims<'B' | 'Nq'>, t: TileOf) => linearGrid(B * Nq, t('WG'));
 const slices = ({ D }: Dims<'D'>, t: TileOf) => ceilDiv(D, t('TD'));
+type Choosing = Dims<'B' | 'Nq' | 'Nk' | 'DK' | 'scale'>;
 type Sums = Dims<'B' | 'Nq' | 'Nk' | 'D'>;
 
 // Costs are those of the file's own TOP: the records do not see a launch's.
-export const choose = kernel({
-  file: 'topk-attention/choose.wgsl',
+const choosing = {
   entry: 'choose',
-  tensors: ['q', 'k', 'index', 'weight'],
-  dims: ['B', 'Nq', 'Nk', 'DK', 'scale'],
+  tensors: ['q', 'k', 'index', 'weight'] as const,
+  dims: ['B', 'Nq', 'Nk', 'DK', 'scale'] as const,
   tile,
+  flops: ({ B, Nq, Nk, DK }: Choosing) => 2 * B * Nq * Nk * DK,
+  bytes: ({ B, Nq, Nk, DK }: Choosing, each = 4) => B * (each * (Nq + Nk) * DK + 8 * tile.TOP * Nq),
+};
+export const choose = kernel({
+  ...choosing,
+  file: 'topk-attention/choose.wgsl',
   grid: perQuery,
-  flops: ({ B, Nq, Nk, DK }) => 2 * B * Nq * Nk * DK,
-  bytes: ({ B, Nq, Nk, DK }, each = 4) => B * (each * (Nq + Nk) * DK + 8 * tile.TOP * Nq),
+});
+export const chooseTile = kernel({
+  ...choosing,
+  file: 'topk-attention/choose_tile.wgsl',
+  grid: ({ B, Nq }, t) => linearGrid(B * ceilDiv(Nq, t('WG')), 1),
 });
 
 const sums = {
@@ -136,19 +147,7 @@ export interface TopkBackwardArgs extends TopkDims, Pairs {
 
 const tileFor = (dims: TopkDims) => ({ CHANNEL: channel(dims), TOP: dims.top });
 
-/**
- * The `top` keys of each query with the largest scale·q·k, largest first, of equal ones the lowest key; their softmax; and
- * out = Σ weight·v. Memory is linear: `index` and `weight` [B, top, Nq].
- */
-export function topkAttention(gpu: Gpu, args: TopkArgs): void {
-  const { q, k, v, out, index, weight, B, Nq, Nk, DK, DV, scale } = args;
-  const how = { tile: tileFor(args), stored: storedOf(args) };
-  choose.run(gpu, { tensors: { q, k, index, weight }, dims: { B, Nq, Nk, DK, scale }, ...how });
-  gather.run(gpu, { tensors: { weight, index, y: v, out }, dims: { B, Nq, Nk, D: DV }, ...how });
-}
-
-/** dOut → dq, dk, dv through the chosen keys alone; one left out is not computed. `index` and `weight` are forward's. */
-export function topkAttentionBackward(gpu: Gpu, args: TopkBackwardArgs): void {
+function runBackward(gpu: Gpu, args: TopkBackwardArgs): void {
   const { q, k, v, dOut, dq, dk, dv, index, weight, B, Nq, Nk, DK, DV, scale, top } = args;
   const how = { tile: tileFor(args), stored: storedOf(args) };
   gpu.scope(() => {
@@ -194,4 +193,95 @@ export function topkMask(
 ): void {
   const { index, bias, B, Nq, Nk, top } = args;
   mask.run(gpu, { tensors: { index, bias }, dims: { B, Nq, Nk }, tile: { TOP: top } });
+}
+
+/** A rung by the kernel that chooses; what is chosen is gathered in one way. */
+const rungBy = (chooser: typeof choose): Rung<TopkDims, TopkArgs> => ({
+  name: chooser.file.replace('.wgsl', ''),
+  kernels: [chooser, gather],
+  fits: (gpu) => canRun(gpu, chooser),
+  tiles: () => [{}],
+  run(gpu, args) {
+    const { q, k, v, out, index, weight, B, Nq, Nk, DK, DV, scale } = args;
+    const how = { tile: tileFor(args), stored: storedOf(args) };
+    chooser.run(gpu, { tensors: { q, k, index, weight }, dims: { B, Nq, Nk, DK, scale }, ...how });
+    gather.run(gpu, { tensors: { weight, index, y: v, out }, dims: { B, Nq, Nk, D: DV }, ...how });
+  },
+});
+const threadsRung = rungBy(choose);
+const tilesRung = rungBy(chooseTile);
+const backwardRung: Rung<TopkDims, TopkBackwardArgs> = {
+  name: 'topk-attention/scores',
+  kernels: [scores, gather, collect, count, before, starts, fill],
+  fits: () => true,
+  tiles: () => [{}],
+  run: runBackward,
+};
+
+const dimsOf = (args: TopkDims): TopkDims => {
+  const { B, Nq, Nk, DK, DV, scale, layout, top } = args;
+  return { B, Nq, Nk, DK, DV, scale, layout, top, ...precisionOf(args) };
+};
+
+type Input = 'q' | 'k' | 'v' | 'out' | 'index' | 'weight';
+
+function operandsOf({ B, Nq, Nk, DK, DV, top }: TopkDims): Record<Input, number> {
+  const pairs = B * top * Nq;
+  const out = B * Nq * DV;
+  return { q: B * Nq * DK, k: B * Nk * DK, v: B * Nk * DV, out, index: pairs, weight: pairs };
+}
+
+function bytesFor(dims: TopkDims, operands: Readonly<Record<string, number>>): number {
+  const { index = 0, weight = 0, ...others } = operands;
+  const moved = Object.values(others).reduce((sum, n) => sum + n, 0);
+  return 4 * (index + weight) + bytesOf(dims) * moved;
+}
+
+/** Keys of the `top` largest scores of each query, their softmax, and the values that it weighs. */
+export const topkForwardLadder: Ladder<TopkDims, TopkArgs, Input> = {
+  name: 'topk-attention-forward',
+  rungs: [threadsRung, tilesRung],
+  preferred: ({ adapter }) =>
+    (adapter.kind === 'software' ? [threadsRung] : [tilesRung, threadsRung]).map((r) => r.name),
+  dimsOf,
+  operands: operandsOf,
+  outputs: ['out', 'index', 'weight'],
+  argsOf: (dims, storages) => ({ ...dims, ...storages }),
+  flops: ({ B, Nq, Nk, DK, DV, top }) => 2 * B * Nq * (Nk * DK + top * DV),
+  bytes: (dims) => bytesFor(dims, operandsOf(dims)),
+  halves: ['q', 'k', 'v', 'out'],
+};
+
+/** dOut → dq, dk, dv through the chosen keys. */
+export const topkBackwardLadder: Ladder<
+  TopkDims,
+  TopkBackwardArgs,
+  Exclude<Input, 'out'> | 'dOut' | 'dq' | 'dk' | 'dv'
+> = {
+  name: 'topk-attention-backward',
+  rungs: [backwardRung],
+  preferred: () => [backwardRung.name],
+  dimsOf,
+  operands: (dims) => {
+    const { q, k, v, out, index, weight } = operandsOf(dims);
+    return { q, k, v, index, weight, dOut: out, dq: q, dk: k, dv: v };
+  },
+  outputs: ['dq', 'dk', 'dv'],
+  argsOf: (dims, storages) => ({ ...dims, ...storages }),
+  flops: ({ B, Nq, DK, DV, top }) => 2 * B * Nq * top * (2 * DK + 2 * DV),
+  bytes: (dims) => bytesFor(dims, topkBackwardLadder.operands(dims)),
+  halves: ['q', 'k', 'v', 'dOut', 'dq', 'dk', 'dv'],
+};
+
+/**
+ * The `top` keys of each query with the largest scale·q·k, largest first, of equal ones the lowest key; their softmax; and
+ * out = Σ weight·v. Memory is linear: `index` and `weight` [B, top, Nq].
+ */
+export function topkAttention(gpu: Gpu, args: TopkArgs): void {
+  climb(gpu, topkForwardLadder, args);
+}
+
+/** dOut → dq, dk, dv through the chosen keys alone; one left out is not computed. `index` and `weight` are forward's. */
+export function topkAttentionBackward(gpu: Gpu, args: TopkBackwardArgs): void {
+  climb(gpu, topkBackwardLadder, args);
 }

@@ -30,9 +30,10 @@ export abstract class AttentionLayer extends Layer {
 
   /**
    * The weights (N, heads, H', W') by which a position of x gathers the values at the positions of the map, made anew and
-   * summing to 1 over H'·W': for viewers, not for training. Throws a RangeError for a place outside x.
+   * summing to 1 over H'·W': for viewers, not for training. `labels` as in `forward`. Throws a RangeError for a place
+   * outside x.
    */
-  abstract map(x: Tensor, query: Place): Tensor;
+  abstract map(x: Tensor, query: Place, labels?: Tensor): Tensor;
 }
 
 export interface SelfAttentionOptions extends BlockOptions {
@@ -77,14 +78,9 @@ export function queryAt(q: Tensor, place: Place, size: readonly [number, number]
   return slice(q, 2, place[0] * size[1] + place[1], 1);
 }
 
-/** softmax(scale·QᵀK) of queries (N, D, 1) over keys (N, D, H·W), as pictures (N, 1, H, W). */
-function mapOver(
-  q: Tensor,
-  k: Tensor,
-  o: { size: readonly [number, number]; scale: number },
-): Tensor {
-  const scores = matmul(q, k, { transA: true, alpha: o.scale });
-  return reshape(softmax(scores), [-1, 1, ...o.size]);
+/** softmax(scale·QᵀK), the weights (N, queries, keys) of queries (N, D, queries) over keys (N, D, keys). */
+export function weightsOf(q: Tensor, k: Tensor, scale: number): Tensor {
+  return softmax(matmul(q, k, { transA: true, alpha: scale }));
 }
 
 /** (N, C, H, W) as the channel-major sequence (N, C, H·W): a view. */
@@ -145,7 +141,7 @@ export class SelfAttention extends AttentionLayer {
 
   /** The weights (N, queries, keys) by which `mix` gathers. */
   protected weights(q: Tensor, k: Tensor): Tensor {
-    return softmax(matmul(q, k, { transA: true, alpha: this.scale }));
+    return weightsOf(q, k, this.scale);
   }
 
   /** Query, key and value sequences of an input, query and key of another if there is one. */
@@ -194,7 +190,7 @@ export class PooledSelfAttention extends AttentionLayer {
     const q = flat(this.#theta.forward(x));
     const k = maxPool2d(this.#phi.forward(x), 2);
     const size = [dim(k.shape, 2), dim(k.shape, 3)] as const;
-    const at = queryAt(q, query, [dim(x.shape, 2), dim(x.shape, 3)]);
-    return mapOver(at, flat(k), { size, scale: 1 });
+    const asked = queryAt(q, query, [dim(x.shape, 2), dim(x.shape, 3)]);
+    return reshape(weightsOf(asked, flat(k), 1), [-1, 1, ...size]);
   }
 }

@@ -1,16 +1,11 @@
-import { to } from '../autograd/cast.ts';
 import type { Tape } from '../autograd/tape.ts';
-import { tensor } from '../autograd/tensor.ts';
 import type { Tensor } from '../autograd/tensor.ts';
 import { attention } from '../ops/attention.ts';
-import { embedding } from '../ops/embedding.ts';
+import type { MaskOptions } from '../ops/attention-common.ts';
 import { permute, reshape } from '../ops/layout.ts';
-import { matmul } from '../ops/matmul.ts';
-import { add } from '../ops/pointwise.ts';
 import { residual } from '../ops/residual.ts';
-import { softmax } from '../ops/softmax.ts';
-import { dim, showShape } from '../util/shape.ts';
-import { AttentionLayer, flat, gammaOf, pointwiseConv, queryAt } from './attention.ts';
+import { dim } from '../util/shape.ts';
+import { AttentionLayer, flat, gammaOf, pointwiseConv, queryAt, weightsOf } from './attention.ts';
 import type { BlockOptions, Place } from './attention.ts';
 import type { Conv2d } from './conv.ts';
 import { Linear } from './linear.ts';
@@ -62,8 +57,8 @@ export class MultiHeadSelfAttention extends AttentionLayer {
   override map(x: Tensor, query: Place): Tensor {
     const size = [dim(x.shape, 2), dim(x.shape, 3)] as const;
     const q = queryAt(this.#split(this.#query, x), query, size);
-    const scores = matmul(q, this.#split(this.#key, x), { transA: true, alpha: this.#scale });
-    return reshape(softmax(scores), [-1, this.#heads, ...size]);
+    const weights = weightsOf(q, this.#split(this.#key, x), this.#scale);
+    return reshape(weights, [-1, this.#heads, ...size]);
   }
 
   get #scale(): number {
@@ -76,23 +71,10 @@ export class MultiHeadSelfAttention extends AttentionLayer {
   }
 }
 
-export interface MaskOptions {
-  /**
-   * Which keys a query may look at, in a shape that broadcasts to (B, heads, Nq, Nk). As torch's: of u32, 0 hides a key; of
-   * a float type it is added to the scores. A query must be left one key.
-   */
-  readonly mask?: Tensor | undefined;
-  /** A query looks at no later position. Default false. */
-  readonly causal?: boolean;
-}
-
-/** Added to a score, it leaves no weight: exp of it is 0. */
-const hidden = -1e38;
-
 /**
  * Multi-head attention over sequences (system 10): q (B, Nq, dModel), k and v (B, Nk, dModel) → (B, Nq, dModel), in heads of
- * dHead, scores over √dHead; keys q_linear, k_linear, v_linear, o_linear. Without a mask the N×N map is never stored. With
- * one it is, in f32, and again for the gradient: a map past the device's largest binding is refused with a RangeError.
+ * dHead, scores over √dHead; keys q_linear, k_linear, v_linear, o_linear. The N×N map is never stored; a mask broadcasts to
+ * (B, heads, Nq, Nk), and what all of it hides comes out as the bias of o_linear.
  */
 export class MultiHeadAttention extends Module {
   readonly #heads: number;
@@ -101,9 +83,6 @@ export class MultiHeadAttention extends Module {
   readonly #k: Linear;
   readonly #v: Linear;
   readonly #o: Linear;
-  /** What a mask's 0 and 1 add to a score. */
-  readonly #table: Tensor;
-  readonly #orders = new Map<string, Tensor>();
 
   constructor(tape: Tape, nHead: number, dModel: number, dHead: number, options: WeightOptions) {
     super(tape);
@@ -114,69 +93,21 @@ export class MultiHeadAttention extends Module {
     this.#k = this.child('k_linear', new Linear(tape, dModel, inner, options));
     this.#v = this.child('v_linear', new Linear(tape, dModel, inner, options));
     this.#o = this.child('o_linear', new Linear(tape, inner, dModel, options));
-    this.#table = tensor(tape, [hidden, 0], [2, 1], { label: 'mask' });
   }
 
   forward(q: Tensor, k: Tensor, v: Tensor, options: MaskOptions = {}): Tensor {
-    const [B, Nq, Nk] = [dim(q.shape, 0), dim(q.shape, 1), dim(k.shape, 1)];
+    const [heads, width] = [this.#heads, this.#width];
     const split = (layer: Linear, x: Tensor) => {
-      const heads = reshape(layer.forward(x), [B, -1, this.#heads, this.#width]);
-      return permute(heads, [0, 2, 1, 3]);
+      const [B, N] = [dim(x.shape, 0), dim(x.shape, 1)];
+      const parts = permute(reshape(layer.forward(x), [B, N, heads, width]), [0, 2, 1, 3]);
+      return reshape(parts, [B * heads, N, width]);
     };
-    const inputs = [split(this.#q, q), split(this.#k, k), split(this.#v, v)] as const;
-    const bias = this.#bias(options, Nq, Nk);
-    const mixed = bias === undefined ? this.#fused(inputs) : this.#masked(inputs, bias);
-    const whole = reshape(mixed, [B, this.#heads, Nq, this.#width]);
-    return this.#o.forward(
-      reshape(permute(whole, [0, 2, 1, 3]), [B, Nq, this.#heads * this.#width]),
-    );
-  }
-
-  #fused(inputs: readonly [Tensor, Tensor, Tensor]): Tensor {
-    const folded = inputs.map((t) => reshape(t, [-1, dim(t.shape, 2), this.#width]));
-    const [q, k, v] = folded as [Tensor, Tensor, Tensor];
-    return attention(q, k, v, { layout: 'sequence', scale: 1 / Math.sqrt(this.#width) });
-  }
-
-  /** What the options add to scores (B, heads, Nq, Nk), in f32; undefined for nothing. */
-  #bias({ mask, causal = false }: MaskOptions, Nq: number, Nk: number): Tensor | undefined {
-    const given = mask && (mask.dtype === 'u32' ? this.#hiddenAt(mask) : to(mask, 'f32'));
-    if (!causal) return given;
-    const order = this.#orderOf(Nq, Nk);
-    return given === undefined ? order : add(given, order);
-  }
-
-  /** 0 hides, anything else shows: an index past the table reads 0. */
-  #hiddenAt(mask: Tensor): Tensor {
-    return reshape(embedding(mask, this.#table), mask.shape);
-  }
-
-  /** What hides later keys, made once for each size. */
-  #orderOf(Nq: number, Nk: number): Tensor {
-    const size = `${Nq} ${Nk}`;
-    const known = this.#orders.get(size);
-    if (known !== undefined) return known;
-    const later = Float32Array.from({ length: Nq * Nk }, (_, n) =>
-      n % Nk > Math.floor(n / Nk) ? hidden : 0,
-    );
-    const made = tensor(this.tape, later, [Nq, Nk], { label: 'causal' });
-    this.#orders.set(size, made);
-    return made;
-  }
-
-  #masked([q, k, v]: readonly [Tensor, Tensor, Tensor], bias: Tensor): Tensor {
-    const map = [...q.shape.slice(0, 3), dim(k.shape, 2)];
-    const bytes = map.reduce((n, d) => n * d, 4);
-    const most = this.tape.gpu.limits['maxStorageBufferBindingSize'] ?? 2 ** 27;
-    if (bytes > most) {
-      throw new RangeError(
-        `MultiHeadAttention: a mask needs the map ${showShape(map)} in memory, ${bytes} bytes of a device that binds ${most}; ` +
-          'shorten the sequences or the batch, or leave the mask out',
-      );
-    }
-    const wide = [q, k, v].map((t) => to(t, 'f32')) as [Tensor, Tensor, Tensor];
-    const alpha = 1 / Math.sqrt(this.#width);
-    const scores = add(matmul(wide[0], wide[1], { transB: true, alpha }), bias);
-    return to(matmul(softmax(scores), wide[2]), q.dtype === 'f16' ? 'f16' : 'f32');
+    const mixed = attention(split(this.#q, q), split(this.#k, k), split(this.#v, v), {
+      ...options,
+      ...{ layout: 'sequence', scale: 1 / Math.sqrt(width), heads },
+    });
+    const [B, N] = [dim(q.shape, 0), dim(q.shape, 1)];
+    const parts = permute(reshape(mixed, [B, heads, N, width]), [0, 2, 1, 3]);
+    return this.#o.forward(reshape(parts, [B, N, heads * width]));
   }
 }

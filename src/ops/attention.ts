@@ -5,17 +5,15 @@ import {
   attention as attentionKernel,
   attentionBackward as backwardKernel,
 } from '../kernels/attention.ts';
-import { dim, showShape } from '../util/shape.ts';
+import { attentionSizes, placeOf } from './attention-common.ts';
+import type { AttentionLayout, AttentionOptions, MaskOptions } from './attention-common.ts';
+import { maskedAttention } from './masked-attention.ts';
 import { matmul } from './matmul.ts';
 import { softmax } from './softmax.ts';
 
-/** Channel-major (B, D, N), as a 1×1 convolution writes it, or sequence-major (B, N, D). */
-export type AttentionLayout = 'channel' | 'sequence';
-
-export interface AttentionOptions {
-  readonly layout?: AttentionLayout;
-  /** Factor of the scores; SAGAN's is 1, a transformer's 1/√DK. */
-  readonly scale?: number;
+interface HeadOptions {
+  /** How many neighbours of the batch are heads of one item: what a mask may tell apart. Default 1. */
+  readonly heads?: number;
 }
 
 interface Attrs {
@@ -48,9 +46,7 @@ const attentionOp = defineOp<Attrs>({
   },
   saves: (inputs, outputs) => [...inputs, ...outputs],
   backward: ({ grads, saved, attrs, needs }) => {
-    // It may have come in f32 to a result in f16.
-    const dOut = typeAs(at(grads, 0) as Tensor, at(saved, 0));
-    const inputs = [...saved, dOut];
+    const inputs = [...saved, at(grads, 0) as Tensor];
     const all = once(() => attentionBackwardOp(inputs, { ...attrs, needs }));
     return needs.map((_, i) => () => at(all(), placeOf(needs, i)));
   },
@@ -91,34 +87,23 @@ const attentionBackwardOp = defineOp<Attrs & { readonly needs: readonly boolean[
   },
 });
 
-/** Where the i-th result is when only the needed ones are made. */
-export function placeOf(needs: readonly boolean[], i: number): number {
-  return needs.slice(0, i).filter(Boolean).length;
-}
-
-/** The sizes of query, key and value. Throws a RangeError that names the op for shapes that do not go together. */
-export function attentionSizes(op: string, inputs: readonly Tensor[], layout: AttentionLayout) {
-  const [q, k, v] = [at(inputs, 0).shape, at(inputs, 1).shape, at(inputs, 2).shape];
-  const [d, n] = layout === 'channel' ? [1, 2] : [2, 1];
-  const complain = (what: string) =>
-    new RangeError(
-      `${op}: query is ${showShape(q)}, key ${showShape(k)}, value ${showShape(v)} (${layout}-major); ${what}`,
-    );
-  if ([q, k, v].some((shape) => shape.length !== 3)) throw complain('each needs three axes');
-  const [B, DK, Nq, Nk, DV] = [dim(q, 0), dim(q, d), dim(q, n), dim(k, n), dim(v, d)];
-  if (dim(k, d) !== DK) throw complain(`query and key widths must agree: ${DK} ≠ ${dim(k, d)}`);
-  if (dim(v, n) !== Nk) throw complain(`key and value lengths must agree: ${Nk} ≠ ${dim(v, n)}`);
-  if (dim(k, 0) !== B || dim(v, 0) !== B) throw complain('the batches must agree');
-  return { B, Nq, Nk, DK, DV, stored: at(inputs, 0).stored };
-}
-
 /**
  * softmax(scale·Q·Kᵀ)·V. Q (B, DK, Nq), K (B, DK, Nk), V (B, DV, Nk) → (B, DV, Nq) channel-major; the last two axes
  * change places in sequence-major. Memory is linear in Nq and Nk.
+ *
+ * With a mask, or causal, keys are hidden from queries, and nothing of the map is stored but the mask that is given. A query
+ * from which every key is hidden gets zeros, and gives no gradient (torch makes NaN of it). Throws a RangeError for a mask
+ * that does not broadcast, or that requires a gradient.
  */
-export function attention(q: Tensor, k: Tensor, v: Tensor, options: AttentionOptions = {}): Tensor {
-  return at(
-    attentionOp([q, k, v], { layout: options.layout ?? 'channel', scale: options.scale ?? 1 }),
-    0,
-  );
+export function attention(
+  q: Tensor,
+  k: Tensor,
+  v: Tensor,
+  options: AttentionOptions & MaskOptions & HeadOptions = {},
+): Tensor {
+  const { layout = 'channel', scale = 1, heads = 1, mask, causal = false } = options;
+  if (mask !== undefined || causal) {
+    return maskedAttention([q, k, v], mask, { layout, scale, heads, causal });
+  }
+  return at(attentionOp([q, k, v], { layout, scale }), 0);
 }

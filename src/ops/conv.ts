@@ -15,8 +15,7 @@ import { sum } from './reduce.ts';
  *   scatter(y, w)   → x      its adjoint by x: the data gradient, and the transposed convolution
  *   weigh(x, y)     → w      its adjoint by w: the weight gradient
  * The gradient of each by either argument is one of the other two. x, w and y are of one float type, bias and what `weigh`
- * gives are f32 in either: the parameters that they belong to are. A gradient that comes in f32 to a result in f16 is
- * converted before it is multiplied.
+ * gives are f32 in either: the parameters that they belong to are.
  */
 interface Attrs {
   readonly dims: ConvDims;
@@ -49,7 +48,7 @@ const correlateOp = defineOp<CorrelateAttrs>({
   backward: ({ grads, saved, attrs: { dims, activation } }) => {
     const [x, w] = [at(saved, 0), at(saved, 1)];
     const g = once(() => {
-      const dy = typeAs(at(grads, 0) as Tensor, x);
+      const dy = at(grads, 0) as Tensor;
       return activation === undefined ? dy : activationGrad(dy, at(saved, 2), activation);
     });
     return [() => scatter(g(), w, dims), () => weigh(x, g(), dims), () => sum(g(), [0, 2, 3])];
@@ -73,7 +72,7 @@ const scatterOp = defineOp<Attrs>({
   saves: (inputs) => inputs,
   backward: ({ grads, saved, attrs: { dims } }) => {
     const [y, w] = [at(saved, 0), at(saved, 1)];
-    const g = typeAs(at(grads, 0) as Tensor, y);
+    const g = at(grads, 0) as Tensor;
     return [() => correlate(g, w, dims), () => weigh(g, y, dims), () => sum(g, [0, 2, 3])];
   },
 });

@@ -1,4 +1,3 @@
-import { typeAs } from '../autograd/cast.ts';
 import { at, defineOp, only } from '../autograd/op.ts';
 import type { Tensor } from '../autograd/tensor.ts';
 import { matmul as matmulKernel } from '../kernels/matmul.ts';
@@ -55,8 +54,7 @@ const matmulOp = defineOp<Attrs>({
   saves: (inputs) => inputs,
   backward: ({ grads, saved, attrs: { transA, transB, alpha } }) => {
     const [a, b] = [at(saved, 0), at(saved, 1)];
-    // It may have come in f32 to a result in f16.
-    const g = typeAs(at(grads, 0) as Tensor, a);
+    const g = at(grads, 0) as Tensor;
     return [
       () =>
         sumTo(

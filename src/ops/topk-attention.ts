@@ -8,8 +8,8 @@ import {
   topkMask,
 } from '../kernels/topk-attention.ts';
 import { dim, showShape } from '../util/shape.ts';
-import { attentionSizes, placeOf } from './attention.ts';
-import type { AttentionLayout, AttentionOptions } from './attention.ts';
+import { attentionSizes, placeOf } from './attention-common.ts';
+import type { AttentionLayout, AttentionOptions } from './attention-common.ts';
 import { matmul } from './matmul.ts';
 import { add } from './pointwise.ts';
 import { softmax } from './softmax.ts';
@@ -55,8 +55,7 @@ const topkOp = defineOp<Attrs>({
   },
   saves: (inputs, outputs) => [...inputs, at(outputs, 1), at(outputs, 2)],
   backward: ({ grads, saved, attrs, needs }) => {
-    // It may have come in f32 to a result in f16.
-    const inputs = [...saved, typeAs(at(grads, 0) as Tensor, at(saved, 0))];
+    const inputs = [...saved, at(grads, 0) as Tensor];
     const all = once(() => topkBackwardOp(inputs, { ...attrs, needs }));
     return needs.map((_, i) => () => at(all(), placeOf(needs, i)));
   },

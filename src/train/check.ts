@@ -3,7 +3,13 @@ import { UserError } from '../util/errors.ts';
 import { unknownWord } from '../util/nearest.ts';
 
 /** An option as it is written in a config file and on the command line: `imageSize` is `image-size`. */
-const optionName = (key: string) => key.replaceAll(/[A-Z]/g, (c) => `-${c.toLowerCase()}`);
+export function optionName(key: string): string {
+  return key.replaceAll(/[A-Z]/g, (c) => `-${c.toLowerCase()}`);
+}
+
+export function keyOf(option: string): string {
+  return option.replaceAll(/-([a-z])/g, (_m, c: string) => c.toUpperCase());
+}
 
 /** The value, checked. Throws a `UserError` that begins with what `nameOf` makes of the first wrong option. */
 export function check<T>(
@@ -22,7 +28,7 @@ export function check<T>(
   throw new UserError(`${name} is ${show(issue.input)}: expected ${expectedBy(issue)}`);
 }
 
-function asText(value: unknown): string {
+export function asText(value: unknown): string {
   return typeof value === 'string' ? value : JSON.stringify(value);
 }
 

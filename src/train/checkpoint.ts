@@ -11,7 +11,8 @@ import { UserError } from '../util/errors.ts';
 import { shellQuote } from '../util/quote.ts';
 import { sameShape, showShape } from '../util/shape.ts';
 import { configToYaml, parseConfig } from './config.ts';
-import { architectureKeys, optionName } from './options.ts';
+import { optionName } from './check.ts';
+import { architectureKeys } from './options.ts';
 import type { TrainConfig } from './options.ts';
 import type { Learner } from './learner.ts';
 

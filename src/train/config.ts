@@ -1,13 +1,13 @@
 import { readFileSync } from 'node:fs';
 import { parse, stringify } from 'yaml';
-import type { z } from 'zod';
 import { fileError } from '../io/errno.ts';
 import type { GanOptions } from '../models/gan.ts';
 import { presetNames, presets } from '../models/presets.ts';
 import type { Preset } from '../models/presets.ts';
 import { UserError, messageOf } from '../util/errors.ts';
 import { didYouMean, unknownWord } from '../util/nearest.ts';
-import { configSchema, defaults, keyOf, optionName, recipes } from './options.ts';
+import { asText, check, keyOf, optionName } from './check.ts';
+import { configSchema, defaults, recipes } from './options.ts';
 import type { PartialConfig, TrainConfig } from './options.ts';
 import { checkOptions } from './refusals.ts';
 
@@ -89,46 +89,6 @@ function reshapeAttention(
   const there = family.stages(size);
   const keep = (stages: readonly number[]) => stages.filter((s) => there.includes(s));
   return { ...options, attentionG: keep(options.attentionG), attentionD: keep(options.attentionD) };
-}
-
-/** The value, checked. Throws a `UserError` that begins with what `nameOf` makes of the first wrong option. */
-function check<T>(schema: z.ZodType<T>, value: object, nameOf: (option: string) => string): T {
-  const result = schema.safeParse(value, { reportInput: true });
-  if (result.success) return result.data;
-  const [issue] = result.error.issues;
-  if (issue === undefined) throw result.error;
-  const name = nameOf(optionName(String(issue.path[0])));
-  if (issue.code === 'invalid_value' && issue.values.every((v) => typeof v === 'string')) {
-    throw new UserError(`${name} ${unknownWord(asText(issue.input), issue.values)}`);
-  }
-  throw new UserError(`${name} is ${show(issue.input)}: expected ${expectedBy(issue)}`);
-}
-
-function asText(value: unknown): string {
-  return typeof value === 'string' ? value : JSON.stringify(value);
-}
-
-/** A value as it is written in a config; JSON has no word for the numbers that are not finite. */
-function show(value: unknown): string {
-  return typeof value === 'number' ? String(value) : JSON.stringify(value);
-}
-
-function expectedBy(issue: z.core.$ZodIssue): string {
-  switch (issue.code) {
-    case 'invalid_type':
-      if (issue.expected === 'int') return 'a whole number';
-      if (issue.expected === 'number' && typeof issue.input === 'number') return 'a finite number';
-      return issue.expected === 'array' ? 'a list' : `a ${issue.expected}`;
-    case 'too_small':
-      if (issue.origin === 'string') return 'some text';
-      return issue.inclusive === false ? `more than ${issue.minimum}` : `${issue.minimum} or more`;
-    case 'too_big':
-      return issue.inclusive === false ? `less than ${issue.maximum}` : `${issue.maximum} or less`;
-    case 'invalid_value':
-      return issue.values.map(String).join(' or ');
-    default:
-      return issue.message;
-  }
 }
 
 /** The resolved options as the YAML that `--config` reads. */

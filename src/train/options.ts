@@ -160,11 +160,3 @@ export const architectureKeys = [
   'classes',
   'stageSteps',
 ] as const satisfies readonly ConfigKey[];
-
-export function optionName(key: string): string {
-  return key.replaceAll(/[A-Z]/g, (c) => `-${c.toLowerCase()}`);
-}
-
-export function keyOf(option: string): string {
-  return option.replaceAll(/-([a-z])/g, (_m, c: string) => c.toUpperCase());
-}

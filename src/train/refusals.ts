@@ -1,7 +1,8 @@
 import { presetNames, presets } from '../models/presets.ts';
 import { UserError } from '../util/errors.ts';
 import { lossNames, losses } from './losses.ts';
-import { defaults, optionName } from './options.ts';
+import { optionName } from './check.ts';
+import { defaults } from './options.ts';
 import type { TrainConfig } from './options.ts';
 
 /** Refuses options that do not go together, with the reason. */

@@ -9,7 +9,7 @@ import type { Built } from './built.ts';
 import { checkBatchFits, createLearnerThatFits } from './capacity.ts';
 import { NonFiniteError, restoreLearner, saveCheckpoint, sumsToGoOnWith } from './checkpoint.ts';
 import type { Checkpoint, MetricSums } from './checkpoint.ts';
-import { optionName } from './options.ts';
+import { optionName } from './check.ts';
 import type { TrainConfig } from './options.ts';
 import { stepInputs } from './learner.ts';
 import type { Learner, StepInput } from './learner.ts';

@@ -3,6 +3,7 @@ import { describe, expect, test } from 'vitest';
 import { Tape, grad } from '../../src/autograd/tape.ts';
 import { empty, tensor } from '../../src/autograd/tensor.ts';
 import type { Tensor } from '../../src/autograd/tensor.ts';
+import { topkForwardLadder } from '../../src/kernels/topk-attention.ts';
 import { attention } from '../../src/ops/attention.ts';
 import { slice } from '../../src/ops/layout.ts';
 import { sum } from '../../src/ops/reduce.ts';
@@ -17,6 +18,7 @@ import {
 import { eachCase } from '../support/cases.ts';
 import { expectClose } from '../support/close.ts';
 import { openTestGpu } from '../support/device.ts';
+import { execute } from '../support/execute.ts';
 import { type Named, type OpCase, bitsOf, eagerly, leaf, randomInput } from '../support/ops.ts';
 import { secondBudget, secondOrder, secondReference } from '../support/second.ts';
 
@@ -137,6 +139,36 @@ describe('top-k attention', () => {
       expect(bitsOf(await eagerly(gpu, body))).toEqual(first);
     }
   });
+
+  test.each(['channel', 'sequence'] as const)(
+    'with keys in workgroup memory it chooses the same keys by the same bits, %s-major',
+    async (layout) => {
+      // More than a workgroup of queries, and more dims than a tile.
+      const dims = { B: 2, Nq: 70, Nk: 21, DK: 35, DV: 1, scale, layout, top: 3 };
+      const [a, b, c] = [70 * 35, 21 * 35, 21].map((n, i) =>
+        Float32Array.from(randomInput([2, n], 30 + i, -2, 2).data),
+      ) as [Float32Array, Float32Array, Float32Array];
+      const made = { out: 2 * 70, index: 2 * 3 * 70, weight: 2 * 3 * 70 };
+      const [threads, tiles] = await Promise.all(
+        topkForwardLadder.rungs.map((rung) =>
+          execute(
+            gpu,
+            { q: a, k: b, v: c, ...made },
+            (s) => {
+              rung.run(gpu, { ...dims, ...s });
+            },
+            ['index', 'weight', 'out'],
+          ),
+        ),
+      );
+      for (const name of ['index', 'weight', 'out'] as const) {
+        expect(new Uint32Array(tiles![name].buffer)).toEqual(
+          new Uint32Array(threads![name].buffer),
+        );
+      }
+      expect(new Set(new Uint32Array(tiles!.index.buffer)).size).toBeGreaterThan(3);
+    },
+  );
 
   test('a NaN in a query makes its row NaN and no other', async () => {
     const data = Float32Array.from(randomInput([1, 1, 4], 5).data);

@@ -3,7 +3,8 @@ import { cpSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { expect, test } from 'vitest';
-import { configSchema, optionName } from '../../src/train/options.ts';
+import { optionName } from '../../src/train/check.ts';
+import { configSchema } from '../../src/train/options.ts';
 import { runCli, runWell, tempFolder } from '../support/cli.ts';
 
 test('doctor names the machine, the adapter, its driver, limits and toggles, and opens it', async () => {

@@ -37,13 +37,11 @@ describe('--sizes', () => {
     expect(resolveCases(matmulFamily, { sizes: '96' }, true)).toEqual([
       { m: 96, n: 96, k: 96, batch: 1, trans: 'nn', precision: 'f32' },
     ]);
-    expect(resolveCases(attentionFamily, { sizes: '2x64x8x32' }, true)).toEqual([
-      {
-        ...{ batch: 2, positions: 64, dk: 8, dv: 32, keys: 64 },
-        layout: 'channel',
-        precision: 'f32',
-      },
-    ]);
+    const [one] = resolveCases(attentionFamily, { sizes: '2x64x8x32' }, true);
+    expect(one).toEqual({
+      ...{ batch: 2, positions: 64, dk: 8, dv: 32, keys: 64, top: 16 },
+      ...{ kind: 'plain', layout: 'channel', precision: 'f32' },
+    });
     const [conv] = resolveCases(convFamily, { sizes: '1x2x3x8x4x2' }, true);
     const image = { n: 1, c: 2, k: 3, size: 8, window: 4, stride: 2, pad: 1 };
     expect(conv).toEqual({ ...image, precision: 'f32' });
@@ -95,8 +93,25 @@ describe('flags of the axes', () => {
     );
   });
 
+  test('take every kind of attention where none is said, each by its own ladder', () => {
+    const made = resolveCases(attentionFamily, { sizes: '2x64x8x32' }, true);
+    const [pass] = attentionFamily.passes;
+    expect(made.map((sizes) => [sizes['kind'], pass!.ladder(sizes).name])).toEqual([
+      ['plain', 'attention-forward'],
+      ['causal', 'masked-attention-forward'],
+      ['masked', 'masked-attention-forward'],
+      ['topk', 'topk-attention-forward'],
+      ['linear', 'linear-attention-forward'],
+    ]);
+    const some = resolveCases(attentionFamily, { axes: { kind: 'topk,causal', top: '4' } }, true);
+    expect(new Set(some.map((sizes) => sizes['kind']))).toEqual(new Set(['topk', 'causal']));
+    expect(() => {
+      resolveCases(attentionFamily, { sizes: '1x8x8x8', axes: { top: '9' } }, true);
+    }).toThrow('attention: top 9 is more than 8');
+  });
+
   test('make a case alone, and say what it lacks', () => {
-    const axes = { batch: '1', positions: '16,32', dk: '8', dv: '8' };
+    const axes = { batch: '1', positions: '16,32', dk: '8', dv: '8', kind: 'plain' };
     expect(resolveCases(attentionFamily, { axes }, true).map((s) => s['positions'])).toEqual([
       16, 32,
     ]);
@@ -160,9 +175,9 @@ describe.each(
   ),
 )('$what', ({ family, pass }) => {
   test('has a ladder, an oracle, and work to do in every usual case', () => {
-    const ladder = pass.ladder();
-    const oracle = oracleOf(ladder.name);
     for (const sizes of resolveCases(family, {}, false)) {
+      const ladder = pass.ladder(sizes);
+      const oracle = oracleOf(ladder.name);
       const dims = pass.dims(sizes);
       const operands = ladder.operands(dims);
       for (const n of Object.values(operands)) expect(n).toBeGreaterThan(0);

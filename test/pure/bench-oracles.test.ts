@@ -1,7 +1,18 @@
 // The oracles of the bench say, a unit at a time, what the loops of test/reference say of a whole: to the last bit, in
 // float64 and in float32.
 import { describe, expect, test } from 'vitest';
-import { attentionBackwardOracle, attentionForwardOracle } from '../../bench/oracles/attention.ts';
+import {
+  attentionBackwardOracle,
+  attentionForwardOracle,
+  maskedBackwardOracle,
+  maskedForwardOracle,
+} from '../../bench/oracles/attention.ts';
+import {
+  linearBackwardOracle,
+  linearForwardOracle,
+  topkBackwardOracle,
+  topkForwardOracle,
+} from '../../bench/oracles/attention-kinds.ts';
 import { normGradsOracle, normStatsOracle } from '../../bench/oracles/norm.ts';
 import { randomFloats } from '../../bench/oracles/oracle.ts';
 import type { Inputs, Oracle } from '../../bench/oracles/oracle.ts';
@@ -25,6 +36,7 @@ import { attention, attentionBackward } from '../reference/attention.ts';
 import { conv2d, conv2dBackward } from '../reference/conv.ts';
 import { crossEntropy } from '../reference/cross-entropy.ts';
 import { layerNorm, layerNormBackward } from '../reference/layer-norm.ts';
+import { linearAttention, linearAttentionBackward } from '../reference/linear-attention.ts';
 import { matmul } from '../reference/matmul.ts';
 import { f32, f64, storedAsHalf } from '../reference/naive.ts';
 import type { Data } from '../reference/naive.ts';
@@ -32,6 +44,7 @@ import { batchNorm, batchNormBackward } from '../reference/norm.ts';
 import { permute } from '../reference/shape.ts';
 import { softmax, softmaxBackward } from '../reference/softmax.ts';
 import { spectralNorm } from '../reference/spectral.ts';
+import { chosenKeys, topkAttention, topkAttentionBackward } from '../reference/topk-attention.ts';
 import { expectClose } from '../support/close.ts';
 
 /** Every unit's entries put in their places; every place must be filled once. */
@@ -124,6 +137,83 @@ describe.each(['channel', 'sequence'] as const)('attention, %s-major', (layout) 
     for (const name of ['dq', 'dk', 'dv'] as const) {
       expectClose(found[name] ?? [], expected[name], { abs: 1e-13 }, name);
     }
+  });
+});
+
+describe.each(['channel', 'sequence'] as const)('relatives of attention, %s-major', (layout) => {
+  const dims = { B: 2, Nq: 5, Nk: 7, DK: 3, DV: 4, layout };
+  const { B, Nq, Nk, DK, DV } = dims;
+  const channelMajor = layout === 'channel';
+  const [q, k] = [randomFloats(B * Nq * DK, 1), randomFloats(B * Nk * DK, 2)];
+  const [v, dOut] = [randomFloats(B * Nk * DV, 3), randomFloats(B * Nq * DV, 4)];
+  /** The oracles are given floats; these hold the reference's doubles. */
+  const doubles = (given: Readonly<Record<string, Data>>) => given as unknown as Inputs;
+  const expectGradients = (found: Record<string, number[]>, expected: Record<string, Data>) => {
+    for (const name of ['dq', 'dk', 'dv']) {
+      expectClose(found[name] ?? [], expected[name]!, { abs: 1e-13 }, name);
+    }
+  };
+
+  test.each([true, false])('a mask [Nq, Nk], causal %s', (causal) => {
+    const sizes = { maskItems: 1, maskHeads: 1, maskQueries: Nq, maskKeys: Nk };
+    const masked = { ...dims, ...sizes, scale: 0.7, heads: 1, mask: 'additive', causal } as const;
+    const hides = randomFloats(Nq * Nk, 5);
+    const bias = (_b: number, i: number, j: number) =>
+      causal && j > i ? -Infinity : hides[i * Nk + j]!;
+    const given = { q, k, v, ...dims, scale: 0.7, channelMajor, bias };
+    const { o, lse } = attention(given, f64);
+    const found = wholeOf(maskedForwardOracle, masked, { q, k, v, hides });
+    equal(found['out'], o);
+    equal(found['lse'], lse);
+    const inputs = doubles({ q, k, v, hides, dOut, out: o, lse });
+    const { dq, dk, dv } = attentionBackward(given, dOut, f64);
+    expectGradients(wholeOf(maskedBackwardOracle, masked, inputs), { dq, dk, dv });
+  });
+
+  test('the largest scores alone', () => {
+    const topk = { ...dims, scale: 0.7, top: 3 };
+    const given = { q, k, v, ...topk, channelMajor };
+    equal(wholeOf(topkForwardOracle, topk, { q, k, v })['out'], topkAttention(given, f64));
+    // Pairs as the kernels leave them: [B, top, Nq].
+    const keys = chosenKeys(given, f64);
+    const at = (d: number, n: number, N: number, b: number) =>
+      channelMajor ? (b * DK + d) * N + n : (b * N + n) * DK + d;
+    const index = new Uint32Array(B * 3 * Nq);
+    const weight = new Float64Array(B * 3 * Nq);
+    keys.forEach((list, u) => {
+      const [b, i] = [Math.floor(u / Nq), u % Nq];
+      const scores = list.map((j) => {
+        const products = [0, 1, 2].map((d) => q[at(d, i, Nq, b)]! * k[at(d, j, Nk, b)]!);
+        return Math.exp(0.7 * products.reduce((a, c) => a + c));
+      });
+      const sum = scores.reduce((a, c) => a + c);
+      list.forEach((j, t) => {
+        index[(b * 3 + t) * Nq + i] = j;
+        weight[(b * 3 + t) * Nq + i] = scores[t]! / sum;
+      });
+    });
+    const inputs = doubles({ q, k, v, dOut, weight, index: new Float32Array(index.buffer) });
+    const { dq, dk, dv } = topkAttentionBackward(given, dOut, f64);
+    expectGradients(wholeOf(topkBackwardOracle, topk, inputs), { dq, dk, dv });
+  });
+
+  test('features summed once', () => {
+    const given = { q, k, v, ...dims, channelMajor };
+    equal(wholeOf(linearForwardOracle, dims, { q, k, v })['out'], linearAttention(given, f64));
+    const feature = (x: number) => (x > 0 ? x + 1 : Math.exp(x));
+    const at = (d: number, n: number, D: number, b: number) =>
+      channelMajor ? (b * D + d) * Nk + n : (b * Nk + n) * D + d;
+    const state = new Float64Array(B * DK * (DV + 1));
+    for (let n = 0; n < state.length * Nk; n++) {
+      const [place, j] = [Math.floor(n / Nk), n % Nk];
+      const [row, e] = [Math.floor(place / (DV + 1)), place % (DV + 1)];
+      const [b, d] = [Math.floor(row / DK), row % DK];
+      const value = e === DV ? 1 : v[at(e, j, DV, b)]!;
+      state[place]! += feature(k[at(d, j, DK, b)]!) * value;
+    }
+    const inputs = doubles({ q, k, v, dOut, state });
+    const { dq, dk, dv } = linearAttentionBackward(given, dOut, f64);
+    expectGradients(wholeOf(linearBackwardOracle, dims, inputs), { dq, dk, dv });
   });
 });
 

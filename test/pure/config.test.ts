@@ -9,7 +9,8 @@ import {
   readConfigFile,
   resolveConfig,
 } from '../../src/train/config.ts';
-import { configSchema, keyOf, optionName } from '../../src/train/options.ts';
+import { keyOf, optionName } from '../../src/train/check.ts';
+import { configSchema } from '../../src/train/options.ts';
 import { UserError } from '../../src/util/errors.ts';
 
 const data = { data: 'avatars' };

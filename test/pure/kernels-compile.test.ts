@@ -32,9 +32,17 @@ import { layerNormBackwardLadder, layerNormForwardLadder } from '../../src/kerne
 import { convForwardMatrix } from '../../src/kernels/conv-matrix.ts';
 import { matmulLadder } from '../../src/kernels/matmul.ts';
 import type { MatmulRung } from '../../src/kernels/matmul.ts';
+import { linearAttention, linearAttentionBackward } from '../../src/kernels/linear-attention.ts';
+import {
+  fullMask,
+  maskedAttention,
+  maskedAttentionBackward,
+} from '../../src/kernels/masked-attention.ts';
+import type { MaskedBackwardArgs } from '../../src/kernels/masked-attention.ts';
 import type { Precision } from '../../src/kernels/precision.ts';
 import type { Ladder } from '../../src/kernels/rung.ts';
 import { softmaxBackwardLadder, softmaxForwardLadder } from '../../src/kernels/softmax.ts';
+import { topkAttentionBackward, topkForwardLadder } from '../../src/kernels/topk-attention.ts';
 import { presetNames, presets } from '../../src/models/presets.ts';
 import type { PresetName } from '../../src/models/presets.ts';
 import { add, mul, square } from '../../src/ops/pointwise.ts';
@@ -46,7 +54,7 @@ import { stepInputs } from '../../src/train/learner.ts';
 import { createLearner } from '../../src/train/learners.ts';
 import { resolveConfig } from '../../src/train/config.ts';
 import { openPairs, resolveSeq2Seq } from '../../src/train/seq2seq/config.ts';
-import { batchInput, createLearner, trainingStep } from '../../src/train/seq2seq/learner.ts';
+import { batchInput, createSeq2Seq, trainingStep } from '../../src/train/seq2seq/learner.ts';
 
 type Kernel = KernelModule.Kernel;
 
@@ -281,7 +289,7 @@ describe.each(Object.entries(machines))('variants for %s', (_name, machine) => {
     const sizes = { length: 3, dModel: 8, heads: 2, layers: 1, feedForward: 8, batch: 2 };
     const config = resolveSeq2Seq({ task: 'copy', dropout: 0.1, ...sizes });
     const sized = { ...config, length: 3 };
-    const learner = createLearner(new Tape(gpu), sized, openPairs(sized));
+    const learner = createSeq2Seq(new Tape(gpu), sized, openPairs(sized));
     const step = () => trainingStep(learner, batchInput(learner.tape, sized));
     expect(await compileAll(gpu, step)).toBeGreaterThan(20);
     const everyTile = <D extends object, A, O extends string>(ladder: Ladder<D, A, O>, dims: D) => {
@@ -451,6 +459,42 @@ describe.each(Object.entries(machines))('variants for %s', (_name, machine) => {
             attention(gpu, args);
             attentionBackward(gpu, args);
           }
+        });
+      }
+    }
+  });
+
+  test('masked, top-k and linear attention, narrow and wide', async () => {
+    const gpu = open();
+    const masks = [
+      ['none', true],
+      ['boolean', false],
+      ['additive', true],
+    ] as const;
+    for (const layout of ['channel', 'sequence'] as const) {
+      for (const stored of ['f32', 'f16'] as const) {
+        const [Nq, Nk, scale] = [15, 9, 1];
+        const narrow = { B: 2, Nq, Nk, DK: 3, DV: 5, scale, layout, stored };
+        const some = gpu.alloc(2 ** 20, 'anything');
+        const made = { q: some, k: some, v: some, out: some, lse: some, dOut: some };
+        const args = { ...narrow, ...made, dq: some, dk: some, dv: some };
+        await compileAll(gpu, () => {
+          for (const [mask, causal] of masks) {
+            const wide = mask === 'none' ? { DK: 35, DV: 70 } : {};
+            const masked: MaskedBackwardArgs = {
+              ...{ ...args, ...wide, hides: some, mask, causal, heads: 1 },
+              ...{ maskItems: 1, maskHeads: 1, maskQueries: Nq, maskKeys: 1 },
+            };
+            maskedAttention(gpu, masked);
+            maskedAttentionBackward(gpu, masked);
+            maskedAttentionBackward(gpu, { ...masked, dk: undefined });
+            fullMask(gpu, { ...masked, bias: some, shown: some });
+          }
+          linearAttention(gpu, { ...args, state: some });
+          linearAttentionBackward(gpu, { ...args, state: some });
+          const pairs = { ...args, top: 3, index: some, weight: some };
+          for (const rung of topkForwardLadder.rungs) rung.run(gpu, pairs);
+          topkAttentionBackward(gpu, pairs);
         });
       }
     }

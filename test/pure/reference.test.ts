@@ -114,6 +114,23 @@ describe('attention', () => {
     });
   }
 
+  it('what is added to the scores hides keys, all of a row among them', () => {
+    const o = { B: 2, Nq: 3, Nk: 4, DK: 2, DV: 3, scale: 0.7, channelMajor: false };
+    const bias = (b: number, i: number, j: number) =>
+      j > i || (b === 1 && i === 1) ? -Infinity : 0.3 * (j - i);
+    const given = { ...o, bias };
+    checkGradient('masked attention', {
+      inputs: [randomData(12, 6, -2, 2), randomData(16, 7, -2, 2), randomData(24, 8)],
+      f: (q, k, v) => attention({ ...given, q: q!, k: k!, v: v! }, f64).o,
+      backward: (dy, q, k, v) => {
+        const g = attentionBackward({ ...given, q: q!, k: k!, v: v! }, dy, f64);
+        return [g.dq, g.dk, g.dv];
+      },
+    });
+    const whole = { q: randomData(12, 6), k: randomData(16, 7), v: randomData(24, 8) };
+    expect([...attention({ ...given, ...whole }, f64).o.slice(12, 15)]).toEqual([0, 0, 0]);
+  });
+
   it('the two layouts are one computation, and lse is log Σ exp', () => {
     const size = { B: 2, Nq: 3, Nk: 5, DK: 2, DV: 4, scale: 0.6 };
     const q = randomData(12, 1);

@@ -1,4 +1,5 @@
-// O = softmax(scale·Q·Kᵀ)·V, softmax over the keys, and lse = log Σ exp(scale·q·k) of every query.
+// O = softmax(scale·Q·Kᵀ + bias)·V, softmax over the keys, and lse = log Σ exp(scale·q·k + bias) of every query; a bias of −∞
+// hides a key, and a query from which every key is hidden gets zeros.
 //   sequence-major:  Q [B, Nq, DK]  K [B, Nk, DK]  V [B, Nk, DV]  →  O [B, Nq, DV]  lse [B, Nq]
 //   channel-major:   Q [B, DK, Nq]  K [B, DK, Nk]  V [B, DV, Nk]  →  O [B, DV, Nq]  lse [B, Nq]
 import { type Data, type Round } from './naive.ts';
@@ -14,6 +15,8 @@ export interface Attention {
   readonly DV: number;
   readonly scale: number;
   readonly channelMajor: boolean;
+  /** What is added to the score of query i and key j of batch b; nothing if left out. */
+  readonly bias?: (b: number, i: number, j: number) => number;
 }
 
 /** Flat offset of element (b, n, d) of a [B, N, D] tensor in the layout asked for. */
@@ -41,8 +44,10 @@ function weights(o: Attention, b: number, i: number, r: Round): { p: Float64Arra
     let dot = 0;
     for (let d = 0; d < DK; d++) dot = r(dot + r(q[atQ(b, i, d)]! * k[atK(b, j, d)]!));
     p[j] = r(r(scale) * dot);
+    if (o.bias !== undefined) p[j] = r(p[j]! + o.bias(b, i, j));
     m = Math.max(m, p[j]!);
   }
+  if (m === -Infinity) return { p: new Float64Array(Nk), lse: -Infinity };
   let l = 0;
   for (let j = 0; j < Nk; j++) {
     p[j] = r(Math.exp(r(p[j]! - m)));

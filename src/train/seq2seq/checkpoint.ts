@@ -10,12 +10,12 @@ import { UserError } from '../../util/errors.ts';
 import { shellQuote } from '../../util/quote.ts';
 import { sameShape, showShape } from '../../util/shape.ts';
 import { NonFiniteError, checkpointFolder, listCheckpoints } from '../checkpoint.ts';
-import { optionName } from '../config.ts';
+import { optionName } from '../check.ts';
 import { runPaths } from '../run-folder.ts';
 import { fixedKeys, resolveSeq2Seq, seq2seqFromYaml, seq2seqToYaml } from './config.ts';
 import type { Seq2SeqConfig } from './config.ts';
 import { namedTensors } from './learner.ts';
-import type { Learner, SizedConfig, Vocabularies } from './learner.ts';
+import type { Seq2SeqLearner, SizedConfig, Vocabularies } from './learner.ts';
 
 const kind = 'wgsagan seq2seq checkpoint';
 const kept = 3;
@@ -36,7 +36,7 @@ export interface Seq2SeqCheckpoint extends Vocabularies {
  */
 export async function saveSeq2Seq(
   run: string,
-  learner: Learner,
+  learner: Seq2SeqLearner,
   { step, data }: { readonly step: number; readonly data: string },
 ): Promise<string> {
   const tensors = new Map<string, TensorSource>();
@@ -127,7 +127,10 @@ export function checkSameRun({ path, config: then }: Seq2SeqCheckpoint, now: Seq
 }
 
 /** Puts a checkpoint's tensors into a learner; nothing is changed unless all of them fit. */
-export function restoreLearner(learner: Learner, { path, file, step }: Seq2SeqCheckpoint): void {
+export function restoreSeq2Seq(
+  learner: Seq2SeqLearner,
+  { path, file, step }: Seq2SeqCheckpoint,
+): void {
   const named = [...namedTensors(learner)].map(([name, value]) => {
     const stored = file.tensors.get(name);
     if (stored?.data instanceof Float32Array && sameShape(stored.shape, value.shape)) {

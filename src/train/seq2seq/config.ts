@@ -4,8 +4,7 @@ import { filePairs, generatedPairs, taskNames } from '../../data/pairs.ts';
 import type { PairSet } from '../../data/pairs.ts';
 import { tokenKinds } from '../../data/vocabulary.ts';
 import { UserError, messageOf } from '../../util/errors.ts';
-import { check } from '../check.ts';
-import { keyOf, optionName } from '../config.ts';
+import { check, keyOf, optionName } from '../check.ts';
 
 const count = z.int().min(1);
 const decays = ['linear', 'inverse-sqrt', 'none'] as const;

@@ -23,7 +23,7 @@ export interface Vocabularies {
 }
 
 /** Everything that training moves, and a checkpoint holds. */
-export interface Learner extends Vocabularies {
+export interface Seq2SeqLearner extends Vocabularies {
   readonly tape: Tape;
   readonly config: SizedConfig;
   readonly model: Transformer;
@@ -51,11 +51,11 @@ export function createModel(
   });
 }
 
-export function createLearner(
+export function createSeq2Seq(
   tape: Tape,
   config: SizedConfig,
   { source, target }: Vocabularies,
-): Learner {
+): Seq2SeqLearner {
   const { seed, lr, beta1, beta2 } = config;
   const noise = new Rng(tape, seed);
   const model = createModel(tape, config, { source, target, noise });
@@ -70,7 +70,7 @@ export function createLearner(
 }
 
 /** Every tensor of a learner under the key that it has in a checkpoint. */
-export function* namedTensors({ model, optimizer }: Learner): Generator<[string, Tensor]> {
+export function* namedTensors({ model, optimizer }: Seq2SeqLearner): Generator<[string, Tensor]> {
   for (const [name, value] of model.stateDict()) yield [`model.${name}`, value];
   for (const [name, value] of optimizer.namedState()) yield [`optimizer.${name}`, value];
 }
@@ -113,7 +113,10 @@ export function setBatch(input: BatchInput, pairs: readonly Pair[], config: Size
 }
 
 /** One step: loss, gradients, update. Launches only, so that it can be captured. Returns the loss. */
-export function trainingStep(learner: Learner, { source, target, labels }: BatchInput): Tensor {
+export function trainingStep(
+  learner: Seq2SeqLearner,
+  { source, target, labels }: BatchInput,
+): Tensor {
   const { model, optimizer, noise, config, tape } = learner;
   noise.begin();
   model.train();

@@ -17,12 +17,12 @@ import {
   runPaths,
   saveOptions,
 } from '../run-folder.ts';
-import { restoreLearner, saveSeq2Seq } from './checkpoint.ts';
+import { restoreSeq2Seq, saveSeq2Seq } from './checkpoint.ts';
 import type { Seq2SeqCheckpoint } from './checkpoint.ts';
 import { learningRate, seq2seqToYaml } from './config.ts';
 import { Decoder } from './decode.ts';
-import { batchInput, createLearner, lengthWithEnd, setBatch, trainingStep } from './learner.ts';
-import type { BatchInput, Learner, SizedConfig } from './learner.ts';
+import { batchInput, createSeq2Seq, lengthWithEnd, setBatch, trainingStep } from './learner.ts';
+import type { BatchInput, Seq2SeqLearner, SizedConfig } from './learner.ts';
 
 /** One line of metrics.jsonl: of training, or of a decoding of the held-out pairs. */
 export interface Seq2SeqLine {
@@ -90,8 +90,8 @@ export async function trainSeq2Seq(options: Seq2SeqOptions): Promise<Seq2SeqResu
   if (resume !== undefined && resume.data !== pairs.fingerprint) {
     throw new UserError(`${run} was trained on other pairs: ${pairs.description} are not those`);
   }
-  const learner = createLearner(new Tape(gpu), config, resume ?? pairs);
-  if (resume !== undefined) restoreLearner(learner, resume);
+  const learner = createSeq2Seq(new Tape(gpu), config, resume ?? pairs);
+  if (resume !== undefined) restoreSeq2Seq(learner, resume);
   const loop = await Loop.open({ ...options, learner });
   if (resume === undefined) await makeRunFolder(run, seq2seqToYaml(config), ['checkpoints']);
   else {
@@ -102,7 +102,7 @@ export async function trainSeq2Seq(options: Seq2SeqOptions): Promise<Seq2SeqResu
 }
 
 interface LoopParts extends Seq2SeqOptions {
-  readonly learner: Learner;
+  readonly learner: Seq2SeqLearner;
 }
 
 /** The state of a running loop: the captured step, its inputs, and the losses on their way out. */

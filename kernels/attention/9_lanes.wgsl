@@ -2,6 +2,7 @@
 //
 //   Q [B, Nq, DK] · K [B, Nk, DK] · V [B, Nk, DV]  →  out [B, Nq, DV], lse [B, Nq]     (CHANNEL: [B, dims, positions])
 //   s = scale·QKᵀ,  out = softmax(s)·V,  lse = log Σ exp(s), kept for the backward pass
+//   joined = gamma·out + shortcut, of a block with a residual
 //
 // since 8    a CPU driver loads lane by lane, whatever the address: in rung 8 all lanes load the same key. Here each
 //            lane loads another vec4 of a block, and subgroupBroadcast spreads it. A lane still owns four queries and
@@ -27,6 +28,8 @@ const ALIGNED = false;
 const MASKED = true;
 const DEEP = false;
 const FOLDED = false;
+// What is stored: out (0), joined (1), or both (2), where a backward pass will read out.
+const STORE = 0u;
 const LANES = 4u;
 const TD = 8u;
 const TV = 32u;
@@ -43,6 +46,9 @@ const LOWEST = -3.4028234e38f;
 @group(0) @binding(2) var<storage, read> v: array<vec4f>;
 @group(0) @binding(3) var<storage, read_write> out: array<f32>;
 @group(0) @binding(4) var<storage, read_write> lse: array<f32>;
+@group(0) @binding(5) var<storage, read> gamma: array<f32>;
+@group(0) @binding(6) var<storage, read> shortcut: array<f32>;
+@group(0) @binding(7) var<storage, read_write> joined: array<f32>;
 var<immediate> p: Params;
 
 alias Narrow = array<mat4x4f, TD4>;
@@ -249,6 +255,16 @@ fn weigh(acc: ptr<function, Wide>, round: u32, shrink: vec4f, w: array<mat4x4f, 
   }
 }
 
+// Element i of out, and of the block that adds it to its shortcut.
+fn store(i: u32, o: f32) {
+  if (STORE != 1u) {
+    out[i] = o;
+  }
+  if (STORE != 0u) {
+    joined[i] = gamma[0] * o + shortcut[i];
+  }
+}
+
 @compute @workgroup_size(LANES)
 fn forward(
   @builtin(workgroup_id) group: vec3u,
@@ -295,7 +311,7 @@ fn forward(
       let sums = acc[e][c] / l;
       for (var t = 0u; t < 4u; t++) {
         if (i0 + t < p.Nq && d < p.DV) {
-          out[place(batch, i0 + t, d, p.Nq, p.DV)] = sums[t];
+          store(place(batch, i0 + t, d, p.Nq, p.DV), sums[t]);
         }
       }
     }

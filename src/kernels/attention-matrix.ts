@@ -6,7 +6,7 @@ import {
   channel,
   delta,
   flag,
-  forwardCost,
+  joiningCost,
   keysCost,
   keysTensors,
   makeDelta,
@@ -14,6 +14,7 @@ import {
   paramsOf,
   queriesCost,
   queriesTensors,
+  residualOf,
 } from './attention-common.ts';
 import type {
   AttentionArgs,
@@ -67,12 +68,12 @@ const forward = kernel({
   ...shared,
   file: 'attention/7_tensor_cores.wgsl',
   entry: 'forward',
-  tensors: ['q', 'k', 'v', 'keptLse', 'out'],
+  tensors: ['q', 'k', 'v', 'keptLse', 'out', 'gamma', 'shortcut', 'joined'],
   grid: grid(
     (d) => d.Nq,
     (d) => d.DV,
   ),
-  ...forwardCost,
+  ...joiningCost,
 });
 
 const queries = kernel({
@@ -141,9 +142,13 @@ export const attentionMatrix = rung<AttentionArgs>(
   [statistics, forward],
   (gpu, args, tile) => {
     const { q, k, v, out, lse } = args;
-    const launch = { dims: paramsOf(args), tile, stored: storedOf(args) };
-    statistics.run(gpu, { tensors: { q, k, v, lse }, ...launch });
-    forward.run(gpu, { tensors: { q, k, v, keptLse: lse, out }, ...launch });
+    const launch = { dims: paramsOf(args), stored: storedOf(args) };
+    statistics.run(gpu, { tensors: { q, k, v, lse }, tile, ...launch });
+    gpu.scope(() => {
+      const { bound, tile: more } = residualOf(gpu, args);
+      const tensors = { q, k, v, keptLse: lse, out, ...bound };
+      forward.run(gpu, { tensors, tile: { ...tile, ...more }, ...launch });
+    });
   },
 );
 

@@ -1,7 +1,7 @@
 import type { Gpu } from '../gpu/device.ts';
 import type { Storage } from '../gpu/storage.ts';
 import { kernel, linearGrid } from './kernel.ts';
-import type { Dims, Kernel, TileOf } from './kernel.ts';
+import type { Dims, Kernel, Tile, TileOf } from './kernel.ts';
 import { storedOf } from './precision.ts';
 import type { Precision } from './precision.ts';
 import type { Rung } from './rung.ts';
@@ -30,7 +30,7 @@ export interface AttentionArgs extends AttentionDims {
   readonly out: Storage;
   /** [B, Nq] = log Σ exp(scores). */
   readonly lse: Storage;
-  /** Read by the rungs that can join it, and by no other. */
+  /** Only for a rung that joins it. */
   readonly residual?: Residual | undefined;
 }
 
@@ -51,7 +51,10 @@ export interface AttentionBackwardArgs extends AttentionArgs {
   readonly dv?: Storage | undefined;
 }
 
-export type ForwardRung = Rung<AttentionDims, AttentionArgs>;
+export interface ForwardRung extends Rung<AttentionDims, AttentionArgs> {
+  /** True if it serves a `residual` for these sizes. Left out: it serves none. */
+  readonly joins?: (dims: AttentionDims) => boolean;
+}
 /** Needs nothing of the forward pass but out and lse, whichever rung made them. */
 export type BackwardRung = Rung<AttentionDims, AttentionBackwardArgs>;
 
@@ -64,7 +67,8 @@ export const flag = (on: boolean) => String(on);
 export const channel = ({ layout }: { layout: AttentionLayout }) => flag(layout === 'channel');
 
 export const forwardTensors = ['q', 'k', 'v', 'out', 'lse'] as const;
-export const joiningTensors = [...forwardTensors, 'gamma', 'shortcut', 'joined'] as const;
+const residualTensors = ['gamma', 'shortcut', 'joined'] as const;
+export const joiningTensors = [...forwardTensors, ...residualTensors] as const;
 export const queriesTensors = ['q', 'k', 'v', 'dOut', 'lse', 'delta', 'dq'] as const;
 export const keysTensors = ['q', 'k', 'v', 'dOut', 'lse', 'delta', 'dk', 'dv'] as const;
 export type ForwardKernel = Kernel<(typeof forwardTensors)[number], Param>;
@@ -96,14 +100,27 @@ export const keysCost = {
     each * (tensors(d) + d.B * d.Nk * (d.DK + d.DV)) + 8 * d.B * d.Nq,
 };
 
-/** What a kernel binds for a residual, and the constant that says what it stores; for none, what it leaves alone. */
-export function residualOf(gpu: Gpu, { q, residual }: AttentionArgs) {
-  if (residual === undefined) {
-    const joined = gpu.alloc(16, 'attention without a residual');
-    return { bound: { gamma: q, shortcut: q, joined }, tile: { STORE: 0 } };
+/** What is bound for a residual, and with it the tile that says what to store. */
+interface Joining {
+  readonly bound: Readonly<Record<(typeof residualTensors)[number], Storage>>;
+  readonly tile: Tile;
+}
+
+/** Launches a kernel that can join a residual; of none it is bound what it leaves alone. */
+export function launchJoining(
+  gpu: Gpu,
+  { q, residual }: AttentionArgs,
+  { tile, launch }: { tile: Tile | undefined; launch: (joining: Joining) => void },
+): void {
+  if (residual !== undefined) {
+    const { keepOut, ...bound } = residual;
+    launch({ bound, tile: { ...tile, STORE: keepOut ? 2 : 1 } });
+    return;
   }
-  const { keepOut, ...bound } = residual;
-  return { bound, tile: { STORE: keepOut ? 2 : 1 } };
+  gpu.scope(() => {
+    const joined = gpu.alloc(16, 'attention without a residual');
+    launch({ bound: { gamma: q, shortcut: q, joined }, tile: { ...tile, STORE: 0 } });
+  });
 }
 
 /** What softmax takes off each query's dP, for every backward rung. */

@@ -9,17 +9,18 @@ import {
   joiningCost,
   keysCost,
   keysTensors,
+  launchJoining,
   makeDelta,
   params,
   paramsOf,
   queriesCost,
   queriesTensors,
-  residualOf,
 } from './attention-common.ts';
 import type {
   AttentionArgs,
   AttentionBackwardArgs,
   AttentionDims,
+  ForwardRung,
   Param,
 } from './attention-common.ts';
 import { canRun, kernel } from './kernel.ts';
@@ -137,20 +138,20 @@ function rung<Args extends AttentionDims>(
 }
 
 /** out and lse: first the statistics of every row, then the rows that they weigh. */
-export const attentionMatrix = rung<AttentionArgs>(
-  'attention/7_tensor_cores',
-  [statistics, forward],
-  (gpu, args, tile) => {
+export const attentionMatrix: ForwardRung = {
+  ...rung<AttentionArgs>('attention/7_tensor_cores', [statistics, forward], (gpu, args, whole) => {
     const { q, k, v, out, lse } = args;
     const launch = { dims: paramsOf(args), stored: storedOf(args) };
-    statistics.run(gpu, { tensors: { q, k, v, lse }, tile, ...launch });
-    gpu.scope(() => {
-      const { bound, tile: more } = residualOf(gpu, args);
-      const tensors = { q, k, v, keptLse: lse, out, ...bound };
-      forward.run(gpu, { tensors, tile: { ...tile, ...more }, ...launch });
+    statistics.run(gpu, { tensors: { q, k, v, lse }, tile: whole, ...launch });
+    launchJoining(gpu, args, {
+      tile: whole,
+      launch: ({ bound, tile }) => {
+        forward.run(gpu, { tensors: { q, k, v, keptLse: lse, out, ...bound }, tile, ...launch });
+      },
     });
-  },
-);
+  }),
+  joins: () => true,
+};
 
 /** dq, dk and dv, recomputed from lse. */
 export const attentionBackwardMatrix = rung<AttentionBackwardArgs>(

@@ -11,12 +11,12 @@ import {
   joiningTensors,
   keysCost,
   keysTensors,
+  launchJoining,
   makeDelta,
   params,
   paramsOf,
   queriesCost,
   queriesTensors,
-  residualOf,
 } from './attention-common.ts';
 import type {
   AttentionArgs,
@@ -53,13 +53,14 @@ const serves = (gpu: Gpu, { serves = inFloats, fits }: Choosing, dims: Attention
 type Launch = Omit<KernelArgs<never, Param>, 'tensors'>;
 
 function rungOf(
-  made: Kernel,
+  kernels: readonly [Kernel, ...Kernel[]],
   o: Choosing,
   launch: (gpu: Gpu, args: AttentionArgs, common: Launch) => void,
 ): ForwardRung {
+  const [made] = kernels;
   return {
     name: made.file.replace('.wgsl', ''),
-    kernels: [made],
+    kernels,
     fits: (gpu, dims) => canRun(gpu, made) && serves(gpu, o, dims),
     tiles: o.tiles,
     run(gpu, args, tile = o.tiles(gpu, args)[0]) {
@@ -72,25 +73,29 @@ function rungOf(
   };
 }
 
+function runPlain(gpu: Gpu, made: ForwardKernel, args: AttentionArgs, common: Launch): void {
+  const { q, k, v, out, lse } = args;
+  made.run(gpu, { tensors: { q, k, v, out, lse }, ...common });
+}
+
 function forwardRung(made: ForwardKernel, o: Choosing): ForwardRung {
-  return rungOf(made, o, (gpu, { q, k, v, out, lse }, common) => {
-    made.run(gpu, { tensors: { q, k, v, out, lse }, ...common });
+  return rungOf([made], o, (gpu, args, common) => {
+    runPlain(gpu, made, args, common);
   });
 }
 
 /** A rung that can join a residual as it stores out. */
 function joiningRung(made: JoiningKernel, o: Choosing): ForwardRung {
-  return rungOf(made, o, (gpu, args, common) => {
+  const rung = rungOf([made], o, (gpu, args, common) => {
     const { q, k, v, out, lse } = args;
-    gpu.scope(() => {
-      const { bound, tile } = residualOf(gpu, args);
-      made.run(gpu, {
-        ...common,
-        tensors: { q, k, v, out, lse, ...bound },
-        tile: { ...common.tile, ...tile },
-      });
+    launchJoining(gpu, args, {
+      tile: common.tile,
+      launch: ({ bound, tile }) => {
+        made.run(gpu, { ...common, tensors: { q, k, v, out, lse, ...bound }, tile });
+      },
     });
   });
+  return { ...rung, joins: () => true };
 }
 
 interface Gradients {
@@ -308,10 +313,17 @@ export const threadsBackward = backwardRung(threads, {
 
 // ---- 9: a CPU driver's lanes, for each other ------------------------------------------------------------------------
 
-const lanes = kernelsOf('attention/9_lanes', joining, {
+const lanes = kernelsOf('attention/9_lanes', plain, {
   rows: (tile) => ownPositions * tile('LANES'),
   narrow: 'TD',
   needs: { features: ['subgroups'] },
+});
+/** Stores four elements at a time, where `readsVec4`; it can join a residual. */
+const lanesVec4 = kernel({
+  ...lanes.forward,
+  entry: 'vec4',
+  tensors: ['q', 'k', 'v', 'out4', 'lse', 'gamma', 'shortcut', 'joined'],
+  ...joiningCost,
 });
 
 const fitsLanes = (gpu: Gpu) => broadcastLanes(gpu) !== undefined;
@@ -330,7 +342,7 @@ function laneTiles(gpu: Gpu, dims: AttentionDims): Tiles {
   return [tile(widest), ...narrower.map(tile)];
 }
 
-export const lanesForward = joiningRung(lanes.forward, {
+const lanesChoosing: Choosing = {
   fits: fitsLanes,
   tiles: laneTiles,
   flags: (dims, tile) => ({
@@ -338,7 +350,23 @@ export const lanesForward = joiningRung(lanes.forward, {
     MASKED: flag(dims.Nk % 8 !== 0),
     DEEP: isDeep(dims, tile),
   }),
-});
+};
+export const lanesForward: ForwardRung = {
+  ...rungOf([lanes.forward, lanesVec4], lanesChoosing, (gpu, args, common) => {
+    if (!readsVec4(args)) {
+      runPlain(gpu, lanes.forward, args, common);
+      return;
+    }
+    const { q, k, v, out: out4, lse } = args;
+    launchJoining(gpu, args, {
+      tile: common.tile,
+      launch: ({ bound, tile }) => {
+        lanesVec4.run(gpu, { ...common, tensors: { q, k, v, out4, lse, ...bound }, tile });
+      },
+    });
+  }),
+  joins: readsVec4,
+};
 export const lanesBackward = backwardRung(lanes, {
   fits: fitsLanes,
   tiles: laneTiles,

@@ -82,20 +82,23 @@ function preferredOf(rungs: Readonly<Record<Candidate, Named>>) {
   };
 }
 
-/** out = softmax(scale·QKᵀ)·V and its log-sum-exp, simplest rung first. */
+/** The ways forward, simplest first. */
+export const forwardRungs: readonly ForwardRung[] = [
+  materialisedForward,
+  rowsForward,
+  tilesForward,
+  registersForward,
+  subgroupsForward,
+  halvesForward,
+  attentionMatrix,
+  threadsForward,
+  lanesForward,
+];
+
+/** out = softmax(scale·QKᵀ)·V and its log-sum-exp. */
 export const attentionForwardLadder: Ladder<AttentionDims, AttentionArgs, Input> = {
   name: 'attention-forward',
-  rungs: [
-    materialisedForward,
-    rowsForward,
-    tilesForward,
-    registersForward,
-    subgroupsForward,
-    halvesForward,
-    attentionMatrix,
-    threadsForward,
-    lanesForward,
-  ],
+  rungs: forwardRungs,
   preferred: preferredOf({
     map: materialisedForward,
     registers: registersForward,
@@ -176,14 +179,6 @@ export function attention(gpu: Gpu, args: AttentionArgs): void {
   climb(gpu, attentionForwardLadder, args);
 }
 
-/** The rungs whose last pass can join a residual: those that ship where a device has what they need. */
-const joining: readonly ForwardRung[] = [
-  subgroupsForward,
-  halvesForward,
-  attentionMatrix,
-  lanesForward,
-];
-
 export interface AttentionResidualArgs extends Omit<AttentionArgs, 'out' | 'residual'> {
   /** [1], f32. */
   readonly gamma: Storage;
@@ -199,7 +194,8 @@ export function attentionResidual(gpu: Gpu, args: AttentionResidualArgs): void {
   const { gamma, shortcut, joined, out: kept, ...rest } = args;
   const dims = dimsOf(args);
   const picked = choose(gpu, attentionForwardLadder, dims);
-  const fused = joining.includes(picked.rung) && !picked.widened;
+  const rung = forwardRungs.find(({ name }) => name === picked.rung.name);
+  const fused = !picked.widened && rung?.joins?.(dims) === true;
   gpu.scope(() => {
     const n = inputsOf(dims).out;
     const out = kept ?? gpu.alloc(fused ? 16 : bytesOf(dims) * n, 'attention nobody keeps');

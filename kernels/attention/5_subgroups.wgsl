@@ -2,6 +2,7 @@
 //
 //   Q [B, Nq, DK] · K [B, Nk, DK] · V [B, Nk, DV]  →  out [B, Nq, DV], lse [B, Nq]     (CHANNEL: [B, dims, positions])
 //   s = scale·QKᵀ,  out = softmax(s)·V,  lse = log Σ exp(s), kept for the backward pass
+//   joined = gamma·out + shortcut, of a block with a residual
 //
 // since 4    four rows of a weight and four dims of a value are a vec4: 2 loads from workgroup memory for 16 multiply-adds
 //            where rung 4 has 8. The X threads of a row sit in one subgroup and find its maximum among themselves, so the
@@ -23,6 +24,8 @@ struct Params {
 
 const CHANNEL = true;
 const FOLDED = false;
+// What is stored: out (0), joined (1), or both (2), where a backward pass will read out.
+const STORE = 0u;
 // Threads of a row: a subgroup holds whole rows of them, so that a row's maximum is found by shuffles.
 const X = 4u;
 const ROWS = 64u;
@@ -40,6 +43,9 @@ const LOWEST = -3.4028234e38f;
 @group(0) @binding(2) var<storage, read> v: array<f32>;
 @group(0) @binding(3) var<storage, read_write> out: array<f32>;
 @group(0) @binding(4) var<storage, read_write> lse: array<f32>;
+@group(0) @binding(5) var<storage, read> gamma: array<f32>;
+@group(0) @binding(6) var<storage, read> shortcut: array<f32>;
+@group(0) @binding(7) var<storage, read_write> joined: array<f32>;
 var<immediate> p: Params;
 
 alias Tensor = ptr<storage, array<f32>, read>;
@@ -176,6 +182,16 @@ fn row_sum(value: vec4f) -> vec4f {
   return sum;
 }
 
+// Element i of out, and of the block that adds it to its shortcut.
+fn store(i: u32, o: f32) {
+  if (STORE != 1u) {
+    out[i] = o;
+  }
+  if (STORE != 0u) {
+    joined[i] = gamma[0] * o + shortcut[i];
+  }
+}
+
 @compute @workgroup_size(WG)
 fn forward(
   @builtin(workgroup_id) group: vec3u,
@@ -231,7 +247,7 @@ fn forward(
       for (var c = 0u; c < 4u; c++) {
         let d = e0 + 4u * (x + X * e) + c;
         if (i < p.Nq && d < p.DV) {
-          out[place(batch, i, d, p.Nq, p.DV)] = acc[e][r][c] / l[r];
+          store(place(batch, i, d, p.Nq, p.DV), acc[e][r][c] / l[r]);
         }
       }
     }

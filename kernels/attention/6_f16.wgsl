@@ -2,6 +2,7 @@
 //
 //   Q [B, Nq, DK] · K [B, Nk, DK] · V [B, Nk, DV]  →  out [B, Nq, DV], lse [B, Nq]     (CHANNEL: [B, dims, positions])
 //   s = scale·QKᵀ,  out = softmax(s)·V,  lse = log Σ exp(s), kept for the backward pass
+//   joined = gamma·out + shortcut, of a block with a residual
 //
 // since 5    tiles are kept as vec4<f16> and widened on their way into the multiply-add: scores, m, l and sums are f32. 64 keys
 //            share a tile instead of 32: half the barriers, and a thread's share of the scores is 4 × 4 with X = 16.
@@ -29,6 +30,8 @@ struct Params {
 const CHANNEL = true;
 const ALIGNED = false;
 const FOLDED = false;
+// What is stored: out (0), joined (1), or both (2), where a backward pass will read out.
+const STORE = 0u;
 // Threads of a row: a subgroup holds whole rows of them, so that a row's maximum is found by shuffles.
 const X = 4u;
 const ROWS = 64u;
@@ -47,6 +50,9 @@ const LARGER = 32768.0;
 @group(0) @binding(2) var<storage, read> v: array<vec4<Stored>>;
 @group(0) @binding(3) var<storage, read_write> out: array<Stored>;
 @group(0) @binding(4) var<storage, read_write> lse: array<f32>;
+@group(0) @binding(5) var<storage, read> gamma: array<f32>;
+@group(0) @binding(6) var<storage, read> shortcut: array<Stored>;
+@group(0) @binding(7) var<storage, read_write> joined: array<Stored>;
 var<immediate> p: Params;
 
 alias Tensor = ptr<storage, array<vec4<Stored>>, read>;
@@ -211,6 +217,17 @@ fn row_sum(value: vec4f) -> vec4f {
   return sum;
 }
 
+// Element i of out, and of the block that adds it to its shortcut.
+fn store(i: u32, sum: f32) {
+  let o = Stored(sum);
+  if (STORE != 1u) {
+    out[i] = o;
+  }
+  if (STORE != 0u) {
+    joined[i] = Stored(gamma[0] * f32(o) + f32(shortcut[i]));
+  }
+}
+
 @compute @workgroup_size(WG)
 fn forward(
   @builtin(workgroup_id) group: vec3u,
@@ -271,7 +288,7 @@ fn forward(
       for (var c = 0u; c < 4u; c++) {
         let d = e0 + 4u * (x + X * e) + c;
         if (i < p.Nq && d < p.DV) {
-          out[place(batch, i, d, p.Nq, p.DV)] = Stored(acc[e][r][c] / (LARGER * l[r]));
+          store(place(batch, i, d, p.Nq, p.DV), acc[e][r][c] / (LARGER * l[r]));
         }
       }
     }

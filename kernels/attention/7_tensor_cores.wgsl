@@ -3,6 +3,7 @@
 //   Q [B, Nq, DK] · K [B, Nk, DK] · V [B, Nk, DV]  →  out [B, Nq, DV], lse [B, Nq]     (CHANNEL: [B, dims, positions])
 //   statistics  Q, K → lse = log Σ exp(scale·QKᵀ)
 //   forward     Q, K, V, lse → out = exp(scale·QKᵀ - lse)·V
+//               and joined = gamma·out + shortcut, of a block with a residual
 //
 // since 3    products of f16 matrices with f32 sums. A matrix shows its elements only in memory, so a running maximum would
 //            send the outputs through it at every step; with lse known beforehand there is no maximum to run. The scores
@@ -31,6 +32,8 @@ struct Params {
 
 const CHANNEL = true;
 const FOLDED = false;
+// What is stored: out (0), joined (1), or both (2), where a backward pass will read out.
+const STORE = 0u;
 // One matrix product; SG subgroups own MM rows each; tiles of COLS columns, DC dims deep and TV dims wide.
 const MM = 16u;
 const MN = 16u;
@@ -78,6 +81,9 @@ alias Wide = array<Sums, TV / MN>;
 @group(0) @binding(3) var<storage, read_write> lse: array<f32>;
 @group(0) @binding(3) var<storage, read> keptLse: array<f32>;
 @group(0) @binding(4) var<storage, read_write> out: array<Stored>;
+@group(0) @binding(5) var<storage, read> gamma: array<f32>;
+@group(0) @binding(6) var<storage, read> shortcut: array<Stored>;
+@group(0) @binding(7) var<storage, read_write> joined: array<Stored>;
 var<immediate> p: Params;
 
 var<workgroup> rows: array<f16, ROWS * DC / ROWS_LINE * ROWS_PITCH>;
@@ -196,6 +202,17 @@ fn weighed(acc: Wide, subgroup: u32) -> Wide {
   return sums;
 }
 
+// Element i of out, and of the block that adds it to its shortcut.
+fn store(i: u32, sum: f32) {
+  let o = Stored(sum);
+  if (STORE != 1u) {
+    out[i] = o;
+  }
+  if (STORE != 0u) {
+    joined[i] = Stored(gamma[0] * f32(o) + f32(shortcut[i]));
+  }
+}
+
 @compute @workgroup_size(THREADS)
 fn statistics(
   @builtin(workgroup_id) group: vec3u,
@@ -272,7 +289,7 @@ fn forward(
       let e = select(i % MN, i / ROWS, CHANNEL);
       let d = d0 + j * MN + e;
       if (n0 + r < p.Nq && d < p.DV) {
-        out[place(batch, n0 + r, d, p.Nq, p.DV)] = Stored(1.0 / LARGER * scores[r * SCORES_PITCH + e]);
+        store(place(batch, n0 + r, d, p.Nq, p.DV), 1.0 / LARGER * scores[r * SCORES_PITCH + e]);
       }
     }
     workgroupBarrier(); // and has been read

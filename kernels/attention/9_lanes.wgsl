@@ -2,6 +2,7 @@
 //
 //   Q [B, Nq, DK] · K [B, Nk, DK] · V [B, Nk, DV]  →  out [B, Nq, DV], lse [B, Nq]     (CHANNEL: [B, dims, positions])
 //   s = scale·QKᵀ,  out = softmax(s)·V,  lse = log Σ exp(s), kept for the backward pass
+//   joined = gamma·out + shortcut, of a block with a residual
 //
 // since 8    a CPU driver loads lane by lane, whatever the address: in rung 8 all lanes load the same key. Here each
 //            lane loads another vec4 of a block, and subgroupBroadcast spreads it. A lane still owns four queries and
@@ -10,7 +11,8 @@
 // cost       2·B·Nq·Nk·(DK + DV) flops; reads Nq / (4·LANES)·Nk·(DK + DV) floats a batch from the cache.
 // needs      subgroups of exactly LANES = 8 or 16; any sizes. TD dims of Q are kept in registers (DEEP: DK > TD,
 //            those past it are read again); tile.z takes the next TV columns of V and makes the scores again for them.
-//            TD and TV are 1 to 8 rounds. ALIGNED, MASKED: as in rung 8.
+//            TD and TV are 1 to 8 rounds. ALIGNED, MASKED: as in rung 8. Entry vec4 stores four at a time, needs ALIGNED, and
+//            alone can join a residual.
 enable subgroups;
 
 struct Params {
@@ -27,6 +29,8 @@ const ALIGNED = false;
 const MASKED = true;
 const DEEP = false;
 const FOLDED = false;
+// What is stored: out (0), joined (1), or both (2), where a backward pass will read out.
+const STORE = 0u;
 const LANES = 4u;
 const TD = 8u;
 const TV = 32u;
@@ -42,7 +46,11 @@ const LOWEST = -3.4028234e38f;
 @group(0) @binding(1) var<storage, read> k: array<vec4f>;
 @group(0) @binding(2) var<storage, read> v: array<vec4f>;
 @group(0) @binding(3) var<storage, read_write> out: array<f32>;
+@group(0) @binding(3) var<storage, read_write> out4: array<vec4f>;
 @group(0) @binding(4) var<storage, read_write> lse: array<f32>;
+@group(0) @binding(5) var<storage, read> gamma: array<f32>;
+@group(0) @binding(6) var<storage, read> shortcut: array<vec4f>;
+@group(0) @binding(7) var<storage, read_write> joined: array<vec4f>;
 var<immediate> p: Params;
 
 alias Narrow = array<mat4x4f, TD4>;
@@ -249,13 +257,9 @@ fn weigh(acc: ptr<function, Wide>, round: u32, shrink: vec4f, w: array<mat4x4f, 
   }
 }
 
-@compute @workgroup_size(LANES)
-fn forward(
-  @builtin(workgroup_id) group: vec3u,
-  @builtin(num_workgroups) groups: vec3u,
-  @builtin(subgroup_invocation_id) lane: u32,
-) {
-  let tile = tile_of(group, groups, (p.DV + TV - 1u) / TV);
+// acc = weighted sums of values for this lane's four queries, a column a dim; returns what they are divided by. Stores lse.
+// tile: rows, batch, slice of columns.
+fn attend(acc: ptr<function, Wide>, tile: vec3u, lane: u32) -> vec4f {
   let batch = tile.y;
   let i0 = 4u * (tile.x * LANES + lane);
   let e0 = tile.z * TV;
@@ -268,7 +272,6 @@ fn forward(
   }
   var m = vec4f(LOWEST);
   var l = vec4f();
-  var acc: Wide;
 
   for (var j = 0u; j < p.Nk; j += 8u) {
     let at = vec3u(batch, j, lane);
@@ -279,31 +282,74 @@ fn forward(
     m = top;
     let w = array(weights(s, j, top), weights(t, j + 4u, top));
     l = l * shrink + (w[0] + w[1]) * vec4f(1.0);
-    weigh(&acc, 0u, shrink, w, e0, at);
-    weigh(&acc, 1u, shrink, w, e0, at);
-    weigh(&acc, 2u, shrink, w, e0, at);
-    weigh(&acc, 3u, shrink, w, e0, at);
-    weigh(&acc, 4u, shrink, w, e0, at);
-    weigh(&acc, 5u, shrink, w, e0, at);
-    weigh(&acc, 6u, shrink, w, e0, at);
-    weigh(&acc, 7u, shrink, w, e0, at);
+    weigh(acc, 0u, shrink, w, e0, at);
+    weigh(acc, 1u, shrink, w, e0, at);
+    weigh(acc, 2u, shrink, w, e0, at);
+    weigh(acc, 3u, shrink, w, e0, at);
+    weigh(acc, 4u, shrink, w, e0, at);
+    weigh(acc, 5u, shrink, w, e0, at);
+    weigh(acc, 6u, shrink, w, e0, at);
+    weigh(acc, 7u, shrink, w, e0, at);
   }
 
-  for (var e = 0u; e < TV4; e++) {
-    for (var c = 0u; c < 4u; c++) {
-      let d = e0 + 4u * e + c;
-      let sums = acc[e][c] / l;
-      for (var t = 0u; t < 4u; t++) {
-        if (i0 + t < p.Nq && d < p.DV) {
-          out[place(batch, i0 + t, d, p.Nq, p.DV)] = sums[t];
-        }
-      }
-    }
-  }
   let sums = m + logarithm(l);
   for (var t = 0u; t < 4u; t++) {
     if (i0 + t < p.Nq && tile.z == 0u) {
       lse[batch * p.Nq + i0 + t] = sums[t];
+    }
+  }
+  return l;
+}
+
+@compute @workgroup_size(LANES)
+fn forward(
+  @builtin(workgroup_id) group: vec3u,
+  @builtin(num_workgroups) groups: vec3u,
+  @builtin(subgroup_invocation_id) lane: u32,
+) {
+  let tile = tile_of(group, groups, (p.DV + TV - 1u) / TV);
+  let i0 = 4u * (tile.x * LANES + lane);
+  var acc: Wide;
+  let l = attend(&acc, tile, lane);
+  for (var e = 0u; e < TV4; e++) {
+    for (var c = 0u; c < 4u; c++) {
+      let d = tile.z * TV + 4u * e + c;
+      for (var t = 0u; t < 4u; t++) {
+        if (i0 + t < p.Nq && d < p.DV) {
+          out[place(tile.y, i0 + t, d, p.Nq, p.DV)] = acc[e][c][t] / l[t];
+        }
+      }
+    }
+  }
+}
+
+@compute @workgroup_size(LANES)
+fn vec4(
+  @builtin(workgroup_id) group: vec3u,
+  @builtin(num_workgroups) groups: vec3u,
+  @builtin(subgroup_invocation_id) lane: u32,
+) {
+  let tile = tile_of(group, groups, (p.DV + TV - 1u) / TV);
+  let i0 = 4u * (tile.x * LANES + lane);
+  var acc: Wide;
+  let l = attend(&acc, tile, lane);
+  for (var e = 0u; e < TV4; e++) {
+    var block = mat4x4f(acc[e][0] / l, acc[e][1] / l, acc[e][2] / l, acc[e][3] / l);
+    if (!CHANNEL) {
+      block = transpose(block);
+    }
+    for (var c = 0u; c < 4u; c++) {
+      let d = tile.z * TV + 4u * e;
+      let at = select(vec2u(i0 + c, d), vec2u(i0, d + c), CHANNEL);
+      if (at.x < p.Nq && at.y < p.DV) {
+        let i = place(tile.y, at.x, at.y, p.Nq, p.DV) >> 2u;
+        if (STORE != 1u) {
+          out4[i] = block[c];
+        }
+        if (STORE != 0u) {
+          joined[i] = gamma[0] * block[c] + shortcut[i];
+        }
+      }
     }
   }
 }

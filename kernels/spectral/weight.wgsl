@@ -7,8 +7,9 @@
 //
 // σ = uᵀWv moves with W along u·vᵀ while u and v are held still.
 // layers     as in spectral/columns; sigma and product hold one number a matrix, this one's at `index` without a table.
-// grid       `scale`: a vec4 a thread.  `dotParts`: a part a thread, its C0 vec4s `parts` apart.  `grad`: C0 neighbours
-//            of a line of `inner` a thread, so that a long stretch costs one division.
+// grid       `scale`: C0 neighbouring vec4s a thread, 16 for a CPU's lanes: with one, looking the matrix up in the table took
+//            two thirds of the time (lavapipe).  `dotParts`: a part a thread, its C0 vec4s `parts` apart.  `grad`: C0
+//            neighbours of a line of `inner` a thread, so that a long stretch costs one division.
 // entries    `gradQuads` is `grad` in vec4s, for an inner that is a multiple of 4.
 // cost       n, 2·n and 4·n flops;  reads n or 2·n, writes n floats.
 alias Stored = f32;
@@ -71,9 +72,12 @@ fn scale(
 ) {
   let at = placeOf(group, groups, local);
   let n = at.l.outer * at.l.rows * at.l.inner;
-  if (at.inside && at.t < (n + 3u) / 4u) {
-    let i = at.l.at / 4u + at.t;
-    out[i] = vec4<Stored>(w[i] * inverse(sigma[at.index]));
+  if (!at.inside) { return; }
+  let inv = inverse(sigma[at.index]);
+  let first = at.t * at.l.C0;
+  for (var q = first; q < min(first + at.l.C0, (n + 3u) / 4u); q++) {
+    let i = at.l.at / 4u + q;
+    out[i] = vec4<Stored>(w[i] * inv);
   }
 }
 

@@ -149,7 +149,7 @@ async function measure({ out, only, patience, began, bundle }) {
 
   writeFileSync(join(out, 'machine.txt'), await describeMachine());
   const doctor = [process.execPath, join(app, 'scripts', 'wgsagan.mjs'), 'doctor', '--json'];
-  const driver = await findDriver({ doctor, work, cache, say });
+  const driver = await findDriver({ doctor, seconds: 20 * patience, work, cache, say });
   if (driver.chosen === null) say('no driver works: machine.txt says what is installed');
   writeFileSync(join(out, 'doctor.json'), `${JSON.stringify(driver.chosen, null, 2)}\n`);
   const threads = String(Math.max(4, cores));

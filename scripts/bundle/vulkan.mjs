@@ -77,18 +77,18 @@ function writeManifest(folder, library) {
 /**
  * Finds the way to a driver. With no GPU in sight it is the bundled software driver if there is one, which is then put where
  * the engine looks for cached drivers, else whatever the system shows.
- * @param {{ doctor: string[], work: string, cache: string, say: (line: string) => void }} options
- *   `doctor`: the command that prints the adapters as JSON; `work`: where the bundle was unpacked
+ * @param {{ doctor: string[], seconds: number, work: string, cache: string, say: (line: string) => void }} options
+ *   `doctor`: the command that prints the adapters as JSON, given `seconds` each time; `work`: where the bundle was unpacked
  * @returns {Promise<{ way: string, env: Record<string, string>, software: string | null, chosen: object | null,
  *   tried: { way: string, shows: string }[] }>} `software`: the driver's kind where it is no GPU's
  */
-export async function findDriver({ doctor, work, cache, say }) {
+export async function findDriver({ doctor, seconds, work, cache, say }) {
   const write = (library) => writeManifest(join(work, 'manifests'), library);
   const tried = [];
   const attempt = async ({ name, env, folders }) => {
     const path = [process.env.LD_LIBRARY_PATH, ...folders].filter(Boolean).join(':');
     const full = path === '' ? env : { ...env, LD_LIBRARY_PATH: path };
-    const chosen = await ask(doctor, full);
+    const chosen = await ask(doctor, full, seconds);
     const shows = chosen.adapter === null ? chosen.problem : chosen.adapter.name;
     tried.push({ way: name, shows });
     say(`${name}: ${shows}`);
@@ -112,10 +112,11 @@ export async function findDriver({ doctor, work, cache, say }) {
   return fallback ?? { way: 'none', env: {}, software: 'auto', chosen: null, tried };
 }
 
-async function ask(doctor, env) {
+async function ask(doctor, env, seconds) {
   const [program, ...args] = doctor;
-  const options = { env: { ...process.env, ...env }, timeoutMs: 20_000 };
+  const options = { env: { ...process.env, ...env }, timeoutMs: 1000 * seconds };
   const { code, stdout, stderr } = await run(program, args, options);
+  if (code === 124) return { adapter: null, problem: `doctor did not end within ${seconds} s` };
   try {
     const { chosen, remedies } = JSON.parse(stdout);
     if (code === 0 && chosen !== null) return { adapter: chosen, problem: '' };

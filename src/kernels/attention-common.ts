@@ -1,7 +1,7 @@
 import type { Gpu } from '../gpu/device.ts';
 import type { Storage } from '../gpu/storage.ts';
 import { kernel, linearGrid } from './kernel.ts';
-import type { Dims, Kernel } from './kernel.ts';
+import type { Dims, Kernel, Tile, TileOf } from './kernel.ts';
 import { storedOf } from './precision.ts';
 import type { Precision } from './precision.ts';
 import type { Rung } from './rung.ts';
@@ -30,6 +30,18 @@ export interface AttentionArgs extends AttentionDims {
   readonly out: Storage;
   /** [B, Nq] = log Σ exp(scores). */
   readonly lse: Storage;
+  /** Only for a rung that joins it. */
+  readonly residual?: Residual | undefined;
+}
+
+/** joined = gamma·out + shortcut, stored with out or, unless it is kept, without. */
+export interface Residual {
+  /** [1], f32. */
+  readonly gamma: Storage;
+  /** In the layout and of the element type of out. */
+  readonly shortcut: Storage;
+  readonly joined: Storage;
+  readonly keepOut: boolean;
 }
 
 export interface AttentionBackwardArgs extends AttentionArgs {
@@ -39,7 +51,10 @@ export interface AttentionBackwardArgs extends AttentionArgs {
   readonly dv?: Storage | undefined;
 }
 
-export type ForwardRung = Rung<AttentionDims, AttentionArgs>;
+export interface ForwardRung extends Rung<AttentionDims, AttentionArgs> {
+  /** True if it serves a `residual` for these sizes. Left out: it serves none. */
+  readonly joins?: (dims: AttentionDims) => boolean;
+}
 /** Needs nothing of the forward pass but out and lse, whichever rung made them. */
 export type BackwardRung = Rung<AttentionDims, AttentionBackwardArgs>;
 
@@ -52,9 +67,12 @@ export const flag = (on: boolean) => String(on);
 export const channel = ({ layout }: { layout: AttentionLayout }) => flag(layout === 'channel');
 
 export const forwardTensors = ['q', 'k', 'v', 'out', 'lse'] as const;
+const residualTensors = ['gamma', 'shortcut', 'joined'] as const;
+export const joiningTensors = [...forwardTensors, ...residualTensors] as const;
 export const queriesTensors = ['q', 'k', 'v', 'dOut', 'lse', 'delta', 'dq'] as const;
 export const keysTensors = ['q', 'k', 'v', 'dOut', 'lse', 'delta', 'dk', 'dv'] as const;
 export type ForwardKernel = Kernel<(typeof forwardTensors)[number], Param>;
+export type JoiningKernel = Kernel<(typeof joiningTensors)[number], Param>;
 export type QueriesKernel = Kernel<(typeof queriesTensors)[number], Param>;
 export type KeysKernel = Kernel<(typeof keysTensors)[number], Param>;
 
@@ -66,6 +84,12 @@ export const forwardCost = {
   flops: (d: Dims<Param>) => products(d, d.DK + d.DV),
   bytes: (d: Dims<Param>, each = 4) => each * tensors(d) + 4 * d.B * d.Nq,
 };
+/** Of a kernel that can join a residual: STORE is also how many tensors more that moves. */
+export const joiningCost = {
+  flops: forwardCost.flops,
+  bytes: (d: Dims<Param>, each = 4, tile?: TileOf) =>
+    forwardCost.bytes(d, each) + (tile?.('STORE') ?? 0) * each * d.B * d.Nq * d.DV,
+};
 export const queriesCost = {
   flops: (d: Dims<Param>) => products(d, 2 * d.DK + d.DV),
   bytes: (d: Dims<Param>, each = 4) => each * (tensors(d) + d.B * d.Nq * d.DK) + 8 * d.B * d.Nq,
@@ -75,6 +99,29 @@ export const keysCost = {
   bytes: (d: Dims<Param>, each = 4) =>
     each * (tensors(d) + d.B * d.Nk * (d.DK + d.DV)) + 8 * d.B * d.Nq,
 };
+
+/** What is bound for a residual, and with it the tile that says what to store. */
+interface Joining {
+  readonly bound: Readonly<Record<(typeof residualTensors)[number], Storage>>;
+  readonly tile: Tile;
+}
+
+/** Launches a kernel that can join a residual; of none it is bound what it leaves alone. */
+export function launchJoining(
+  gpu: Gpu,
+  { q, residual }: AttentionArgs,
+  { tile, launch }: { tile: Tile | undefined; launch: (joining: Joining) => void },
+): void {
+  if (residual !== undefined) {
+    const { keepOut, ...bound } = residual;
+    launch({ bound, tile: { ...tile, STORE: keepOut ? 2 : 1 } });
+    return;
+  }
+  gpu.scope(() => {
+    const joined = gpu.alloc(16, 'attention without a residual');
+    launch({ bound: { gamma: q, shortcut: q, joined }, tile: { ...tile, STORE: 0 } });
+  });
+}
 
 /** What softmax takes off each query's dP, for every backward rung. */
 export const delta = kernel({

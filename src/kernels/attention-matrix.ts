@@ -6,9 +6,10 @@ import {
   channel,
   delta,
   flag,
-  forwardCost,
+  joiningCost,
   keysCost,
   keysTensors,
+  launchJoining,
   makeDelta,
   params,
   paramsOf,
@@ -19,6 +20,7 @@ import type {
   AttentionArgs,
   AttentionBackwardArgs,
   AttentionDims,
+  ForwardRung,
   Param,
 } from './attention-common.ts';
 import { canRun, kernel } from './kernel.ts';
@@ -67,12 +69,12 @@ const forward = kernel({
   ...shared,
   file: 'attention/7_tensor_cores.wgsl',
   entry: 'forward',
-  tensors: ['q', 'k', 'v', 'keptLse', 'out'],
+  tensors: ['q', 'k', 'v', 'keptLse', 'out', 'gamma', 'shortcut', 'joined'],
   grid: grid(
     (d) => d.Nq,
     (d) => d.DV,
   ),
-  ...forwardCost,
+  ...joiningCost,
 });
 
 const queries = kernel({
@@ -136,16 +138,20 @@ function rung<Args extends AttentionDims>(
 }
 
 /** out and lse: first the statistics of every row, then the rows that they weigh. */
-export const attentionMatrix = rung<AttentionArgs>(
-  'attention/7_tensor_cores',
-  [statistics, forward],
-  (gpu, args, tile) => {
+export const attentionMatrix: ForwardRung = {
+  ...rung<AttentionArgs>('attention/7_tensor_cores', [statistics, forward], (gpu, args, whole) => {
     const { q, k, v, out, lse } = args;
-    const launch = { dims: paramsOf(args), tile, stored: storedOf(args) };
-    statistics.run(gpu, { tensors: { q, k, v, lse }, ...launch });
-    forward.run(gpu, { tensors: { q, k, v, keptLse: lse, out }, ...launch });
-  },
-);
+    const launch = { dims: paramsOf(args), stored: storedOf(args) };
+    statistics.run(gpu, { tensors: { q, k, v, lse }, tile: whole, ...launch });
+    launchJoining(gpu, args, {
+      tile: whole,
+      launch: ({ bound, tile }) => {
+        forward.run(gpu, { tensors: { q, k, v, keptLse: lse, out, ...bound }, tile, ...launch });
+      },
+    });
+  }),
+  joins: () => true,
+};
 
 /** dq, dk and dv, recomputed from lse. */
 export const attentionBackwardMatrix = rung<AttentionBackwardArgs>(

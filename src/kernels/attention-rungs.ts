@@ -7,8 +7,11 @@ import {
   flag,
   forwardCost,
   forwardTensors,
+  joiningCost,
+  joiningTensors,
   keysCost,
   keysTensors,
+  launchJoining,
   makeDelta,
   params,
   paramsOf,
@@ -16,16 +19,18 @@ import {
   queriesTensors,
 } from './attention-common.ts';
 import type {
+  AttentionArgs,
   AttentionDims,
   BackwardRung,
   ForwardKernel,
   ForwardRung,
+  JoiningKernel,
   KeysKernel,
   Param,
   QueriesKernel,
 } from './attention-common.ts';
 import { broadcastLanes, canRun, kernel } from './kernel.ts';
-import type { Dims, Grid, Needs, Tile, TileOf } from './kernel.ts';
+import type { Dims, Grid, Kernel, KernelArgs, KernelSpec, Needs, Tile, TileOf } from './kernel.ts';
 import { inFloats, mayRound, storedOf } from './precision.ts';
 
 type Tiles = readonly [Tile, ...Tile[]];
@@ -44,23 +49,53 @@ interface Choosing {
 const serves = (gpu: Gpu, { serves = inFloats, fits }: Choosing, dims: AttentionDims) =>
   serves(dims) && (fits?.(gpu, dims) ?? true);
 
-function forwardRung(made: ForwardKernel, o: Choosing): ForwardRung {
+/** What a rung's kernel is launched with beside its tensors. */
+type Launch = Omit<KernelArgs<never, Param>, 'tensors'>;
+
+function rungOf(
+  kernels: readonly [Kernel, ...Kernel[]],
+  o: Choosing,
+  launch: (gpu: Gpu, args: AttentionArgs, common: Launch) => void,
+): ForwardRung {
+  const [made] = kernels;
   return {
     name: made.file.replace('.wgsl', ''),
-    kernels: [made],
+    kernels,
     fits: (gpu, dims) => canRun(gpu, made) && serves(gpu, o, dims),
     tiles: o.tiles,
     run(gpu, args, tile = o.tiles(gpu, args)[0]) {
-      const { q, k, v, out, lse } = args;
-      const constants = { CHANNEL: channel(args), ...o.flags(args, tile), ...tile };
-      made.run(gpu, {
-        tensors: { q, k, v, out, lse },
+      launch(gpu, args, {
         dims: paramsOf(args),
-        tile: constants,
+        tile: { CHANNEL: channel(args), ...o.flags(args, tile), ...tile },
         stored: storedOf(args),
       });
     },
   };
+}
+
+function runPlain(gpu: Gpu, made: ForwardKernel, args: AttentionArgs, common: Launch): void {
+  const { q, k, v, out, lse } = args;
+  made.run(gpu, { tensors: { q, k, v, out, lse }, ...common });
+}
+
+function forwardRung(made: ForwardKernel, o: Choosing): ForwardRung {
+  return rungOf([made], o, (gpu, args, common) => {
+    runPlain(gpu, made, args, common);
+  });
+}
+
+/** A rung that can join a residual as it stores out. */
+function joiningRung(made: JoiningKernel, o: Choosing): ForwardRung {
+  const rung = rungOf([made], o, (gpu, args, common) => {
+    const { q, k, v, out, lse } = args;
+    launchJoining(gpu, args, {
+      tile: common.tile,
+      launch: ({ bound, tile }) => {
+        made.run(gpu, { ...common, tensors: { q, k, v, out, lse, ...bound }, tile });
+      },
+    });
+  });
+  return { ...rung, joins: () => true };
 }
 
 interface Gradients {
@@ -107,15 +142,21 @@ function backwardRung({ queries, keys }: Gradients, o: Choosing): BackwardRung {
     },
   };
 }
+
 /** Slices that a tile cuts the dims of dk and dv into. */
 function slicesOf({ DK, DV }: AttentionDims, tile: Tile): number {
   const TV = Number(tile['TV']);
   return Math.max(ceilDiv(DK, Number(tile['TD'] ?? TV)), ceilDiv(DV, TV));
 }
 
-/** Forward, queries and keys of a rung whose workgroups own `rows` positions and slices of `narrow` and TV dims. */
-function kernelsOf(
+const plain = { tensors: forwardTensors, ...forwardCost };
+/** Can join a residual. */
+const joining = { tensors: joiningTensors, ...joiningCost };
+
+/** Forward as `made`, queries and keys of a rung whose workgroups own `rows` positions and slices of `narrow` and TV dims. */
+function kernelsOf<const T extends string>(
   file: string,
+  made: { readonly tensors: readonly T[] } & Pick<KernelSpec<T, Param>, 'flops' | 'bytes'>,
   o: { rows: (tile: TileOf) => number; narrow: 'TD' | 'TV'; needs?: Needs },
 ) {
   const { rows, narrow, needs = {} } = o;
@@ -128,9 +169,8 @@ function kernelsOf(
       ...shared,
       file: `${file}.wgsl`,
       entry: 'forward',
-      tensors: forwardTensors,
-      grid: ({ B, Nq, DV }, tile) => grid(Nq, B, ceilDiv(DV, tile('TV')), tile),
-      ...forwardCost,
+      grid: ({ B, Nq, DV }: Dims<Param>, tile) => grid(Nq, B, ceilDiv(DV, tile('TV')), tile),
+      ...made,
     }),
     queries: kernel({
       ...shared,
@@ -160,7 +200,7 @@ const only = (tile: Tile) => () => [tile] as const;
 
 // ---- 2 to 5: workgroups of a GPU ------------------------------------------------------------------------------------
 
-const rows = kernelsOf('attention/2_rows', {
+const rows = kernelsOf('attention/2_rows', plain, {
   rows: () => 1,
   narrow: 'TV',
   needs: { invocations: 256, workgroupBytes: 2048 },
@@ -174,7 +214,7 @@ export const rowsForward = forwardRung(rows.forward, rowsChoosing);
 export const rowsBackward = backwardRung(rows, rowsChoosing);
 
 const tiled = (file: string) =>
-  kernelsOf(file, {
+  kernelsOf(file, plain, {
     rows: (tile) => tile('ROWS'),
     narrow: 'TV',
     needs: { invocations: 256, workgroupBytes: 16384 },
@@ -189,7 +229,7 @@ const registers = tiled('attention/4_registers');
 export const registersForward = forwardRung(registers.forward, tiledChoosing);
 export const registersBackward = backwardRung(registers, tiledChoosing);
 
-const subgroups = kernelsOf('attention/5_subgroups', {
+const subgroups = kernelsOf('attention/5_subgroups', joining, {
   rows: (tile) => tile('ROWS'),
   narrow: 'TV',
   needs: { features: ['subgroups'], invocations: 256, workgroupBytes: 16384 },
@@ -204,7 +244,7 @@ const shuffling = {
   },
 };
 const subgroupsChoosing = { ...shuffling, flags: noFlags };
-export const subgroupsForward = forwardRung(subgroups.forward, subgroupsChoosing);
+export const subgroupsForward = joiningRung(subgroups.forward, subgroupsChoosing);
 export const subgroupsBackward = backwardRung(subgroups, subgroupsChoosing);
 
 // ---- 6: operands of two bytes ---------------------------------------------------------------------------------------
@@ -215,7 +255,7 @@ export function readsVec4({ layout, Nq, Nk, DK, DV }: AttentionDims): boolean {
   return contiguous.every((n) => n % 4 === 0);
 }
 
-const halves = kernelsOf('attention/6_f16', {
+const halves = kernelsOf('attention/6_f16', joining, {
   rows: (tile) => tile('ROWS'),
   narrow: 'TV',
   needs: { features: ['subgroups', 'shader-f16'], invocations: 256, workgroupBytes: 16384 },
@@ -225,14 +265,14 @@ const halvesChoosing = {
   serves: mayRound,
   flags: (dims: AttentionDims) => ({ ALIGNED: flag(readsVec4(dims)) }),
 };
-export const halvesForward = forwardRung(halves.forward, halvesChoosing);
+export const halvesForward = joiningRung(halves.forward, halvesChoosing);
 export const halvesBackward = backwardRung(halves, halvesChoosing);
 
 // ---- 8: a CPU driver's threads, each for itself ---------------------------------------------------------------------
 
 const ownPositions = 4;
 
-const threads = kernelsOf('attention/8_threads', {
+const threads = kernelsOf('attention/8_threads', plain, {
   rows: (tile) => ownPositions * tile('WG'),
   narrow: 'TD',
 });
@@ -273,10 +313,17 @@ export const threadsBackward = backwardRung(threads, {
 
 // ---- 9: a CPU driver's lanes, for each other ------------------------------------------------------------------------
 
-const lanes = kernelsOf('attention/9_lanes', {
+const lanes = kernelsOf('attention/9_lanes', plain, {
   rows: (tile) => ownPositions * tile('LANES'),
   narrow: 'TD',
   needs: { features: ['subgroups'] },
+});
+/** Stores four elements at a time, where `readsVec4`; it can join a residual. */
+const lanesVec4 = kernel({
+  ...lanes.forward,
+  entry: 'vec4',
+  tensors: ['q', 'k', 'v', 'out4', 'lse', 'gamma', 'shortcut', 'joined'],
+  ...joiningCost,
 });
 
 const fitsLanes = (gpu: Gpu) => broadcastLanes(gpu) !== undefined;
@@ -295,7 +342,7 @@ function laneTiles(gpu: Gpu, dims: AttentionDims): Tiles {
   return [tile(widest), ...narrower.map(tile)];
 }
 
-export const lanesForward = forwardRung(lanes.forward, {
+const lanesChoosing: Choosing = {
   fits: fitsLanes,
   tiles: laneTiles,
   flags: (dims, tile) => ({
@@ -303,7 +350,23 @@ export const lanesForward = forwardRung(lanes.forward, {
     MASKED: flag(dims.Nk % 8 !== 0),
     DEEP: isDeep(dims, tile),
   }),
-});
+};
+export const lanesForward: ForwardRung = {
+  ...rungOf([lanes.forward, lanesVec4], lanesChoosing, (gpu, args, common) => {
+    if (!readsVec4(args)) {
+      runPlain(gpu, lanes.forward, args, common);
+      return;
+    }
+    const { q, k, v, out: out4, lse } = args;
+    launchJoining(gpu, args, {
+      tile: common.tile,
+      launch: ({ bound, tile }) => {
+        lanesVec4.run(gpu, { ...common, tensors: { q, k, v, out4, lse, ...bound }, tile });
+      },
+    });
+  }),
+  joins: readsVec4,
+};
 export const lanesBackward = backwardRung(lanes, {
   fits: fitsLanes,
   tiles: laneTiles,

@@ -27,8 +27,9 @@ import {
   tilesBackward,
   tilesForward,
 } from './attention-rungs.ts';
-import { bytesOf, mayRound, precisionOf } from './precision.ts';
-import { climb } from './rung.ts';
+import { bytesOf, mayRound, precisionOf, storedOf } from './precision.ts';
+import { residual as addResidual } from './residual.ts';
+import { choose, climb, runPicked } from './rung.ts';
 import type { Ladder } from './rung.ts';
 
 type Input = 'q' | 'k' | 'v' | 'out' | 'lse';
@@ -81,20 +82,23 @@ function preferredOf(rungs: Readonly<Record<Candidate, Named>>) {
   };
 }
 
-/** out = softmax(scale·QKᵀ)·V and its log-sum-exp, simplest rung first. */
+/** The ways forward, simplest first. */
+export const forwardRungs: readonly ForwardRung[] = [
+  materialisedForward,
+  rowsForward,
+  tilesForward,
+  registersForward,
+  subgroupsForward,
+  halvesForward,
+  attentionMatrix,
+  threadsForward,
+  lanesForward,
+];
+
+/** out = softmax(scale·QKᵀ)·V and its log-sum-exp. */
 export const attentionForwardLadder: Ladder<AttentionDims, AttentionArgs, Input> = {
   name: 'attention-forward',
-  rungs: [
-    materialisedForward,
-    rowsForward,
-    tilesForward,
-    registersForward,
-    subgroupsForward,
-    halvesForward,
-    attentionMatrix,
-    threadsForward,
-    lanesForward,
-  ],
+  rungs: forwardRungs,
   preferred: preferredOf({
     map: materialisedForward,
     registers: registersForward,
@@ -173,6 +177,39 @@ export const attentionBackwardLadder: Ladder<
  */
 export function attention(gpu: Gpu, args: AttentionArgs): void {
   climb(gpu, attentionForwardLadder, args);
+}
+
+export interface AttentionResidualArgs extends Omit<AttentionArgs, 'out' | 'residual'> {
+  /** [1], f32. */
+  readonly gamma: Storage;
+  /** In the layout and of the element type of out, as is joined. */
+  readonly shortcut: Storage;
+  readonly joined: Storage;
+  /** What `attention` gives, if a backward pass will read it. */
+  readonly out?: Storage | undefined;
+}
+
+/** joined = gamma·out + shortcut with attention's out: in its last pass where the rung can, otherwise in a launch behind it. */
+export function attentionResidual(gpu: Gpu, args: AttentionResidualArgs): void {
+  const { gamma, shortcut, joined, out: kept, ...rest } = args;
+  const dims = dimsOf(args);
+  const picked = choose(gpu, attentionForwardLadder, dims);
+  const rung = forwardRungs.find(({ name }) => name === picked.rung.name);
+  const fused = !picked.widened && rung?.joins?.(dims) === true;
+  gpu.scope(() => {
+    const n = inputsOf(dims).out;
+    const out = kept ?? gpu.alloc(fused ? 16 : bytesOf(dims) * n, 'attention nobody keeps');
+    const residual = { gamma, shortcut, joined, keepOut: kept !== undefined };
+    const plain = { ...rest, out };
+    runPicked(gpu, {
+      ladder: attentionForwardLadder,
+      args: fused ? { ...plain, residual } : plain,
+      picked,
+    });
+    if (!fused) {
+      addResidual(gpu, { o: out, gamma, x: shortcut, out: joined, n, stored: storedOf(dims) });
+    }
+  });
 }
 
 /** dOut → dq, dk, dv in the layouts of q, k, v; one left out is not computed. `out` and `lse` are forward's. */

@@ -51,7 +51,7 @@ export interface KernelSpec<T extends string, D extends string> {
   /** Floating-point operations of a launch. */
   flops(dims: Dims<D>): number;
   /** Bytes that have to cross memory at least once; an element of a tensor of `Stored` takes `each`, 4 if left out. */
-  bytes(dims: Dims<D>, each?: number): number;
+  bytes(dims: Dims<D>, each?: number, tile?: TileOf): number;
   /** Where a kernel's tiles differ in what they take, as a function of the tile. */
   readonly needs?: Needs | ((tile: TileOf) => Needs);
 }
@@ -114,7 +114,8 @@ export function kernel<const T extends string, const D extends string>(
       lacking.push('the feature shader-f16 for its tensors of f16');
     }
     if (lacking.length > 0) throw new Error(`${name} needs ${lacking.join(' and ')}`);
-    const natural = spec.grid(dims, (constant) => tileValue(spec, constant, tile));
+    const valueOf: TileOf = (constant) => tileValue(spec, constant, tile);
+    const natural = spec.grid(dims, valueOf);
     const most = gpu.limits['maxComputeWorkgroupsPerDimension'] ?? 65535;
     const folded = natural.some((g) => g > most);
     if (folded && !canFold(spec.file)) {
@@ -129,7 +130,7 @@ export function kernel<const T extends string, const D extends string>(
       immediates: packImmediates(shader, dims),
       grid,
       flops: spec.flops(dims),
-      traffic: spec.bytes(dims, stored === 'f16' ? 2 : 4),
+      traffic: spec.bytes(dims, stored === 'f16' ? 2 : 4, valueOf),
       dims,
       where: gpu.where,
     });

@@ -109,7 +109,7 @@ export function matrixWork(
       right: stage(finish, one(columns)),
       rows: stage(byGroup ? 256 : 16, rows),
       left: stage(finish, one(rows)),
-      scale: stage(64, (m) => ({ groups: ceilDiv(sizeOf(m), 4 * 64) })),
+      scale: stage(64, (m) => scaleShare(m, software)),
       dot: stage(dotThreads, dot),
       total: stage(finish, one(dot)),
       grad: stage(64, (m) => gradShare(m, { quads, software })),
@@ -168,6 +168,12 @@ function dotShare(matrix: MatrixSizes, software: boolean): Share {
     groups: ceilDiv(parts, dotThreads),
     scratch: parts,
   };
+}
+
+/** A CPU's lanes walk a stretch each, and look their matrix up once for it. */
+function scaleShare(matrix: MatrixSizes, software: boolean): Share {
+  const C0 = software ? 16 : 1;
+  return { C0, groups: ceilDiv(sizeOf(matrix), 4 * 64 * C0) };
 }
 
 /** A GPU's threads read neighbours; a CPU's lanes walk a stretch each, and divide once for it. */

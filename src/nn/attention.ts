@@ -1,6 +1,7 @@
 import type { Tape } from '../autograd/tape.ts';
 import { tensor } from '../autograd/tensor.ts';
 import type { Tensor } from '../autograd/tensor.ts';
+import { attentionResidual } from '../ops/attention-residual.ts';
 import { attention } from '../ops/attention.ts';
 import { reshape, slice } from '../ops/layout.ts';
 import { matmul } from '../ops/matmul.ts';
@@ -123,9 +124,8 @@ export class SelfAttention extends AttentionLayer {
   /** The block with query and key of `asked`, and value and shortcut of x. */
   protected attend(x: Tensor, asked: Tensor): Tensor {
     const { q, k, v } = this.project(x, asked);
-    const o = this.mix(q, k, v);
     const shortcut = this.#shortcut?.forward(x) ?? x;
-    return residual(reshape(o, shortcut.shape), this.gamma, shortcut);
+    return reshape(this.mix(q, k, v, flat(shortcut)), shortcut.shape);
   }
 
   override map(x: Tensor, query: Place): Tensor {
@@ -134,9 +134,10 @@ export class SelfAttention extends AttentionLayer {
     return reshape(this.weights(queryAt(q, query, size), k), [-1, 1, ...size]);
   }
 
-  /** Values gathered for each query: what other kinds of this block do otherwise. */
-  protected mix(q: Tensor, k: Tensor, v: Tensor): Tensor {
-    return attention(q, k, v, { scale: this.scale });
+  /** gamma times the values gathered for each query, plus the shortcut (N, C, HW): what other kinds of this block do otherwise. */
+  protected mix(q: Tensor, k: Tensor, v: Tensor, shortcut: Tensor): Tensor {
+    const { gamma, scale } = this;
+    return attentionResidual(q, k, v, { gamma, x: shortcut, scale });
   }
 
   /** The weights (N, queries, keys) by which `mix` gathers. */

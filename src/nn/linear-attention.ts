@@ -1,5 +1,6 @@
 import type { Tensor } from '../autograd/tensor.ts';
 import { linearAttention, linearAttentionMap } from '../ops/linear-attention.ts';
+import { residual } from '../ops/residual.ts';
 import { SelfAttention } from './attention.ts';
 
 /**
@@ -7,8 +8,8 @@ import { SelfAttention } from './attention.ts';
  * positions. Parameters and keys are SelfAttention's; the features have no scale.
  */
 export class LinearSelfAttention extends SelfAttention {
-  protected override mix(q: Tensor, k: Tensor, v: Tensor): Tensor {
-    return linearAttention(q, k, v);
+  protected override mix(q: Tensor, k: Tensor, v: Tensor, shortcut: Tensor): Tensor {
+    return residual(linearAttention(q, k, v), this.gamma, shortcut);
   }
 
   protected override weights(q: Tensor, k: Tensor): Tensor {

@@ -1,5 +1,6 @@
 import type { Tape } from '../autograd/tape.ts';
 import type { Tensor } from '../autograd/tensor.ts';
+import { residual } from '../ops/residual.ts';
 import { topkAttention, topkAttentionMap } from '../ops/topk-attention.ts';
 import { SelfAttention } from './attention.ts';
 import type { SelfAttentionOptions } from './attention.ts';
@@ -21,8 +22,9 @@ export class TopkSelfAttention extends SelfAttention {
     this.#topk = options.topk;
   }
 
-  protected override mix(q: Tensor, k: Tensor, v: Tensor): Tensor {
-    return topkAttention(q, k, v, { k: this.#topk, scale: this.scale });
+  protected override mix(q: Tensor, k: Tensor, v: Tensor, shortcut: Tensor): Tensor {
+    const mixed = topkAttention(q, k, v, { k: this.#topk, scale: this.scale });
+    return residual(mixed, this.gamma, shortcut);
   }
 
   protected override weights(q: Tensor, k: Tensor): Tensor {

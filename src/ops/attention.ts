@@ -16,7 +16,7 @@ interface HeadOptions {
   readonly heads?: number;
 }
 
-interface Attrs {
+export interface AttentionAttrs {
   readonly layout: AttentionLayout;
   readonly scale: number;
 }
@@ -25,7 +25,7 @@ interface Attrs {
  * O = softmax(scale·Q·Kᵀ)·V without the N×N map; the second output is the log-sum-exp of each query's scores,
  * from which the backward pass recomputes the map tile by tile.
  */
-const attentionOp = defineOp<Attrs>({
+const attentionOp = defineOp<AttentionAttrs>({
   name: 'attention',
   dtypes: 'float',
   infer: (inputs, { layout }) => {
@@ -50,20 +50,27 @@ const attentionOp = defineOp<Attrs>({
     const all = once(() => attentionBackwardOp(inputs, { ...attrs, needs }));
     return needs.map((_, i) => () => at(all(), placeOf(needs, i)));
   },
-  composition: (inputs, { layout, scale }) => {
-    // The map is f32, as the fused kernels' scores are.
-    const wide = (i: number) => to(at(inputs, i), 'f32');
-    const [q, k, v] = [wide(0), wide(1), wide(2)];
-    const out =
-      layout === 'channel'
-        ? matmul(v, softmax(matmul(q, k, { transA: true, alpha: scale })), { transB: true })
-        : matmul(softmax(matmul(q, k, { transB: true, alpha: scale })), v);
-    return [typeAs(out, at(inputs, 0))];
-  },
+  composition: (inputs, attrs) => [attentionPlainly(inputs, attrs)],
 });
 
+/** By way of the map, which is f32, as the fused kernels' scores are. */
+export function attentionPlainly(
+  inputs: readonly Tensor[],
+  { layout, scale }: AttentionAttrs,
+): Tensor {
+  const wide = (i: number) => to(at(inputs, i), 'f32');
+  const [q, k, v] = [wide(0), wide(1), wide(2)];
+  const out =
+    layout === 'channel'
+      ? matmul(v, softmax(matmul(q, k, { transA: true, alpha: scale })), { transB: true })
+      : matmul(softmax(matmul(q, k, { transB: true, alpha: scale })), v);
+  return typeAs(out, at(inputs, 0));
+}
+
 /** The gradients of q, k and v that are needed, in this order. */
-const attentionBackwardOp = defineOp<Attrs & { readonly needs: readonly boolean[] }>({
+export const attentionBackwardOp = defineOp<
+  AttentionAttrs & { readonly needs: readonly boolean[] }
+>({
   name: 'attentionBackward',
   dtypes: ['float', 'float', 'float', 'float', 'f32', 'float'],
   infer: (inputs, { needs }) =>

@@ -1,5 +1,6 @@
 import { to, typeAs } from '../autograd/cast.ts';
 import { at, defineOp, once, only } from '../autograd/op.ts';
+import type { GradThunk } from '../autograd/op.ts';
 import { requireSameShape } from '../autograd/tensor.ts';
 import type { Tensor } from '../autograd/tensor.ts';
 import { residual as residualKernel, residualBackward } from '../kernels/residual.ts';
@@ -21,15 +22,29 @@ const residualOp = defineOp({
   saves: (inputs) => [at(inputs, 0), at(inputs, 1)],
   backward: ({ grads, saved, needs }) => {
     const [dy, o, gamma] = [at(grads, 0) as Tensor, at(saved, 0), at(saved, 1)];
-    if (!at(needs, 1)) return [() => mul(dy, typeAs(gamma, dy)), undefined, () => dy];
-    const both = once(() => residualBackwardOp([o, gamma, dy], undefined));
-    return [() => at(both(), 0), () => at(both(), 1), () => dy];
+    const branch = residualGradients({ o, gamma, dy, learnt: at(needs, 1) });
+    return [branch.o, branch.gamma, () => dy];
   },
-  composition: (inputs) => {
-    const [o, gamma, x] = [at(inputs, 0), at(inputs, 1), at(inputs, 2)];
-    return [typeAs(add(mul(to(o, 'f32'), gamma), to(x, 'f32')), x)];
-  },
+  composition: (inputs) => [residualPlainly(at(inputs, 0), at(inputs, 1), at(inputs, 2))],
 });
+
+/** In f32 whatever the branch and the shortcut are made of. */
+export function residualPlainly(o: Tensor, gamma: Tensor, x: Tensor): Tensor {
+  return typeAs(add(mul(to(o, 'f32'), gamma), to(x, 'f32')), x);
+}
+
+/** The gradients of o and of gamma: from one look at dy where gamma is learnt. */
+export function residualGradients(args: {
+  readonly o: Tensor;
+  readonly gamma: Tensor;
+  readonly dy: Tensor;
+  readonly learnt: boolean;
+}): { readonly o: GradThunk; readonly gamma: GradThunk | undefined } {
+  const { o, gamma, dy, learnt } = args;
+  if (!learnt) return { o: () => mul(dy, typeAs(gamma, dy)), gamma: undefined };
+  const both = once(() => residualBackwardOp([o, gamma, dy], undefined));
+  return { o: () => at(both(), 0), gamma: () => at(both(), 1) };
+}
 
 const residualBackwardOp = defineOp({
   name: 'residualBackward',
@@ -51,8 +66,12 @@ const residualBackwardOp = defineOp({
  */
 export function residual(o: Tensor, gamma: Tensor, x: Tensor): Tensor {
   requireSameShape('residual', ['branch', 'shortcut'], o, x);
-  if (gamma.size !== 1) {
-    throw new RangeError(`residual: gamma is ${showShape(gamma.shape)}; it must be one number`);
-  }
+  requireOneGamma('residual', gamma);
   return only(residualOp([o, gamma, x], undefined));
+}
+
+/** Throws a RangeError that names the op where gamma has not one element. */
+export function requireOneGamma(op: string, gamma: Tensor): void {
+  if (gamma.size === 1) return;
+  throw new RangeError(`${op}: gamma is ${showShape(gamma.shape)}; it must be one number`);
 }

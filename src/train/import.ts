@@ -9,7 +9,13 @@ import { UserError } from '../util/errors.ts';
 import { halfFromBits } from '../util/half.ts';
 import { createLearnerThatFits } from './capacity.ts';
 import { saveCheckpoint } from './checkpoint.ts';
+<<<<<<< HEAD
 import type { TrainConfig } from './options.ts';
+=======
+import type { TrainConfig } from './config.ts';
+import { otherNetOf } from './nets.ts';
+import type { OtherNet } from './nets.ts';
+>>>>>>> vae
 import { createRunFolder, refuseUsedFolder } from './run-folder.ts';
 import { unlockRun } from './run-lock.ts';
 
@@ -26,8 +32,8 @@ export interface Imported {
 }
 
 /**
- * Makes a run of PyTorch's weights: the generator's, which become its average too, and the discriminator's where a file is
- * given for them (fresh from the config's seed otherwise), at step 0, with a fresh optimiser. Throws a `UserError` that
+ * Makes a run of PyTorch's weights: the generator's, which become its average too, and the discriminator's or the encoder's where a
+ * file is given for them (fresh from the config's seed otherwise), at step 0, with a fresh optimiser. Throws a `UserError` that
  * lists what is missing, surplus or of another shape before anything is written.
  */
 export async function importRun(
@@ -36,33 +42,36 @@ export async function importRun(
   options: {
     readonly config: TrainConfig;
     readonly generator: string;
-    readonly discriminator: string | undefined;
+    readonly discriminator?: string | undefined;
+    readonly encoder?: string | undefined;
   },
-): Promise<{ readonly generator: Imported; readonly discriminator: Imported | undefined }> {
+): Promise<{ readonly generator: Imported } & { readonly [K in OtherNet]?: Imported }> {
   const { config } = options;
   refuseUsedFolder(run);
+  const net = otherNetOf(config.preset);
+  for (const name of ['discriminator', 'encoder'] as const) {
+    if (name === net || options[name] === undefined) continue;
+    throw new UserError(`--${name} ${options[name]}: ${config.preset} has no ${name}`);
+  }
   const open = (path: string) => readSafetensors(path, { role: 'weight file' });
   const file = await open(options.generator);
-  const other = options.discriminator;
-  const second = other === undefined || other === options.generator ? file : await open(other);
+  const path = options[net];
+  const second = path === undefined || path === options.generator ? file : await open(path);
   const learner = createLearnerThatFits(new Tape(gpu), config);
   const found = { path: options.generator, file, config };
-  const { discriminator: critic } = learner.modules;
-  if (other !== undefined && critic === undefined) {
-    throw new UserError(`--discriminator ${other}: ${config.preset} has no discriminator`);
-  }
   const generator = loadInto([learner.generator, learner.average], found);
-  const discriminator =
-    other === undefined || critic === undefined
+  const module = learner.modules[net];
+  const other =
+    path === undefined || module === undefined
       ? undefined
-      : loadInto([critic], { ...found, path: other, file: second });
+      : loadInto([module], { ...found, path, file: second });
   try {
     await createRunFolder(run, config);
     await saveCheckpoint(run, learner, { step: 0, loader: undefined });
   } finally {
     unlockRun(run);
   }
-  return { generator, discriminator };
+  return other === undefined ? { generator } : { generator, [net]: other };
 }
 
 /** Puts a file's tensors into nets of one architecture. */

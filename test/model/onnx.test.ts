@@ -22,6 +22,7 @@ import { fill } from '../../src/kernels/pointwise.ts';
 import { resolveConfig } from '../../src/train/config.ts';
 import { onnxOf } from '../../src/train/export/onnx.ts';
 import { createGan } from '../../src/train/gan.ts';
+import { createLearner } from '../../src/train/learners.ts';
 import { latents } from '../../src/train/sampler.ts';
 import { HostRng } from '../../src/util/philox.ts';
 import { expectClose } from '../support/close.ts';
@@ -118,11 +119,12 @@ describe('ONNX Runtime computes what the engine does', () => {
     await compare(new Of(body));
   });
 
-  test('a generator that is told classes, in its attention too', async () => {
+  const tellers = ['sagan-resnet-32', 'vae-32-tiny'];
+  test.each(tellers)('a generator of %s, told classes in its attention too', async (preset) => {
     const small = { imageSize: 16, width: 4, latentSize, attentionAt: [8], batch: 2 };
     const told = { conditional: true, classes, attention: 'class' };
-    const config = resolveConfig({ data: 'none', preset: 'sagan-resnet-32', ...small, ...told });
-    const { generator } = createGan(tape, config);
+    const config = resolveConfig({ data: 'none', preset, ...small, ...told });
+    const { generator } = createLearner(tape, config);
     for (const [name, value] of generator.namedParameters()) {
       if (name.endsWith('gamma')) value.set(Float32Array.of(0.7));
       if (name.endsWith('embed.weight')) value.set(randomFloats(value.size, 9));
@@ -151,7 +153,7 @@ describe('ONNX Runtime computes what the engine does', () => {
     );
   });
 
-  // `class` is told labels, which only the residual nets are.
+  // `class` is told labels, which sagan's nets are not.
   const untold = Object.keys(attentionKinds).filter((kind) => kind !== 'class');
   test.each(untold)('a generator with %s attention', async (attention) => {
     const small = { imageSize: 16, width: 8, latentSize, attentionAt: [4] };

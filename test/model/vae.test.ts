@@ -5,8 +5,10 @@ import { tensor } from '../../src/autograd/tensor.ts';
 import type { Tensor } from '../../src/autograd/tensor.ts';
 import type { Net } from '../../src/models/gan.ts';
 import { loadState } from '../../src/nn/state.ts';
+import type { Checkpoint } from '../../src/train/checkpoint.ts';
 import { resolveConfig } from '../../src/train/config.ts';
 import { stepInputs } from '../../src/train/learner.ts';
+import { requireReconstruction } from '../../src/train/reconstruct.ts';
 import { createVae, lossesOf, vaeStep } from '../../src/train/vae.ts';
 import { loadGoldenCases } from '../golden/load.ts';
 import { maxAbs, softmaxAllowance, tanhAllowance, ulp } from '../reference/naive.ts';
@@ -88,4 +90,17 @@ test('a step in f16 has the losses of one in f32, to the digits of f16; where th
   );
   expect(rounded).not.toEqual(exact);
   expectClose(rounded!, exact!, { abs: 0.01, rel: 0.01 }, 'loss, reconstruction, kl');
+});
+
+test('only a VAE is asked to make images again', () => {
+  const of = (preset: string) => {
+    const config = resolveConfig({ data: 'none', preset });
+    requireReconstruction({ path: 'a.safetensors', config } as Checkpoint);
+  };
+  of('vae-32');
+  expect(() => {
+    of('sagan-32');
+  }).toThrow(
+    "checkpoint a.safetensors is of sagan-32, which reconstructs nothing: that takes a VAE's encoder",
+  );
 });

@@ -97,9 +97,8 @@ export class ProgressiveGenerator extends Layer {
       return this.child(`blocks.${i}`, new Sequential(tape, [...layers, ...after]));
     });
     this.#toImage = sizes.map((size, i) => {
-      const conv = new Conv2d(tape, channelsAt(options, size), channels, {
-        ...{ ...weights, kernelSize: 1 },
-      });
+      const from = channelsAt(options, size);
+      const conv = new Conv2d(tape, from, channels, { ...weights, kernelSize: 1 });
       return this.child(`to_image.${i}`, new Sequential(tape, [conv, new Tanh(tape)]));
     });
     const parts = { blocks: this.#blocks, ends: this.#toImage };

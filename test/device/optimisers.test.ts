@@ -282,6 +282,34 @@ test.each([Adam, SGD])('%o wants one gradient a parameter, of its shape', async 
   expect([...(await p.read())]).toEqual([1, 2]);
 });
 
+test.each([Adam, SGD])(
+  '%o leaves a frozen group as it is, and asks for no gradient of it',
+  async (Optimizer) => {
+    const named = (name: string) =>
+      [name, tensor(tape, [1, 2], [2], { requiresGrad: true })] as const;
+    const [a, b] = [named('a'), named('b')];
+    const ema = new Map([b].map(([name]) => [name, tensor(tape, [5, 6], [2])]));
+    const optimizer = new Optimizer(tape, [{ params: [a] }, { params: [b], ema }], { lr: 0.5 });
+    const state = async () => {
+      const own = [...optimizer.namedState()].filter(([key]) => key.startsWith('1.'));
+      const tensors = [b[1], ...ema.values(), ...own.map(([, value]) => value)];
+      return Promise.all(tensors.map((t) => t.read()));
+    };
+    const before = await state();
+    const gradient = tensor(tape, [1, -1], [2]);
+    optimizer.groups[1]!.frozen = true;
+    expect(optimizer.parameters()).toEqual([a[1]]);
+    expect(() => optimizer.step([gradient, gradient])).toThrow('2 gradients for 1 parameters');
+    optimizer.step([gradient]);
+    expect(await state()).toEqual(before);
+    expect([...(await a[1].read())]).not.toEqual([1, 2]);
+    optimizer.groups[1]!.frozen = false;
+    optimizer.step([gradient, gradient]);
+    const after = await state();
+    after.forEach((values, i) => expect(values).not.toEqual(before[i]));
+  },
+);
+
 test('an average is of a parameter, and of its shape', () => {
   const p = tensor(tape, [1, 2], [2], { requiresGrad: true });
   const make = (ema: ReadonlyMap<string, Tensor>) => new Adam(tape, [{ params: [['p', p]], ema }]);

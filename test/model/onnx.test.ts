@@ -132,6 +132,14 @@ describe('ONNX Runtime computes what the engine does', () => {
     await compare(generator, classes);
   });
 
+  test('a generator that grows, in a fade: what it is at that step', async () => {
+    const small = { imageSize: 16, width: 2, latentSize, attentionAt: [4], stageSteps: 2 };
+    const config = resolveConfig({ data: 'none', preset: 'progressive-32', ...small });
+    const { generator } = createGan(tape, config);
+    generator.growth?.begin(3);
+    await compare(generator);
+  });
+
   test.each([{ name: 'relu' }, { name: 'leakyRelu', negativeSlope: 0.2 }] as const)(
     'a convolution that activates its result by $name',
     async (activation) => {

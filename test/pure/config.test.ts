@@ -76,6 +76,13 @@ describe('layers of a config', () => {
     expect(resolveConfig(parseConfig(yaml, 'saved'))).toEqual(config);
   });
 
+  test('a net that grows is trained until it has, unless the steps are given', () => {
+    const grown = { ...data, preset: 'progressive-32', stageSteps: 600 };
+    expect(resolveConfig(grown).steps).toBe(7 * 600);
+    expect(resolveConfig({ ...grown, imageSize: 8 }).steps).toBe(3 * 600);
+    expect(resolveConfig({ ...grown, steps: 50 }).steps).toBe(50);
+  });
+
   test('option names and keys are one vocabulary', () => {
     for (const key of Object.keys(configSchema.shape)) expect(keyOf(optionName(key))).toBe(key);
     expect(optionName('attentionG')).toBe('attention-g');
@@ -116,6 +123,8 @@ describe('mistakes in a config', () => {
 
   test.each([
     [{ conditional: true }, '--conditional needs a preset of sagan-resnet'],
+    [{ preset: 'progressive-32', conditional: true }, 'progressive tells no classes'],
+    [{ stageSteps: 5 }, '--stage-steps 5 says nothing to a net that does not grow'],
     [{ preset: 'sagan-resnet-32', slope: 0.2 }, '--slope 0.2 says nothing to sagan-resnet'],
     [{ preset: 'sagan-resnet-32', imageSize: 8 }, 'a power of two from 16 to 512'],
     [{ preset: 'sagan-resnet-64', attentionAt: [4] }, '4 is no feature size of a 64-pixel image'],

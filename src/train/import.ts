@@ -9,13 +9,9 @@ import { UserError } from '../util/errors.ts';
 import { halfFromBits } from '../util/half.ts';
 import { createLearnerThatFits } from './capacity.ts';
 import { saveCheckpoint } from './checkpoint.ts';
-<<<<<<< HEAD
-import type { TrainConfig } from './options.ts';
-=======
-import type { TrainConfig } from './config.ts';
 import { otherNetOf } from './nets.ts';
 import type { OtherNet } from './nets.ts';
->>>>>>> vae
+import type { TrainConfig } from './options.ts';
 import { createRunFolder, refuseUsedFolder } from './run-folder.ts';
 import { unlockRun } from './run-lock.ts';
 

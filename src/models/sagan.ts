@@ -66,12 +66,12 @@ export const saganPresets = {
     conditional: false,
     classes: 0,
   },
-  /** As wide at 4×4 as sagan-128; attention over 4,096 positions. */
+  /** Attention over 4096 positions: a map of 64 MiB an image, which the fused kernels never store. */
   'sagan-256': {
     imageSize: 256,
     channels: 3,
     latentSize: 128,
-    width: 32,
+    width: 64,
     attention: 'plain',
     attentionG: [64],
     attentionD: [64],
@@ -91,9 +91,15 @@ export function featureSizes(imageSize: number): number[] {
   return sizes;
 }
 
-/** Channels at a feature size: `width` at half the image, doubled at each halving. */
-function channelsAt(options: GanOptions, size: number): number {
-  return (options.width * options.imageSize) / 2 / size;
+/** No stage has more channels than so many times `width`: the cap of BigGAN's nets (Brock et al. 2019, appendix B). */
+const mostWidths = 16;
+
+/**
+ * Channels at a feature size: `width` at half the image, doubled at each halving, to 16 times as many at most. That is where
+ * images of 128 pixels end; without the cap two thirds of the weights of 256 would lie between 4×4 and 8×8.
+ */
+function channelsAt({ width, imageSize }: GanOptions, size: number): number {
+  return width * Math.min(mostWidths, imageSize / 2 / size);
 }
 
 /**

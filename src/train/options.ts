@@ -124,9 +124,9 @@ export const recipes: Readonly<Partial<Record<PresetName, Partial<TrainConfig>>>
     checkpointEvery: 250,
   },
   'video-32-tiny': {
-    batch: 16,
-    lrG: 8e-4,
-    lrD: 4e-4,
+    batch: 8,
+    lrG: 1e-3,
+    lrD: 5e-4,
     emaDecay: 0.99,
     emaStart: 400,
     sampleEvery: 250,

@@ -22,7 +22,7 @@ import {
 } from '../../src/train/checkpoint.ts';
 import { configToYaml, resolveConfig } from '../../src/train/config.ts';
 import { createGan, ganStep, stepValues } from '../../src/train/gan.ts';
-import { stepInputs } from '../../src/train/learner.ts';
+import { stepInputs, watchedOf } from '../../src/train/learner.ts';
 import { UserError } from '../../src/util/errors.ts';
 import { HostRng } from '../../src/util/philox.ts';
 import { openTestGpu } from '../support/device.ts';
@@ -90,6 +90,19 @@ describe('SAGAN', () => {
       });
     },
   );
+
+  test('256 pixels stop at 16 widths, and plan a step of one image in less than its weights', async () => {
+    await paper((on) => {
+      const config = resolveConfig({ data: 'x', preset: 'sagan-256', batch: 1 });
+      const gan = createGan(on, config, { blank: true });
+      const [inG, inD] = [gan.generator, gan.discriminator].map((net) => net.parameterCount());
+      expect([inG, inD]).toEqual([30_048_228, 27_961_442]);
+      const { memory } = on.gpu.capture(() =>
+        watchedOf(gan, ganStep(gan, stepInputs(gan, { empty: true }))),
+      );
+      expect(memory.plannedBytes).toBeLessThan(4 * (4 * inG! + 3 * inD!));
+    });
+  });
 
   test.each([
     { imageSize: 8, channels: 1, attentionG: [4], attentionD: [4] },

@@ -3,8 +3,10 @@ import type { OutputSpec } from '../autograd/op.ts';
 import type { Tensor } from '../autograd/tensor.ts';
 import { attentionResidual as residualKernel } from '../kernels/attention.ts';
 import { sameShape, showShape } from '../util/shape.ts';
-import { attentionBackwardOp, attentionPlainly, attentionSizes, placeOf } from './attention.ts';
-import type { AttentionAttrs, AttentionOptions } from './attention.ts';
+import { attentionSizes, placeOf } from './attention-common.ts';
+import type { AttentionOptions } from './attention-common.ts';
+import { attentionBackwardOp, attentionPlainly } from './attention.ts';
+import type { AttentionAttrs } from './attention.ts';
 import { requireOneGamma, residualGradients, residualPlainly } from './residual.ts';
 
 const op = 'attentionResidual';

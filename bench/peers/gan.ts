@@ -1,5 +1,5 @@
 /** The nets of a training step as data: every peer builds the same layers from the same list. */
-import { featureSizes } from '../../src/models/sagan.ts';
+import { featureSizes } from '../../src/models/sizes.ts';
 import type { GanOptions } from '../../src/models/gan.ts';
 import type { Shape } from '../../src/util/shape.ts';
 

@@ -10,7 +10,7 @@ import { BatchNorm2d } from '../nn/norm.ts';
 import { reshape } from '../ops/layout.ts';
 import type { HostRng } from '../util/philox.ts';
 import type { GanFamily, GanOptions } from './gan.ts';
-import { featureSizes } from './sagan.ts';
+import { channelsAt, featureSizes, refuseClasses, refuseSize } from './sizes.ts';
 
 export const dcganPresets = {
   /** Seed 000's nets, with one stage more in the generator, so that both are of the same image size. */
@@ -28,11 +28,6 @@ export const dcganPresets = {
     classes: 0,
   },
 } as const satisfies Record<string, GanOptions>;
-
-/** Channels at a feature size: `width` at half the image, doubled at each halving. */
-function channelsAt({ width, imageSize }: GanOptions, size: number): number {
-  return (width * imageSize) / 2 / size;
-}
 
 const halve = { kernelSize: 4, stride: 2, padding: 1 };
 
@@ -102,14 +97,7 @@ export class DcganDiscriminator extends Layer {
 export const dcgan: GanFamily = {
   kind: 'gan',
   stages: featureSizes,
-  refuse: ({ imageSize, conditional }) => {
-    if (imageSize < 8 || imageSize > 512 || !Number.isInteger(Math.log2(imageSize))) {
-      return `--image-size ${imageSize} is impossible: it must be a power of two from 8 to 512`;
-    }
-    return conditional
-      ? '--conditional needs a preset of sagan-resnet: dcgan tells no classes'
-      : undefined;
-  },
+  refuse: (options) => refuseSize(options, 8) ?? refuseClasses(options, 'dcgan'),
   generator: (tape, options, rng) => new DcganGenerator(tape, options, rng),
   discriminator: (tape, options, rng) => new DcganDiscriminator(tape, options, rng),
   fewestWeights: (options) => {

@@ -16,7 +16,7 @@ import type { GanFamily, GanOptions } from './gan.ts';
 import { Growth, stepsToGrow } from './growth.ts';
 import type { Schedule } from './growth.ts';
 import { sameConv } from './resnet-blocks.ts';
-import { featureSizes } from './sagan.ts';
+import { featureSizes, refuseClasses, refuseSize } from './sizes.ts';
 
 export const progressivePresets = {
   'progressive-32': {
@@ -195,14 +195,7 @@ function weightsOf(options: GanOptions, outside: number): number {
 export const progressive: GanFamily = {
   kind: 'gan',
   stages: featureSizes,
-  refuse: ({ imageSize, conditional }) => {
-    if (imageSize < 8 || imageSize > 512 || !Number.isInteger(Math.log2(imageSize))) {
-      return `--image-size ${imageSize} is impossible: it must be a power of two from 8 to 512`;
-    }
-    return conditional
-      ? '--conditional needs a preset of sagan-resnet: progressive tells no classes'
-      : undefined;
-  },
+  refuse: (options) => refuseSize(options, 8) ?? refuseClasses(options, 'progressive'),
   generator: (tape, options, rng) => new ProgressiveGenerator(tape, options, rng),
   discriminator: (tape, options, rng) => new ProgressiveDiscriminator(tape, options, rng),
   fewestWeights: (options) => [weightsOf(options, options.latentSize), weightsOf(options, 1)],

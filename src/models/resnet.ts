@@ -16,6 +16,7 @@ import type { HostRng } from '../util/philox.ts';
 import { dim } from '../util/shape.ts';
 import type { GanFamily, GanOptions, Net } from './gan.ts';
 import { DownBlock, UpBlock, sameConv } from './resnet-blocks.ts';
+import { refuseSize } from './sizes.ts';
 
 export const resnetPresets = {
   'sagan-resnet-32': {
@@ -221,13 +222,12 @@ export const resnet: GanFamily = {
     for (let size = 8; size < imageSize; size *= 2) sizes.push(size);
     return sizes;
   },
-  refuse: ({ imageSize, slope }) => {
-    if (imageSize < 16 || imageSize > 512 || !Number.isInteger(Math.log2(imageSize))) {
-      return `--image-size ${imageSize} is impossible: it must be a power of two from 16 to 512`;
-    }
-    return slope === 0
-      ? undefined
-      : `--slope ${slope} says nothing to sagan-resnet, which has ReLU`;
+  refuse: (options) => {
+    const { slope } = options;
+    return (
+      refuseSize(options, 16) ??
+      (slope === 0 ? undefined : `--slope ${slope} says nothing to sagan-resnet, which has ReLU`)
+    );
   },
   generator: (tape, options, rng) => new ResnetGenerator(tape, options, rng),
   discriminator: (tape, options, rng) => new ResnetDiscriminator(tape, options, rng),

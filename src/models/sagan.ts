@@ -11,6 +11,7 @@ import { spectralNorm } from '../nn/weighted.ts';
 import { reshape } from '../ops/layout.ts';
 import type { HostRng } from '../util/philox.ts';
 import type { GanFamily, GanOptions } from './gan.ts';
+import { featureSizes, refuseClasses, refuseSize } from './sizes.ts';
 
 export const saganPresets = {
   /** The demo's: trains to recognisable images in minutes on two CPU cores. */
@@ -83,13 +84,6 @@ export const saganPresets = {
 } as const satisfies Record<string, GanOptions>;
 
 export type SaganPreset = keyof typeof saganPresets;
-
-/** Feature sizes between 4 and half the image: 4, 8, … imageSize/2. */
-export function featureSizes(imageSize: number): number[] {
-  const sizes: number[] = [];
-  for (let size = 4; size < imageSize; size *= 2) sizes.push(size);
-  return sizes;
-}
 
 /** No stage has more channels than so many times `width`: the cap of BigGAN's nets (Brock et al. 2019, appendix B). */
 const mostWidths = 16;
@@ -201,14 +195,7 @@ function weightsAlong(options: GanOptions, ends: readonly [number, number]): num
 export const sagan: GanFamily = {
   kind: 'gan',
   stages: featureSizes,
-  refuse: ({ imageSize, conditional }) => {
-    if (imageSize < 8 || imageSize > 512 || !Number.isInteger(Math.log2(imageSize))) {
-      return `--image-size ${imageSize} is impossible: it must be a power of two from 8 to 512`;
-    }
-    return conditional
-      ? '--conditional needs a preset of sagan-resnet: sagan tells no classes'
-      : undefined;
-  },
+  refuse: (options) => refuseSize(options, 8) ?? refuseClasses(options, 'sagan'),
   generator: (tape, options, rng) => new Generator(tape, options, rng),
   discriminator: (tape, options, rng) => new Discriminator(tape, options, rng),
   fewestWeights: (options) => [

@@ -13,7 +13,7 @@ import { leakyRelu, tanh } from '../ops/pointwise.ts';
 import type { HostRng } from '../util/philox.ts';
 import { dim } from '../util/shape.ts';
 import type { Family, GanOptions, Net } from './gan.ts';
-import { featureSizes } from './sagan.ts';
+import { channelsAt, featureSizes, refuseSize } from './sizes.ts';
 
 export const vaePresets = {
   /** Trains to recognisable images in minutes on two CPU cores. */
@@ -64,11 +64,6 @@ export interface VaeFamily extends Family {
   /** images (N, channels, S, S) → (N, 2·latent): the means of q(z|x), then the logarithms of its variances. */
   encoder(tape: Tape, options: GanOptions, rng: HostRng): Net;
   generator(tape: Tape, options: GanOptions, rng: HostRng): VaeDecoder;
-}
-
-/** Channels at a feature size: `width` at half the image, doubled at each halving. */
-function channelsAt({ width, imageSize }: GanOptions, size: number): number {
-  return (width * imageSize) / 2 / size;
 }
 
 const resized = { kernelSize: 4, stride: 2, padding: 1 };
@@ -208,10 +203,7 @@ export class VaeDecoder extends Layer {
 export const vae: VaeFamily = {
   kind: 'vae',
   stages: featureSizes,
-  refuse: ({ imageSize }) =>
-    imageSize < 8 || imageSize > 512 || !Number.isInteger(Math.log2(imageSize))
-      ? `--image-size ${imageSize} is impossible: it must be a power of two from 8 to 512`
-      : undefined,
+  refuse: (options) => refuseSize(options, 8),
   encoder: (tape, options, rng) => new VaeEncoder(tape, options, rng),
   generator: (tape, options, rng) => new VaeDecoder(tape, options, rng),
   fewestWeights: (options) => {

@@ -13,7 +13,7 @@ import { spectralNorm } from '../nn/weighted.ts';
 import { reshape } from '../ops/layout.ts';
 import type { HostRng } from '../util/philox.ts';
 import type { GanFamily, GanOptions } from './gan.ts';
-import { featureSizes } from './sagan.ts';
+import { channelsAt, featureSizes, refuseClasses, refuseSize } from './sizes.ts';
 
 export const videoPresets = {
   /** Trains to moving shapes in minutes on two CPU cores. */
@@ -46,11 +46,6 @@ export const videoPresets = {
     classes: 0,
   },
 } as const satisfies Record<string, GanOptions>;
-
-/** Channels at a feature size: `width` at half the frames' size, doubled at each halving. */
-function channelsAt({ width, imageSize }: GanOptions, size: number): number {
-  return (width * imageSize) / 2 / size;
-}
 
 /** Frames at a feature size: 2 at 4×4, doubled with the size until all are there. */
 function framesAt({ frames = 1 }: GanOptions, size: number): number {
@@ -193,19 +188,17 @@ export const video: GanFamily = {
   kind: 'gan',
   clips: true,
   stages: featureSizes,
-  refuse: ({ imageSize, frames = 1, conditional, attention }) => {
-    if (imageSize < 8 || imageSize > 512 || !Number.isInteger(Math.log2(imageSize))) {
-      return `--image-size ${imageSize} is impossible: it must be a power of two from 8 to 512`;
-    }
+  refuse: (options) => {
+    const { imageSize, frames = 1, attention } = options;
+    const ofImages = refuseSize(options, 8);
+    if (ofImages !== undefined) return ofImages;
     if (frames < 2 || frames > imageSize / 2 || !Number.isInteger(Math.log2(frames))) {
       return `--frames ${frames} is impossible: it must be a power of two from 2 to ${imageSize / 2}, half the image size`;
     }
     if (attention === 'gate') {
       return '--attention gate is made of 3×3 convolutions, which would run from frame to frame: it is for stills';
     }
-    return conditional
-      ? '--conditional needs a preset of sagan-resnet: video tells no classes'
-      : undefined;
+    return refuseClasses(options, 'video');
   },
   generator: (tape, options, rng) => new VideoGenerator(tape, options, rng),
   discriminator: (tape, options, rng) => new VideoDiscriminator(tape, options, rng),

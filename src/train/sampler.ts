@@ -6,7 +6,7 @@ import { copyInto } from '../ops/copy.ts';
 import { Rng } from '../ops/random.ts';
 import { upsampleNearest2x } from '../ops/resample.ts';
 import { HostRng } from '../util/philox.ts';
-import { dim, sizeOf } from '../util/shape.ts';
+import { sizeOf } from '../util/shape.ts';
 
 /** Passes that settle batch-norm statistics and power iterations of averaged weights. */
 const settlingPasses = 20;
@@ -69,7 +69,8 @@ export function captureSampler(generator: Net, input: SamplerInput, rng: Rng) {
 }
 
 function enlarged(images: Tensor, size: number): Tensor {
-  return dim(images.shape, 2) < size ? enlarged(upsampleNearest2x(images), size) : images;
+  const [side = size] = images.shape.slice(-1);
+  return side < size ? enlarged(upsampleNearest2x(images), size) : images;
 }
 
 /**

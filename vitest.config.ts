@@ -11,22 +11,22 @@ const MINUTES = 60_000;
 const software = (['lavapipe', 'swiftshader'] as const).filter((name) => readManifest(name));
 const drivers: readonly Driver[] = software.length > 0 ? software : ['auto'];
 
-/** Most of a test's time on a software driver is one thread compiling. Processes of the command line are timed: one by one. */
-const workersFor = (driver: Driver, folder: string) => {
+/** Most of a test's time on a software driver is one thread compiling. */
+const workersFor = (driver: Driver) => {
   const cores = os.availableParallelism();
-  if (folder === 'e2e') return 1;
   return Math.max(1, driver === 'auto' ? Math.min(4, Math.floor(cores / 2)) : Math.min(2, cores));
 };
 
 const project = (name: string, folder: string, options: { driver: Driver; timeoutMs: number }) => ({
   test: {
     name,
-    maxWorkers: workersFor(options.driver, folder),
+    maxWorkers: workersFor(options.driver),
     include: [`test/${folder}/**/*.test.ts`],
     provide: { driver: options.driver },
     testTimeout: options.timeoutMs,
     hookTimeout: options.timeoutMs,
     pool: 'forks' as const,
+    ...(folder === 'e2e' ? { globalSetup: ['test/support/installed.ts'] } : {}),
   },
 });
 

@@ -185,7 +185,11 @@ interface StepFlags extends Flags {
 function stepCommand(): Command {
   const command = new Command('step')
     .description('one training step of D and G: time, launches, memory')
-    .option('--preset <list>', 'presets between commas', someText)
+    .option(
+      '--preset <list>',
+      'presets between commas, each with its batch if need be: a:4,b',
+      someText,
+    )
     .option('--batch <count>', "images of a step; the preset's own if left out", positiveInt)
     .option('--precision <list>', 'f32, f16 or both between commas: every step in each', someText);
   addCommon(command, 10);
@@ -194,9 +198,11 @@ function stepCommand(): Command {
     const options = deviceOptions(flags);
     const { summary } = await chooseAdapter(options);
     const usual = summary.kind === 'software' ? softwareSteps : gpuSteps;
-    const named = flags.preset?.split(',').map((preset) => ({ preset })) ?? usual;
+    const named = flags.preset?.split(',').map(stepNamed) ?? usual;
     const { batch, precision } = flags;
-    const sized = named.map((one) => (batch === undefined ? one : { ...one, batch }));
+    // A batch that stands by its preset's name is meant for that one.
+    const own = (one: StepChoice) => flags.preset !== undefined && one.batch !== undefined;
+    const sized = named.map((one) => (batch === undefined || own(one) ? one : { ...one, batch }));
     const choices = precision === undefined ? sized : inEach(sized, precision);
     const result = await runSteps(() => openGpu(options), choices, {
       rounds: flags.rounds,
@@ -207,6 +213,15 @@ function stepCommand(): Command {
     await hand(result, flags, format);
   });
   return command;
+}
+
+/** `PRESET` or `PRESET:BATCH`. Throws a `UserError` for a batch that is none; the preset is checked with the config. */
+function stepNamed(text: string): StepChoice {
+  const [preset = '', size] = text.split(':');
+  if (size === undefined) return { preset };
+  const batch = Number(size);
+  if (Number.isSafeInteger(batch) && batch >= 1) return { preset, batch };
+  throw new UserError(`--preset ${text}: ${size} is no batch, a whole number from 1`);
 }
 
 /** Every step in each precision of a list, once. */

@@ -116,6 +116,10 @@ describe('mistakes', () => {
       ['bench', 'step', '--preset', 'sagan-23'],
       /^--preset sagan-23 is unknown; did you mean/,
     ],
+    'a batch that is none': [
+      ['bench', 'step', '--preset', 'sagan-32:half'],
+      /^--preset sagan-32:half: half is no batch, a whole number from 1$/,
+    ],
     'a README that is not there': [
       ['bench', 'report', '--readme', at('NO.md')],
       /^there is no .*NO\.md$/,

@@ -3,8 +3,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import os from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { fileURLToPath } from 'node:url';
-import { afterAll, expect } from 'vitest';
+import { afterAll, expect, inject } from 'vitest';
 
 export interface CliResult {
   /** Null where a signal ended the process. */
@@ -35,7 +34,6 @@ export interface CliProcess {
   readonly until: (what: string, condition: () => boolean) => Promise<void>;
 }
 
-const script = fileURLToPath(new URL('../../scripts/wgsagan.mjs', import.meta.url));
 const pollMs = 4;
 /** Dawn's own lines on opening a software adapter: it prints them itself, and has no switch that silences them. */
 const dawnNoise = /^Warning: max\w+ artificially reduced from \d+ to \d+ .*\n/gm;
@@ -43,7 +41,7 @@ const dawnNoise = /^Warning: max\w+ artificially reduced from \d+ to \d+ .*\n/gm
 /** Starts `wgsagan …` as a process of its own, as a user does. */
 export function startCli(args: readonly string[], options: CliOptions = {}): CliProcess {
   const { cwd, env, timeoutMs = 120_000 } = options;
-  const child = spawn(process.execPath, [script, ...args], {
+  const child = spawn(process.execPath, [inject('command'), ...args], {
     cwd,
     // What a test runner sets must not change what the command prints.
     env: { ...process.env, FORCE_COLOR: undefined, NO_COLOR: '1', DEBUG: undefined, ...env },

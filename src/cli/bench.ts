@@ -187,7 +187,7 @@ function stepCommand(): Command {
     .description('one training step of D and G: time, launches, memory')
     .option(
       '--preset <list>',
-      'presets between commas, each with its batch if need be: a:4,b',
+      'presets between commas, with batch and precision where they matter: a,b:4,c:4:f16',
       someText,
     )
     .option('--batch <count>', "images of a step; the preset's own if left out", positiveInt)
@@ -215,13 +215,17 @@ function stepCommand(): Command {
   return command;
 }
 
-/** `PRESET` or `PRESET:BATCH`. Throws a `UserError` for a batch that is none; the preset is checked with the config. */
+/** `PRESET`, `PRESET:BATCH` or `PRESET:BATCH:PRECISION`. Throws a `UserError`; the preset is checked with the config. */
 function stepNamed(text: string): StepChoice {
-  const [preset = '', size] = text.split(':');
+  const [preset = '', size, precision] = text.split(':');
   if (size === undefined) return { preset };
   const batch = Number(size);
-  if (Number.isSafeInteger(batch) && batch >= 1) return { preset, batch };
-  throw new UserError(`--preset ${text}: ${size} is no batch, a whole number from 1`);
+  if (!Number.isSafeInteger(batch) || batch < 1) {
+    throw new UserError(`--preset ${text}: ${size} is no batch, a whole number from 1`);
+  }
+  if (precision === undefined) return { preset, batch };
+  if (precision === 'f32' || precision === 'f16') return { preset, batch, precision };
+  throw new UserError(`--preset ${text}: ${unknownWord(precision, ['f32', 'f16'])}`);
 }
 
 /** Every step in each precision of a list, once. */

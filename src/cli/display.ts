@@ -172,7 +172,7 @@ export class TrainDisplay implements TrainEvents {
       losses: Object.entries(this.#shown)
         .map(([name, short]) => `${short} ${line[name]?.toFixed(3)}`)
         .join(' '),
-      rate: `${line.imagesPerSecond.toFixed(0)} images/s`,
+      rate: `${line.imagesPerSecond.toFixed(0)} ${this.#config.frames > 1 ? 'clips' : 'images'}/s`,
       left,
     };
   }

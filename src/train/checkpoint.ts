@@ -82,20 +82,43 @@ function* namedScalers({ scalers = {} }: Learner): Generator<[string, Tensor]> {
 /** A training state that is not worth keeping: it must not push a good checkpoint out. */
 export class NonFiniteError extends Error {}
 
+/** Writes a learner's state and where its run stands, `writeCheckpoint`. Returns the path. */
+export function saveCheckpoint(
+  run: string,
+  learner: Learner,
+  progress: Progress,
+  keep?: number,
+): Promise<string> {
+  const { step, loader, metrics, kernels, classes } = progress;
+  const metadata = {
+    format: formatVersion,
+    kind: 'wgsagan checkpoint',
+    ...(loader === undefined ? {} : { loader: JSON.stringify(loader) }),
+    ...(metrics === undefined ? {} : { metrics: JSON.stringify(metrics) }),
+    ...(kernels === undefined ? {} : { kernels }),
+    ...(classes === undefined ? {} : { classes: JSON.stringify(classes) }),
+    config: configToYaml(learner.config),
+  };
+  return writeCheckpoint(run, { named: namedTensors(learner), step, metadata, keep });
+}
+
 /**
  * Writes a checkpoint under a temporary name, a tensor at a time, synced and renamed; the newest `keep` stay. Returns its
  * path. Throws a `NonFiniteError`, and leaves the older ones alone, where a tensor holds NaN or infinity; a `UserError`
  * where the file cannot be written.
  */
-export async function saveCheckpoint(
+export async function writeCheckpoint(
   run: string,
-  learner: Learner,
-  progress: Progress,
-  keep = 3,
+  state: {
+    readonly named: Iterable<readonly [string, Tensor]>;
+    readonly step: number;
+    readonly metadata: Readonly<Record<string, string>>;
+    readonly keep?: number | undefined;
+  },
 ): Promise<string> {
-  const { step, loader, metrics, kernels, classes } = progress;
+  const { named, step, metadata, keep = 3 } = state;
   const tensors = new Map<string, TensorSource>();
-  for (const [name, value] of namedTensors(learner)) {
+  for (const [name, value] of named) {
     const read = async () => {
       const data = await value.read();
       if (!data.every(Number.isFinite)) {
@@ -107,16 +130,7 @@ export async function saveCheckpoint(
   }
   const folder = checkpointFolder(run);
   const path = join(folder, `step-${String(step).padStart(7, '0')}.safetensors`);
-  await writeSafetensors(path, tensors, {
-    format: formatVersion,
-    kind: 'wgsagan checkpoint',
-    step: String(step),
-    ...(loader === undefined ? {} : { loader: JSON.stringify(loader) }),
-    ...(metrics === undefined ? {} : { metrics: JSON.stringify(metrics) }),
-    ...(kernels === undefined ? {} : { kernels }),
-    ...(classes === undefined ? {} : { classes: JSON.stringify(classes) }),
-    config: configToYaml(learner.config),
-  });
+  await writeSafetensors(path, tensors, { ...metadata, step: String(step) });
   for (const name of (await listCheckpoints(run)).slice(0, -keep)) {
     const old = join(folder, name);
     await unlink(old).catch((error: unknown) => {
@@ -200,7 +214,10 @@ export async function readNewestCheckpoint(run: string): Promise<Checkpoint> {
 }
 
 /** The tensors under a prefix, without it. */
-export function partOf(checkpoint: Checkpoint, prefix: string): Map<string, HostTensor> {
+export function partOf(
+  checkpoint: Pick<Checkpoint, 'file'>,
+  prefix: string,
+): Map<string, HostTensor> {
   const part = new Map<string, HostTensor>();
   for (const [name, { shape, data }] of checkpoint.file.tensors) {
     if (!name.startsWith(`${prefix}.`) || !(data instanceof Float32Array)) continue;
@@ -232,24 +249,33 @@ export function sumsToGoOnWith({ reports }: Learner, resume: Checkpoint | undefi
 /** Puts a checkpoint's tensors into a training state; nothing is changed unless all of them fit. */
 export function restoreLearner(learner: Learner, checkpoint: Checkpoint): void {
   checkArchitecture(checkpoint, learner.config);
+  const { tensors } = checkpoint.file;
   const fresh = new Set([...namedScalers(learner)].map(([name]) => name));
-  for (const [name, value] of namedTensors(learner)) {
-    if (fresh.has(name) && !checkpoint.file.tensors.has(name)) continue;
-    const stored = checkpoint.file.tensors.get(name);
-    if (stored === undefined || !sameShape(stored.shape, value.shape)) {
-      const found = stored === undefined ? 'missing' : showShape(stored.shape);
-      throw new UserError(
-        `checkpoint ${checkpoint.path} is of another architecture: ${name} is ${found}, needed ${showShape(value.shape)}`,
-      );
-    }
-  }
-  for (const [name, value] of namedTensors(learner)) {
-    const data = checkpoint.file.tensors.get(name)?.data;
-    if (data instanceof Float32Array) value.set(data);
-  }
+  const named = [...namedTensors(learner)].filter(
+    ([name]) => !fresh.has(name) || tensors.has(name),
+  );
+  restoreTensors(checkpoint, named);
   // Rates and decays are the config's, which a resumed run may change; the step count and the moments are the file's.
   for (const { groups } of Object.values(learner.optimizers)) {
     for (const group of groups) group.set({});
   }
   learner.rng.restore(checkpoint.progress.step);
+}
+
+/** Fills tensors with those of their names in a checkpoint. Throws a `UserError`, with nothing changed, unless all fit. */
+export function restoreTensors(
+  { path, file }: Pick<Checkpoint, 'path' | 'file'>,
+  named: readonly (readonly [string, Tensor])[],
+): void {
+  const found = named.map(([name, value]) => {
+    const stored = file.tensors.get(name);
+    if (stored?.data instanceof Float32Array && sameShape(stored.shape, value.shape)) {
+      return { value, data: stored.data };
+    }
+    const there = stored === undefined ? 'missing' : showShape(stored.shape);
+    throw new UserError(
+      `checkpoint ${path} is of another architecture: ${name} is ${there}, needed ${showShape(value.shape)}`,
+    );
+  });
+  for (const { value, data } of found) value.set(data);
 }

@@ -13,6 +13,7 @@ import { Rng } from '../ops/random.ts';
 import { sum } from '../ops/reduce.ts';
 import { dim } from '../util/shape.ts';
 import type { TrainConfig } from './options.ts';
+import { imageShape } from './learner.ts';
 import type { Learner, StepInput } from './learner.ts';
 import {
   averageOf,
@@ -132,9 +133,8 @@ function reconstruct(vae: Vae, input: StepInput, batch: number): Tensor {
 
 /** The images of a batch in f32. */
 function imagesOf({ tape, config }: Vae, { images }: StepInput, batch: number): Tensor {
-  const { channels, imageSize } = config;
   return tape.gpu.within({ layer: 'images' }, () =>
-    imagesToFloat(images, [batch, channels, imageSize, imageSize]),
+    imagesToFloat(images, imageShape(config, batch)),
   );
 }
 

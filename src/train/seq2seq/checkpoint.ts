@@ -1,15 +1,17 @@
 import { existsSync, readFileSync } from 'node:fs';
-import { unlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { Vocabulary } from '../../data/vocabulary.ts';
-import { fileError } from '../../io/errno.ts';
-import { readSafetensors, writeSafetensors } from '../../io/safetensors.ts';
-import type { SafetensorsFile, TensorSource } from '../../io/safetensors.ts';
+import { readSafetensors } from '../../io/safetensors.ts';
+import type { SafetensorsFile } from '../../io/safetensors.ts';
 import { UserError } from '../../util/errors.ts';
 import { shellQuote } from '../../util/quote.ts';
-import { sameShape, showShape } from '../../util/shape.ts';
-import { NonFiniteError, checkpointFolder, listCheckpoints } from '../checkpoint.ts';
+import {
+  checkpointFolder,
+  listCheckpoints,
+  restoreTensors,
+  writeCheckpoint,
+} from '../checkpoint.ts';
 import { optionName } from '../check.ts';
 import { runPaths } from '../run-folder.ts';
 import { fixedKeys, resolveSeq2Seq, seq2seqFromYaml, seq2seqToYaml } from './config.ts';
@@ -18,7 +20,6 @@ import { namedTensors } from './learner.ts';
 import type { Seq2SeqLearner, SizedConfig, Vocabularies } from './learner.ts';
 
 const kind = 'wgsagan seq2seq checkpoint';
-const kept = 3;
 
 export interface Seq2SeqCheckpoint extends Vocabularies {
   readonly path: string;
@@ -30,39 +31,19 @@ export interface Seq2SeqCheckpoint extends Vocabularies {
   readonly data: string;
 }
 
-/**
- * Writes a checkpoint as `saveCheckpoint` does that of a GAN: whole or not at all, and the older ones but for the last three
- * go. Throws a `NonFiniteError` where a tensor holds NaN or infinity.
- */
-export async function saveSeq2Seq(
+/** Writes a learner's state and where its run stands, `writeCheckpoint`. Returns the path. */
+export function saveSeq2Seq(
   run: string,
   learner: Seq2SeqLearner,
   { step, data }: { readonly step: number; readonly data: string },
 ): Promise<string> {
-  const tensors = new Map<string, TensorSource>();
-  for (const [name, value] of namedTensors(learner)) {
-    const read = async () => {
-      const values = await value.read();
-      if (values.every(Number.isFinite)) return values;
-      throw new NonFiniteError(`after step ${step} ${name} holds NaN or infinity`);
-    };
-    tensors.set(name, { dtype: 'F32', shape: value.shape, read });
-  }
-  const folder = checkpointFolder(run);
-  const path = join(folder, `step-${String(step).padStart(7, '0')}.safetensors`);
-  await writeSafetensors(path, tensors, {
-    ...{ format: '1', kind, step: String(step), data },
+  const metadata = {
+    ...{ format: '1', kind, data },
     sourceWords: JSON.stringify(learner.source.own),
     targetWords: JSON.stringify(learner.target.own),
     config: seq2seqToYaml(learner.config),
-  });
-  for (const name of (await listCheckpoints(run)).slice(0, -kept)) {
-    const old = join(folder, name);
-    await unlink(old).catch((error: unknown) => {
-      throw fileError(error, 'remove', old);
-    });
-  }
-  return path;
+  };
+  return writeCheckpoint(run, { named: namedTensors(learner), step, metadata });
 }
 
 /** What `--resume` goes on from: without a checkpoint the run was ended before its first, and begins again. */
@@ -127,22 +108,9 @@ export function checkSameRun({ path, config: then }: Seq2SeqCheckpoint, now: Seq
 }
 
 /** Puts a checkpoint's tensors into a learner; nothing is changed unless all of them fit. */
-export function restoreSeq2Seq(
-  learner: Seq2SeqLearner,
-  { path, file, step }: Seq2SeqCheckpoint,
-): void {
-  const named = [...namedTensors(learner)].map(([name, value]) => {
-    const stored = file.tensors.get(name);
-    if (stored?.data instanceof Float32Array && sameShape(stored.shape, value.shape)) {
-      return { value, data: stored.data };
-    }
-    const found = stored === undefined ? 'missing' : showShape(stored.shape);
-    throw new UserError(
-      `checkpoint ${path} is of another architecture: ${name} is ${found}, needed ${showShape(value.shape)}`,
-    );
-  });
-  for (const { value, data } of named) value.set(data);
+export function restoreSeq2Seq(learner: Seq2SeqLearner, checkpoint: Seq2SeqCheckpoint): void {
+  restoreTensors(checkpoint, [...namedTensors(learner)]);
   // Rates are the config's, which a resumed run may change; the step count and the moments are the file's.
   for (const group of learner.optimizer.groups) group.set({});
-  learner.noise.restore(step);
+  learner.noise.restore(checkpoint.step);
 }

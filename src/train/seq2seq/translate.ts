@@ -1,10 +1,10 @@
 import { Tape } from '../../autograd/tape.ts';
 import { join, special, tokenise } from '../../data/vocabulary.ts';
 import type { Gpu } from '../../gpu/device.ts';
-import type { HostTensor } from '../../nn/state.ts';
 import { loadState } from '../../nn/state.ts';
 import { Rng } from '../../ops/random.ts';
 import { UserError } from '../../util/errors.ts';
+import { partOf } from '../checkpoint.ts';
 import type { Seq2SeqCheckpoint } from './checkpoint.ts';
 import { Decoder } from './decode.ts';
 import { createModel, lengthWithEnd } from './learner.ts';
@@ -36,15 +36,10 @@ export async function translateLines(
   checkpoint: Seq2SeqCheckpoint,
   lines: readonly SourceLine[],
 ): Promise<string[]> {
-  const { config, path, file, target } = checkpoint;
+  const { config, path, target } = checkpoint;
   const tape = new Tape(gpu);
   const model = createModel(tape, config, { ...checkpoint, noise: new Rng(tape, config.seed) });
-  const state = new Map<string, HostTensor>();
-  for (const [name, { shape, data }] of file.tensors) {
-    if (!name.startsWith('model.') || !(data instanceof Float32Array)) continue;
-    state.set(name.slice('model.'.length), { shape, data });
-  }
-  loadState(model, state, `checkpoint ${path}`);
+  loadState(model, partOf(checkpoint, 'model'), `checkpoint ${path}`);
   const sizes = { batch: Math.min(lines.length, config.batch), length: lengthWithEnd(config) };
   const decoder = await Decoder.open(model, sizes);
   const found = await decoder.translate(lines.map(({ words }) => words));

@@ -1,5 +1,6 @@
+import { parse, stringify } from 'yaml';
 import type { z } from 'zod';
-import { UserError } from '../util/errors.ts';
+import { UserError, messageOf } from '../util/errors.ts';
 import { unknownWord } from '../util/nearest.ts';
 
 /** An option as it is written in a config file and on the command line: `imageSize` is `image-size`. */
@@ -52,5 +53,34 @@ function expectedBy(issue: z.core.$ZodIssue): string {
       return issue.values.map(String).join(' or ');
     default:
       return issue.message;
+  }
+}
+
+/** Layers of options one over the other; what a layer leaves undefined it does not say. */
+export function layered(
+  layers: readonly Readonly<Record<string, unknown>>[],
+): Record<string, unknown> {
+  const asked: Record<string, unknown> = {};
+  for (const layer of layers) {
+    for (const [key, value] of Object.entries(layer)) if (value !== undefined) asked[key] = value;
+  }
+  return asked;
+}
+
+/** Options as the YAML of a config file. */
+export function optionsToYaml(options: object): string {
+  const entries = Object.entries(options).map(([key, value]) => [
+    optionName(key),
+    value as unknown,
+  ]);
+  return stringify(Object.fromEntries(entries));
+}
+
+/** What a text of YAML holds. `name` begins the message of the `UserError` for a text that is none. */
+export function parseYaml(text: string, name: string): unknown {
+  try {
+    return parse(text);
+  } catch (error) {
+    throw new UserError(`${name} is not YAML: ${messageOf(error).split('\n')[0] ?? ''}`);
   }
 }

@@ -1,12 +1,11 @@
 import { readFileSync } from 'node:fs';
-import { parse, stringify } from 'yaml';
 import { fileError } from '../io/errno.ts';
 import type { GanOptions } from '../models/gan.ts';
 import { presetNames, presets } from '../models/presets.ts';
 import type { Preset } from '../models/presets.ts';
-import { UserError, messageOf } from '../util/errors.ts';
+import { UserError } from '../util/errors.ts';
 import { didYouMean, unknownWord } from '../util/nearest.ts';
-import { asText, check, keyOf, optionName } from './check.ts';
+import { asText, check, keyOf, layered, optionName, optionsToYaml, parseYaml } from './check.ts';
 import { configSchema, defaults, recipes } from './options.ts';
 import type { PartialConfig, TrainConfig } from './options.ts';
 import { checkOptions } from './refusals.ts';
@@ -25,12 +24,7 @@ export function readConfigFile(path: string): PartialConfig {
 }
 
 export function parseConfig(text: string, path: string): PartialConfig {
-  let parsed: unknown;
-  try {
-    parsed = parse(text);
-  } catch (error) {
-    throw new UserError(`config ${path} is not YAML: ${messageOf(error).split('\n')[0] ?? ''}`);
-  }
+  const parsed = parseYaml(text, `config ${path}`);
   if (parsed === null || parsed === undefined) return {};
   if (typeof parsed !== 'object' || Array.isArray(parsed)) {
     throw new UserError(`config ${path} must be a map of options, such as "batch: 32"`);
@@ -51,10 +45,7 @@ export function parseConfig(text: string, path: string): PartialConfig {
 export function resolveConfig(
   ...layers: readonly Readonly<Record<string, unknown>>[]
 ): TrainConfig {
-  const asked: Record<string, unknown> = {};
-  for (const layer of layers) {
-    for (const [key, value] of Object.entries(layer)) if (value !== undefined) asked[key] = value;
-  }
+  const asked = layered(layers);
   if (asked['data'] === undefined) {
     throw new UserError(
       '--data is missing: name a folder of images, fashion-mnist, avatars or moving-shapes',
@@ -93,6 +84,5 @@ function reshapeAttention(
 
 /** The resolved options as the YAML that `--config` reads. */
 export function configToYaml(config: TrainConfig): string {
-  const entries = Object.entries(config).map(([key, value]) => [optionName(key), value]);
-  return stringify(Object.fromEntries(entries));
+  return optionsToYaml(config);
 }

@@ -12,9 +12,9 @@ import {
   restoreTensors,
   writeCheckpoint,
 } from '../checkpoint.ts';
-import { optionName } from '../check.ts';
+import { optionName, optionsToYaml } from '../check.ts';
 import { runPaths } from '../run-folder.ts';
-import { fixedKeys, resolveSeq2Seq, seq2seqFromYaml, seq2seqToYaml } from './config.ts';
+import { fixedKeys, resolveSeq2Seq, seq2seqFromYaml } from './config.ts';
 import type { Seq2SeqConfig } from './config.ts';
 import { namedTensors } from './learner.ts';
 import type { Seq2SeqLearner, SizedConfig, Vocabularies } from './learner.ts';
@@ -41,7 +41,7 @@ export function saveSeq2Seq(
     ...{ format: '1', kind, data },
     sourceWords: JSON.stringify(learner.source.own),
     targetWords: JSON.stringify(learner.target.own),
-    config: seq2seqToYaml(learner.config),
+    config: optionsToYaml(learner.config),
   };
   return writeCheckpoint(run, { named: namedTensors(learner), step, metadata });
 }

@@ -1,10 +1,9 @@
-import { parse, stringify } from 'yaml';
 import { z } from 'zod';
 import { filePairs, generatedPairs, taskNames } from '../../data/pairs.ts';
 import type { PairSet } from '../../data/pairs.ts';
 import { tokenKinds } from '../../data/vocabulary.ts';
-import { UserError, messageOf } from '../../util/errors.ts';
-import { check, keyOf, optionName } from '../check.ts';
+import { UserError } from '../../util/errors.ts';
+import { check, keyOf, layered, parseYaml } from '../check.ts';
 
 const count = z.int().min(1);
 const decays = ['linear', 'inverse-sqrt', 'none'] as const;
@@ -79,10 +78,7 @@ export const fixedKeys = [
 
 /** Defaults, then each layer in turn (a run's own config, flags); the whole is checked. Throws a `UserError`. */
 export function resolveSeq2Seq(...layers: readonly Readonly<Record<string, unknown>>[]) {
-  const asked: Record<string, unknown> = {};
-  for (const layer of layers) {
-    for (const [key, value] of Object.entries(layer)) if (value !== undefined) asked[key] = value;
-  }
+  const asked = layered(layers);
   const own = asked['task'] === undefined ? {} : generated;
   const config = check(seq2seqSchema, { ...defaults, ...own, ...asked }, (name) => `--${name}`);
   checkTogether(config);
@@ -134,20 +130,9 @@ export function learningRate(config: Seq2SeqConfig, step: number): number {
   return lr * Math.max(0, (steps - step + 1) / (steps - warmup + 1));
 }
 
-/** The resolved options as YAML. */
-export function seq2seqToYaml(config: Seq2SeqConfig): string {
-  const entries = Object.entries(config).map(([key, value]) => [optionName(key), value]);
-  return stringify(Object.fromEntries(entries));
-}
-
 /** The options of a run from YAML. `name` begins the message of the `UserError` for any that are not one. */
 export function seq2seqFromYaml(text: string, name: string): Readonly<Record<string, unknown>> {
-  let parsed: unknown;
-  try {
-    parsed = parse(text);
-  } catch (error) {
-    throw new UserError(`${name} is not YAML: ${messageOf(error).split('\n')[0] ?? ''}`);
-  }
+  const parsed = parseYaml(text, name);
   if (typeof parsed !== 'object' || parsed === null)
     throw new UserError(`${name} holds no options`);
   const found: [string, unknown][] = Object.entries(parsed);

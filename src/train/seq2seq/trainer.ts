@@ -7,6 +7,7 @@ import { ReadbackRing } from '../../gpu/readback.ts';
 import { writeFileAtomic } from '../../io/atomic.ts';
 import { UserError } from '../../util/errors.ts';
 import { lineChart } from '../chart.ts';
+import { optionsToYaml } from '../check.ts';
 import { NonFiniteError } from '../checkpoint.ts';
 import {
   appendMetrics,
@@ -19,7 +20,7 @@ import {
 } from '../run-folder.ts';
 import { restoreSeq2Seq, saveSeq2Seq } from './checkpoint.ts';
 import type { Seq2SeqCheckpoint } from './checkpoint.ts';
-import { learningRate, seq2seqToYaml } from './config.ts';
+import { learningRate } from './config.ts';
 import { Decoder } from './decode.ts';
 import { batchInput, createSeq2Seq, lengthWithEnd, setBatch, trainingStep } from './learner.ts';
 import type { BatchInput, Seq2SeqLearner, SizedConfig } from './learner.ts';
@@ -93,10 +94,10 @@ export async function trainSeq2Seq(options: Seq2SeqOptions): Promise<Seq2SeqResu
   const learner = createSeq2Seq(new Tape(gpu), config, resume ?? pairs);
   if (resume !== undefined) restoreSeq2Seq(learner, resume);
   const loop = await Loop.open({ ...options, learner });
-  if (resume === undefined) await makeRunFolder(run, seq2seqToYaml(config), ['checkpoints']);
+  if (resume === undefined) await makeRunFolder(run, optionsToYaml(config), ['checkpoints']);
   else {
     removeTemporaries(run);
-    await saveOptions(run, seq2seqToYaml(config));
+    await saveOptions(run, optionsToYaml(config));
   }
   return loop.run();
 }

@@ -160,8 +160,8 @@ export interface Checkpoint {
 export async function readCheckpoint(path: string): Promise<Checkpoint> {
   const file = await readSafetensors(path, { role: 'checkpoint' });
   const { format, step, loader, metrics, kernels, classes, rollbacks, config } = file.metadata;
-  const whole = loader !== undefined || step === '0';
-  if (format !== formatVersion || step === undefined || !whole || !config) {
+  const whole = (loader !== undefined || step === '0') && /^\d{1,15}$/.test(step ?? '');
+  if (format !== formatVersion || !whole || !config) {
     throw new UserError(
       `checkpoint ${path} was not written by wgsagan ${formatVersion}.x training`,
     );

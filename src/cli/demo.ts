@@ -2,6 +2,7 @@ import { existsSync } from 'node:fs';
 import { Command } from 'commander';
 import type { ExitState } from './main.ts';
 import { adapterOption, someText } from './options.ts';
+import { codeOfRun } from './signals.ts';
 import { runTraining } from './train.ts';
 
 /** What `npm start` trains: small enough for two CPU cores, done within five minutes with set-up. */
@@ -15,7 +16,7 @@ export function demoCommand(state: ExitState): Command {
     .action(async (flags: { out?: string; adapter: string }) => {
       const out = flags.out ?? firstFree();
       const result = await runTraining({ ...flags, out }, demo);
-      if (result.why === 'stopped') state.code = 130;
+      if (result.why === 'stopped') state.code = codeOfRun(result.why, result.signal);
     });
 }
 

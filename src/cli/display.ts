@@ -4,7 +4,8 @@ import type { DataProgress, Dataset } from '../data/dataset.ts';
 import type { AdapterSummary } from '../gpu/adapter.ts';
 import type { TrainConfig } from '../train/options.ts';
 import type { MetricLine } from '../train/run-folder.ts';
-import type { ReadyInfo, TrainEvents, TrainResult } from '../train/trainer.ts';
+import type { ReadyInfo } from '../train/ready.ts';
+import type { TrainEvents, TrainResult } from '../train/trainer.ts';
 import { shellQuote } from '../util/quote.ts';
 
 /** Seconds between lines where there is no terminal to draw a bar on. */

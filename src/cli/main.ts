@@ -18,7 +18,10 @@ import { trainCommand } from './train.ts';
 import { translateCommand } from './translate.ts';
 import { tuneCommand } from './tune.ts';
 
-/** Exit codes: 0 done, 1 something failed, 2 the user's mistake, 130 interrupted. */
+/**
+ * Exit codes: 0 done, 1 something failed, 2 the user's mistake, 75 saved with steps left (SIGTERM, a time limit), 130
+ * interrupted.
+ */
 export async function main(argv: readonly string[]): Promise<number> {
   outliveReaders();
   const program = new Command('wgsagan')

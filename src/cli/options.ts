@@ -16,7 +16,7 @@ function parser(key: ConfigKey): (text: string) => unknown {
 
 const textKeys = new Set<ConfigKey>([
   ...(['data', 'preset', 'init', 'loss', 'regularizer', 'precision', 'attention'] as const),
-  'reconstruction',
+  ...(['reconstruction', 'onNan'] as const),
 ]);
 const stageKeys = new Set<ConfigKey>(['attentionAt', 'attentionG', 'attentionD']);
 const switchKeys = new Set<ConfigKey>(['flip', 'strict', 'conditional']);
@@ -68,7 +68,8 @@ export function configFlags(
 /** What a run's data, length and reports decide has no part in one step of it. */
 const beyondAStep: readonly ConfigKey[] = [
   ...(['data', 'steps', 'flip', 'strict', 'timeLimit'] as const),
-  ...(['sampleEvery', 'checkpointEvery', 'logEvery'] as const),
+  ...(['sampleEvery', 'checkpointEvery', 'keep', 'logEvery'] as const),
+  ...(['onNan', 'rollbackFactor', 'rollbacks'] as const),
 ];
 const stepKeys = configKeys.filter((key) => !beyondAStep.includes(key));
 

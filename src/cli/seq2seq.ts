@@ -22,7 +22,8 @@ import { shellQuote } from '../util/quote.ts';
 import type { ExitState } from './main.ts';
 import { adapterOption, someText, toNumber } from './options.ts';
 import { Progress } from './progress.ts';
-import { onInterrupt } from './signals.ts';
+import { codeOfRun, codeOfSignal, onInterrupt } from './signals.ts';
+import type { Stop } from './signals.ts';
 import { tunedChoices } from './tuned.ts';
 
 interface Flags {
@@ -52,14 +53,11 @@ export function seq2seqCommand(state: ExitState): Command {
   return command.action(async (flags: Flags & Record<string, unknown>) => {
     const asked = Object.fromEntries(keys.map((key) => [key, flags[key]]));
     const result = await train(flags, asked);
-    if (result.why === 'stopped') state.code = 130;
+    state.code = codeOfRun(result.why, result.signal);
   });
 }
 
-async function train(
-  flags: Flags,
-  asked: Readonly<Record<string, unknown>>,
-): Promise<Seq2SeqResult> {
+async function train(flags: Flags, asked: Readonly<Record<string, unknown>>): Promise<Ended> {
   const run = flags.out;
   try {
     if (flags.resume === true && existsSync(run)) lockRun(run);
@@ -91,40 +89,43 @@ function checkedConfig(
   return { ...config, ...(config.pairs !== undefined && { pairs: resolve(config.pairs) }) };
 }
 
+/** How a run ended, and the signal that stopped it. */
+type Ended = Seq2SeqResult & Pick<Stop, 'signal'>;
+
 interface Parts {
   readonly config: Seq2SeqConfig;
   readonly flags: Flags;
   readonly saved: Saved | undefined;
 }
 
-async function trainInto(
-  run: string,
-  { config: asked, flags, saved }: Parts,
-): Promise<Seq2SeqResult> {
+async function trainInto(run: string, { config: asked, flags, saved }: Parts): Promise<Ended> {
   const resume = saved?.checkpoint;
   const pairs = openPairs(asked);
   const config = { ...asked, length: pairs.length, heldOut: pairs.heldOut.length };
   const display = new Display(config);
   display.log(`pairs     ${pairs.description}`);
   const gpu = await openGpu({ adapter: flags.adapter, tuned: tunedChoices });
-  const stop = { requested: false };
-  const quit = () => {
+  const stop: Stop = { requested: false };
+  const quit = (signal: NodeJS.Signals) => {
     unlockRun(run);
-    process.exit(130);
+    process.exit(codeOfSignal(signal));
   };
-  const release = onInterrupt(() => {
-    if (!display.ready) quit();
-    stop.requested = true;
-    display.log('stopping: finishing this step and saving (again to quit at once)');
+  const release = onInterrupt((signal) => {
+    if (!display.ready) quit(signal);
+    Object.assign(stop, { requested: true, signal });
+    display.log('stopping: finishing this step and saving (^C again quits at once)');
   }, quit);
   try {
     display.log(`adapter   ${gpu.adapter.name} (${gpu.adapter.kind})`);
+    for (const message of saved?.refused ?? []) {
+      display.log(`damaged   ${message}; it is set aside, and the one before it taken`);
+    }
     if (saved !== undefined && resume === undefined) {
       display.log(`resumed   at step 0, from config.yaml: ${run} has no checkpoint yet`);
     }
     const result = await trainSeq2Seq({ gpu, pairs, config, run, resume, stop, events: display });
     display.finish(result, run);
-    return result;
+    return { ...result, signal: stop.signal };
   } finally {
     release();
     gpu.close();

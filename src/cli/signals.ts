@@ -7,15 +7,45 @@ const signals = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
  */
 const deafMs = 1000;
 
-/** Calls `first` on the first signal and `again` on a later one. Returns what takes the handlers away. */
-export function onInterrupt(first: () => void, again: () => void): () => void {
+/** Exit code of a run with steps left that the same command with --resume goes on with: EX_TEMPFAIL of sysexits.h. */
+const unfinishedCode = 75;
+
+/** How a process ends that a signal ends: a scheduler's request to be queued again is not a person's ^C. */
+export function codeOfSignal(signal: NodeJS.Signals | undefined): number {
+  return signal === 'SIGTERM' ? unfinishedCode : 130;
+}
+
+/** The exit code of a training command; `signal` is what stopped it. */
+export function codeOfRun(
+  why: 'finished' | 'stopped' | 'time',
+  signal: NodeJS.Signals | undefined,
+): number {
+  if (why === 'finished') return 0;
+  return why === 'time' ? unfinishedCode : codeOfSignal(signal);
+}
+
+/** A request to stop that a running loop looks at, and the signal that it came from. */
+export interface Stop {
+  requested: boolean;
+  signal?: NodeJS.Signals | undefined;
+}
+
+/**
+ * Calls `first` on the first signal and `again` on a later one, each with its name. A SIGTERM that comes again is none:
+ * schedulers send it to every process of a job and may repeat it, and what is being saved must not be cut off by that.
+ * Returns what takes the handlers away.
+ */
+export function onInterrupt(
+  first: (signal: NodeJS.Signals) => void,
+  again: (signal: NodeJS.Signals) => void,
+): () => void {
   let since: number | undefined;
-  const handler = () => {
+  const handler = (signal: NodeJS.Signals) => {
     if (since === undefined) {
       since = performance.now();
-      first();
-    } else if (performance.now() - since >= deafMs) {
-      again();
+      first(signal);
+    } else if (signal !== 'SIGTERM' && performance.now() - since >= deafMs) {
+      again(signal);
     }
   };
   for (const signal of signals) process.on(signal, handler);

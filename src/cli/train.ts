@@ -6,19 +6,28 @@ import type { Dataset } from '../data/dataset.ts';
 import { openGpu } from '../gpu/device.ts';
 import type { Gpu } from '../gpu/device.ts';
 import { cacheDir, hostMemoryBytes } from '../gpu/platform.ts';
-import { checkArchitecture, listCheckpoints, readNewestCheckpoint } from '../train/checkpoint.ts';
+import { checkArchitecture, listCheckpoints, readCheckpoint } from '../train/checkpoint.ts';
 import type { Checkpoint } from '../train/checkpoint.ts';
 import { readConfigFile, resolveConfig } from '../train/config.ts';
+import { readNewestWhole } from '../train/fallback.ts';
 import type { PartialConfig, TrainConfig } from '../train/options.ts';
+import { trainWithRollbacks } from '../train/rollback.ts';
 import { refuseUsedFolder, runPaths } from '../train/run-folder.ts';
 import { lockRun, unlockRun } from '../train/run-lock.ts';
-import { train } from '../train/trainer.ts';
 import type { TrainResult } from '../train/trainer.ts';
 import { UserError } from '../util/errors.ts';
 import type { ExitState } from './main.ts';
-import { adapterOption, addConfigOptions, configFlags, someText, wholeNumber } from './options.ts';
+import {
+  adapterOption,
+  addConfigOptions,
+  configFlags,
+  positiveInt,
+  someText,
+  wholeNumber,
+} from './options.ts';
 import { TrainDisplay } from './display.ts';
-import { onInterrupt } from './signals.ts';
+import { codeOfRun, codeOfSignal, onInterrupt } from './signals.ts';
+import type { Stop } from './signals.ts';
 import { tuneFor } from './tune.ts';
 import { tunedChoices } from './tuned.ts';
 
@@ -29,6 +38,7 @@ interface Flags {
   readonly adapter: string;
   readonly memory?: number;
   readonly tune?: boolean;
+  readonly every?: number;
 }
 
 export function trainCommand(state: ExitState): Command {
@@ -36,23 +46,41 @@ export function trainCommand(state: ExitState): Command {
     .description('train on a folder of images, on Fashion-MNIST, on generated avatars or clips')
     .option('--out <dir>', 'run folder: config, metrics, samples, checkpoints', someText)
     .option('--config <file>', 'YAML file of options; flags override it', someText)
-    .option('--resume', 'go on from the newest checkpoint in --out, to the same bits')
+    .option('--resume', 'go on from the newest whole checkpoint in --out, to the same bits')
     .option('--memory <MiB>', 'most GPU memory to use', wholeNumber)
     .option('--tune', 'measure first which kernels are fastest here, where that is not known yet')
+    .option('--every <number>', 'the same as --checkpoint-every', positiveInt)
     .addOption(adapterOption());
   addConfigOptions(command);
   command.action(async (options: Flags & Record<string, unknown>) => {
-    const result = await runTraining(options, configFlags(options));
-    if (result.why === 'stopped') state.code = 130;
+    const { why, signal } = await runTraining(options, {
+      ...every(options),
+      ...configFlags(options),
+    });
+    state.code = codeOfRun(why, signal);
   });
   return command;
 }
+
+/** `--every` as the option that it stands for. Throws a `UserError` where both are given and differ. */
+function every({ every: steps, checkpointEvery }: Flags & { readonly checkpointEvery?: number }) {
+  if (steps === undefined) return {};
+  if (checkpointEvery !== undefined && checkpointEvery !== steps) {
+    throw new UserError(
+      `--every ${steps} and --checkpoint-every ${checkpointEvery} are one option; give one of them`,
+    );
+  }
+  return { checkpointEvery: steps };
+}
+
+/** How a run ended, and the signal that stopped it. */
+export type Ended = TrainResult & Pick<Stop, 'signal'>;
 
 /** Everything from flags to a finished run; prints as it goes. */
 export async function runTraining(
   flags: Flags,
   asked: Readonly<Record<string, unknown>>,
-): Promise<TrainResult> {
+): Promise<Ended> {
   const file = flags.config === undefined ? {} : readConfigFile(flags.config);
   if (flags.out === undefined) throw new UserError('--out is missing: name a folder for the run');
   const run = flags.out;
@@ -69,6 +97,8 @@ export async function runTraining(
 interface Saved {
   readonly config: PartialConfig;
   readonly checkpoint: Checkpoint | undefined;
+  /** What is wrong with newer checkpoints. */
+  readonly refused: readonly string[];
 }
 
 /** Takes the folder of a run for this process, and reads where the run stands. */
@@ -76,10 +106,11 @@ async function takeUp(run: string): Promise<Saved> {
   if (existsSync(run)) lockRun(run);
   const { config: path } = runPaths(run);
   const fresh = existsSync(path) && (await listCheckpoints(run)).length === 0;
-  const checkpoint = fresh ? undefined : await readNewestCheckpoint(run);
+  const whole = fresh ? undefined : await readNewestWhole(run, readCheckpoint);
+  const { checkpoint, refused = [] } = whole ?? {};
   // Every call has a time limit of its own.
   const config = { ...(checkpoint?.config ?? readConfigFile(path)), timeLimit: undefined };
-  return { config, checkpoint };
+  return { config, checkpoint, refused };
 }
 
 /** The config of the layers, and everything about it that can be checked without opening a device or the data. */
@@ -122,45 +153,69 @@ function realPath(path: string): string {
 async function trainInto(
   run: string,
   { config: asked, flags, saved }: { config: TrainConfig; flags: Flags; saved: Saved | undefined },
-): Promise<TrainResult> {
+): Promise<Ended> {
   const display = new TrainDisplay(asked);
   // How many classes there are has a part in the nets, and only the data tell it.
   const counted =
     asked.conditional && asked.classes === 0 ? await openDataOf(asked, display) : undefined;
   const config = counted === undefined ? asked : withClasses(asked, counted);
   if (flags.tune === true) await tuneFor(config, { adapter: flags.adapter });
-  const gpu = await openGpu({
-    adapter: flags.adapter,
-    tuned: tunedChoices,
-    ...(flags.memory === undefined ? {} : { memoryBytes: flags.memory * 2 ** 20 }),
-  });
-  const stop = { requested: false };
-  const quit = () => {
+  const stop: Stop = { requested: false };
+  const quit = (signal: NodeJS.Signals) => {
     display.close();
     unlockRun(run);
-    process.exit(130);
+    process.exit(codeOfSignal(signal));
   };
-  const release = onInterrupt(() => {
-    if (!display.ready) quit();
-    stop.requested = true;
-    display.log('stopping: finishing this step and saving (again to quit at once)');
+  const release = onInterrupt((signal) => {
+    if (!display.ready) quit(signal);
+    Object.assign(stop, { requested: true, signal });
+    display.log('stopping: finishing this step and saving (^C again quits at once)');
   }, quit);
+  let [gpu, dataset] = [await open(flags), counted];
   try {
     display.device(gpu.adapter);
-    if (saved !== undefined && saved.checkpoint === undefined) {
-      display.log(`resumed   at step 0, from config.yaml: ${run} has no checkpoint yet`);
-    }
-    const openData = () =>
-      openBeside(gpu, flags, async () => counted ?? (await openDataOf(config, display)));
-    const resume = saved?.checkpoint;
-    const result = await train({ gpu, openData, config, run, resume, stop, events: display });
+    tellWhereFrom(run, saved, display);
+    let first: Gpu | undefined = gpu;
+    const result = await trainWithRollbacks({
+      openGpu: async () => {
+        gpu = first ?? (await open(flags));
+        first = undefined;
+        return gpu;
+      },
+      onRollback: (text) => {
+        display.close();
+        display.log(`rollback  ${text}`);
+      },
+      openData: async () =>
+        (dataset ??= await openBeside(gpu, flags, () => openDataOf(config, display))),
+      ...{ config, run, resume: saved?.checkpoint, stop, events: display },
+    });
     display.finish(result, { run, paths: runPaths(run) });
-    return result;
+    return { ...result, signal: stop.signal };
   } finally {
     display.close();
     release();
     gpu.close();
   }
+}
+
+function open({ adapter, memory }: Flags): Promise<Gpu> {
+  return openGpu({
+    adapter,
+    tuned: tunedChoices,
+    ...(memory === undefined ? {} : { memoryBytes: memory * 2 ** 20 }),
+  });
+}
+
+/** What a resumed run begins with, where that is not its newest checkpoint. */
+function tellWhereFrom(run: string, saved: Saved | undefined, display: TrainDisplay): void {
+  if (saved === undefined) return;
+  const { checkpoint, refused } = saved;
+  for (const message of refused) {
+    display.log(`damaged   ${message}; it is set aside, and the one before it taken`);
+  }
+  if (checkpoint !== undefined) return;
+  display.log(`resumed   at step 0, from config.yaml: ${run} has no checkpoint yet`);
 }
 
 /** The config that tells both nets the classes of the data. Throws a `UserError` where there is but one. */

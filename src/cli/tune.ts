@@ -9,7 +9,7 @@ import { resolveConfig } from '../train/config.ts';
 import type { TrainConfig } from '../train/options.ts';
 import type { ExitState } from './main.ts';
 import { adapterOption, positiveInt, positiveNumber, someText } from './options.ts';
-import { onInterrupt } from './signals.ts';
+import { codeOfSignal, onInterrupt } from './signals.ts';
 import { readTuned, writeTuned } from './tuned.ts';
 import type { TunedChoice } from './tuned.ts';
 
@@ -78,7 +78,7 @@ async function tuneOpen(open: ReturnType<typeof askedByStep>, flags: TuneFlags) 
   const stop = { requested: false };
   const release = onInterrupt(
     () => (stop.requested = true),
-    () => process.exit(130),
+    (signal) => process.exit(codeOfSignal(signal)),
   );
   let wrong = false;
   try {

@@ -106,7 +106,7 @@ export class Gpu {
     this.recorder = new Recorder(device, this.pipelines);
     device.onuncapturederror = (event) => {
       event.preventDefault();
-      this.#fail(new Error(`GPU ${event.error.constructor.name}: ${event.error.message}`));
+      this.#fail(new Error(textOf(event.error)));
     };
     void device.lost.then((info) => {
       if (!this.#closing) {
@@ -369,6 +369,13 @@ export class Gpu {
     this.pool.destroy();
     this.device.destroy();
   }
+}
+
+/** What the device says, with the remedy where there is one. */
+function textOf({ constructor, message }: GPUError): string {
+  return constructor.name === 'GPUOutOfMemoryError'
+    ? `the GPU is out of memory: ${message}; try a smaller --batch`
+    : `GPU ${constructor.name}: ${message}`;
 }
 
 /** Software drivers take host memory and are killed without a word when it ends; a GPU is trusted to say no. */

@@ -1,5 +1,5 @@
-import { open, rename, rm, type FileHandle } from 'node:fs/promises';
-import { basename, dirname, join } from 'node:path';
+import { mkdir, open, rename, rm, type FileHandle } from 'node:fs/promises';
+import { basename, dirname, join, resolve } from 'node:path';
 import { errorCode, fileError } from './errno.ts';
 
 /** Whether a file's name is one that `writeFileAtomic` writes to before it renames: what a killed process leaves. */
@@ -41,6 +41,25 @@ export async function writeFileAtomic(path: string, data: FileData): Promise<voi
   } catch (error) {
     if (created) await rm(temporary, { force: true }).catch(() => undefined);
     throw fileError(error, 'write', path);
+  }
+}
+
+/**
+ * Makes a folder, and those above it that are not there, so that they last through a power cut: each folder that got a
+ * new one is synced. Throws a `UserError` where it cannot be made.
+ */
+export async function makeFolder(path: string): Promise<void> {
+  try {
+    const first = await mkdir(path, { recursive: true });
+    if (first === undefined) return;
+    const top = dirname(resolve(first));
+    let folder = resolve(path);
+    do {
+      folder = dirname(folder);
+      await syncFolder(folder);
+    } while (folder !== top && folder !== dirname(folder));
+  } catch (error) {
+    throw fileError(error, 'make', path);
   }
 }
 

@@ -1,4 +1,4 @@
-import { UserError, messageOf } from '../util/errors.ts';
+import { DamagedError, messageOf } from '../util/errors.ts';
 import { type Shape, showShape, sizeOf } from '../util/shape.ts';
 
 /** Host arrays by dtype. F16 and BF16 keep their bits in a Uint16Array; BOOL is a byte an element. */
@@ -66,22 +66,22 @@ export function writeHeader(
   return { head, entries };
 }
 
-/** Bytes of the header that follows a file's first 8, for a file of `fileBytes`. Throws a `UserError` as `readHeader`. */
+/** Bytes of the header that follows a file's first 8, for a file of `fileBytes`. Throws a `DamagedError` as `readHeader`. */
 export function headerLength(first: Uint8Array, fileBytes: number, name: string): number {
   if (first.length < LENGTH_BYTES) {
-    throw new UserError(
+    throw new DamagedError(
       `${name} is cut short: a safetensors file begins with 8 bytes of length, but the file has ${fileBytes}`,
     );
   }
   const view = new DataView(first.buffer, first.byteOffset, LENGTH_BYTES);
   const length = view.getBigUint64(0, true);
   if (length > BigInt(MAX_HEADER_BYTES)) {
-    throw new UserError(
+    throw new DamagedError(
       `${name} is not a safetensors file: its header would be ${length} bytes long, and the limit is ${MAX_HEADER_BYTES}`,
     );
   }
   if (Number(length) > fileBytes - LENGTH_BYTES) {
-    throw new UserError(
+    throw new DamagedError(
       `${name} is cut short: its first 8 bytes announce a header of ${length} bytes, but only ` +
         `${fileBytes - LENGTH_BYTES} follow`,
     );
@@ -90,8 +90,8 @@ export function headerLength(first: Uint8Array, fileBytes: number, name: string)
 }
 
 /**
- * What a header says, checked against the bytes of data that follow it. `name` begins every message. Throws a
- * `UserError` for anything that is not whole and consistent.
+ * What a header says, its tensors in the order of their data, checked against the bytes of data that follow it. `name` begins every message. Throws a
+ * `DamagedError` for anything that is not whole and consistent.
  */
 export function readHeader(
   raw: Uint8Array,
@@ -103,6 +103,8 @@ export function readHeader(
   const entries = Object.entries(header)
     .filter(([key]) => key !== METADATA)
     .map(([key, value]) => readEntry(key, value, name));
+  // From here on in the order in which they lie in the file.
+  entries.sort((a, b) => a.begin - b.begin || a.end - b.end);
   checkLayout(entries, dataBytes, name);
   return { entries, metadata };
 }
@@ -119,16 +121,16 @@ function parseHeader(raw: Uint8Array, name: string): Record<string, unknown> {
     parsed = JSON.parse(text);
   } catch (error) {
     const why = messageOf(error).replace(/\s+/g, ' ').slice(0, 120);
-    throw new UserError(`${name} is damaged: its header is not JSON (${why})`, { cause: error });
+    throw new DamagedError(`${name} is damaged: its header is not JSON (${why})`, { cause: error });
   }
   if (!isRecord(parsed)) {
-    throw new UserError(
+    throw new DamagedError(
       `${name} is damaged: its header is ${describe(parsed)} where an object of tensors belongs`,
     );
   }
   const twice = duplicateKey(text);
   if (twice !== undefined) {
-    throw new UserError(`${name} is damaged: its header names ${JSON.stringify(twice)} twice`);
+    throw new DamagedError(`${name} is damaged: its header names ${JSON.stringify(twice)} twice`);
   }
   return parsed;
 }
@@ -136,23 +138,28 @@ function parseHeader(raw: Uint8Array, name: string): Record<string, unknown> {
 function readMetadata(header: Record<string, unknown>, name: string): Record<string, string> {
   const found = Object.hasOwn(header, METADATA) ? header[METADATA] : {};
   if (!isRecord(found)) {
-    throw new UserError(`${name} is damaged: ${METADATA} is ${describe(found)}, not an object`);
+    throw new DamagedError(`${name} is damaged: ${METADATA} is ${describe(found)}, not an object`);
   }
   const metadata: Record<string, string> = {};
   for (const [key, value] of Object.entries(found)) {
     if (typeof value !== 'string') {
-      throw new UserError(
+      throw new DamagedError(
         `${name} is damaged: ${METADATA}.${key} is ${describe(value)}, not a string`,
       );
     }
-    Object.defineProperty(metadata, key, { value, enumerable: true, writable: true });
+    Object.defineProperty(metadata, key, {
+      value,
+      enumerable: true,
+      configurable: true,
+      writable: true,
+    });
   }
   return metadata;
 }
 
 function readEntry(key: string, value: unknown, name: string): Entry {
   const damaged = (what: string): never => {
-    throw new UserError(`${name} is damaged: ${what}`);
+    throw new DamagedError(`${name} is damaged: ${what}`);
   };
   const problem = nameProblem(key);
   if (problem !== undefined) damaged(problem);
@@ -181,24 +188,23 @@ function readEntry(key: string, value: unknown, name: string): Entry {
   return { name: key, dtype: known, shape, begin, end };
 }
 
-/** The format leaves no room for choice: tensors cover the data from its first byte to its last, once. */
+/** The format leaves no room for choice: the tensors, in their order, cover the data from its first byte to its last, once. */
 function checkLayout(entries: readonly Entry[], dataBytes: number, name: string): void {
-  const sorted = [...entries].sort((a, b) => a.begin - b.begin || a.end - b.end);
-  const last = sorted.reduce((end, entry) => Math.max(end, entry.end), 0);
+  const last = entries.reduce((end, entry) => Math.max(end, entry.end), 0);
   if (last > dataBytes) {
-    throw new UserError(
+    throw new DamagedError(
       `${name} is cut short: its header says ${last} bytes of tensors, but the file holds ${dataBytes}`,
     );
   }
   let at = 0;
   let before = 'the start of the data';
-  for (const entry of sorted) {
+  for (const entry of entries) {
     const quoted = JSON.stringify(entry.name);
     if (entry.begin < at) {
-      throw new UserError(`${name} is damaged: tensors ${before} and ${quoted} overlap`);
+      throw new DamagedError(`${name} is damaged: tensors ${before} and ${quoted} overlap`);
     }
     if (entry.begin > at) {
-      throw new UserError(
+      throw new DamagedError(
         `${name} is damaged: ${entry.begin - at} bytes between ${before} and ${quoted} belong to no tensor`,
       );
     }
@@ -206,7 +212,7 @@ function checkLayout(entries: readonly Entry[], dataBytes: number, name: string)
     before = quoted;
   }
   if (at < dataBytes) {
-    throw new UserError(
+    throw new DamagedError(
       `${name} is damaged: ${dataBytes - at} bytes after the last tensor belong to none`,
     );
   }

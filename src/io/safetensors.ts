@@ -1,9 +1,16 @@
 import { open } from 'node:fs/promises';
 import type { FileHandle } from 'node:fs/promises';
-import { UserError } from '../util/errors.ts';
+import { DamagedError } from '../util/errors.ts';
 import { type Shape, showShape, sizeOf } from '../util/shape.ts';
 import { writeFileAtomic } from './atomic.ts';
 import { fileError } from './errno.ts';
+import {
+  CHECKSUM_TENSOR,
+  Checksum,
+  checksumEntry,
+  checksumMark,
+  checksumReader,
+} from './safetensors-checksum.ts';
 import {
   ARRAYS,
   LENGTH_BYTES,
@@ -11,7 +18,7 @@ import {
   readHeader,
   writeHeader,
 } from './safetensors-header.ts';
-import type { SafetensorsDtype } from './safetensors-header.ts';
+import type { Entry, SafetensorsDtype } from './safetensors-header.ts';
 
 export type { SafetensorsDtype };
 export type TensorData =
@@ -69,21 +76,35 @@ export function encodeSafetensors(
 
 /**
  * Writes what `encodeSafetensors` makes, of any size, a tensor at a time and as `writeFileAtomic` does: whatever goes
- * wrong, and a source may throw, `path` keeps its old bytes. Throws a `UserError` where the file cannot be written.
+ * wrong, and a source may throw, `path` keeps its old bytes. `checksum`: the file ends with one more tensor, a SHA-256 of
+ * all before it; our readers check it and leave it out, others see 32 bytes. Throws a `UserError` where the file cannot be
+ * written.
  */
 export async function writeSafetensors(
   path: string,
   tensors: ReadonlyMap<string, StoredTensor | TensorSource>,
   metadata: Readonly<Record<string, string>> = {},
+  options: { readonly checksum?: boolean } = {},
 ): Promise<void> {
-  const { head, entries } = writeHeader(tensors, metadata);
+  const whole = new Map<string, Pick<Entry, 'dtype' | 'shape'>>(tensors);
+  const { checksum = false } = options;
+  if (checksum) whole.set(CHECKSUM_TENSOR, checksumEntry);
+  const { head, entries } = writeHeader(
+    whole,
+    checksum ? { ...metadata, ...checksumMark } : metadata,
+  );
   async function* parts(): AsyncGenerator<Uint8Array> {
+    const sum = new Checksum();
+    sum.update(head);
     yield head;
     for (const { name } of entries) {
       const tensor = tensors.get(name);
       if (tensor === undefined) continue;
-      yield bytesOf(name, tensor, 'data' in tensor ? tensor.data : await tensor.read());
+      const part = bytesOf(name, tensor, 'data' in tensor ? tensor.data : await tensor.read());
+      if (checksum) sum.update(part);
+      yield part;
     }
+    if (checksum) yield sum.digest();
   }
   await writeFileAtomic(path, parts());
 }
@@ -105,8 +126,8 @@ function bytesOf(
 
 /**
  * The tensors and metadata of a safetensors file, each tensor in memory of its own. `name` begins every message and says
- * what the file is to the user, such as `checkpoint run/step-100.safetensors`. Throws a `UserError` for any file that is
- * not whole and consistent.
+ * what the file is to the user, such as `checkpoint run/step-100.safetensors`. Throws a `DamagedError` for any file that
+ * is not whole and consistent.
  */
 export function decodeSafetensors(
   bytes: Uint8Array,
@@ -115,14 +136,27 @@ export function decodeSafetensors(
   const { name } = options;
   const start = LENGTH_BYTES + headerLength(bytes, bytes.length, name);
   const raw = bytes.subarray(LENGTH_BYTES, start);
-  const { entries, metadata } = readHeader(raw, bytes.length - start, name);
+  const header = readHeader(raw, bytes.length - start, name);
+  const check = checksumReader([bytes.subarray(0, start)], header, name);
   const tensors = new Map<string, StoredTensor>();
-  for (const { name: key, dtype, shape, begin, end } of entries) {
+  for (const entry of header.entries) {
     // Not slice(): on a Buffer it is a view, with the file's misaligned memory behind it.
-    const copy = new Uint8Array(bytes.subarray(start + begin, start + end));
-    tensors.set(key, { dtype, shape, data: new ARRAYS[dtype](copy.buffer) });
+    const copy = new Uint8Array(bytes.subarray(start + entry.begin, start + entry.end));
+    check?.take(entry, copy);
+    keep(tensors, entry, copy.buffer);
   }
-  return { tensors, metadata };
+  check?.verify();
+  return { tensors, metadata: header.metadata };
+}
+
+/** Puts a tensor of a file with the others; the checksum is none of them. */
+function keep(
+  tensors: Map<string, StoredTensor>,
+  { name, dtype, shape }: Entry,
+  bytes: ArrayBuffer,
+): void {
+  if (name === CHECKSUM_TENSOR) return;
+  tensors.set(name, { dtype, shape, data: new ARRAYS[dtype](bytes) });
 }
 
 /**
@@ -144,13 +178,16 @@ export async function readSafetensors(
     const first = await read(0, Math.min(LENGTH_BYTES, size));
     const start = LENGTH_BYTES + headerLength(first, size, name);
     const raw = await read(LENGTH_BYTES, start - LENGTH_BYTES);
-    const { entries, metadata } = readHeader(raw, size - start, name);
+    const header = readHeader(raw, size - start, name);
+    const check = checksumReader([first, raw], header, name);
     const tensors = new Map<string, StoredTensor>();
-    for (const { name: key, dtype, shape, begin, end } of entries) {
-      const { buffer } = await read(start + begin, end - begin);
-      tensors.set(key, { dtype, shape, data: new ARRAYS[dtype](buffer) });
+    for (const entry of header.entries) {
+      const bytes = await read(start + entry.begin, entry.end - entry.begin);
+      check?.take(entry, bytes);
+      keep(tensors, entry, bytes.buffer);
     }
-    return { tensors, metadata };
+    check?.verify();
+    return { tensors, metadata: header.metadata };
   } catch (error) {
     throw fileError(error, 'read', name);
   } finally {
@@ -167,7 +204,7 @@ function rangeReader(file: FileHandle, options: { name: string; chunkBytes: numb
       const length = Math.min(options.chunkBytes, bytes - got);
       const { bytesRead } = await file.read(out, got, length, at + got);
       if (bytesRead === 0) {
-        throw new UserError(`${options.name} is cut short: it shrank while it was being read`);
+        throw new DamagedError(`${options.name} is cut short: it shrank while it was being read`);
       }
       got += bytesRead;
     }

@@ -79,7 +79,8 @@ export function optionsToYaml(options: object): string {
 /** What a text of YAML holds. `name` begins the message of the `UserError` for a text that is none. */
 export function parseYaml(text: string, name: string): unknown {
   try {
-    return parse(text);
+    // Its warnings would go to stderr past us; what they are about is refused by its name.
+    return parse(text, { logLevel: 'error' });
   } catch (error) {
     throw new UserError(`${name} is not YAML: ${messageOf(error).split('\n')[0] ?? ''}`);
   }

@@ -12,7 +12,7 @@ import { shellQuote } from '../util/quote.ts';
 import { sameShape, showShape } from '../util/shape.ts';
 import { configToYaml, parseConfig } from './config.ts';
 import { optionName } from './check.ts';
-import { architectureKeys } from './options.ts';
+import { architectureKeys, rollbackDefaults } from './options.ts';
 import type { TrainConfig } from './options.ts';
 import type { Learner } from './learner.ts';
 
@@ -28,6 +28,8 @@ export interface Progress {
   readonly kernels?: string | undefined;
   /** Names of the classes that the nets are told, in the order of their labels. */
   readonly classes?: readonly string[] | undefined;
+  /** How often the run has been rolled back; absent where it never was. */
+  readonly rollbacks?: number | undefined;
 }
 
 /** The part of a line of metrics.jsonl that the steps since the line before have made. */
@@ -51,7 +53,10 @@ const metricsSchema = z.object({
 });
 
 /** What options are in checkpoints of before there were these. */
-const laterOptions = { frames: 1 } as const satisfies Partial<TrainConfig>;
+const laterOptions = {
+  ...{ frames: 1, keep: 3 },
+  ...rollbackDefaults,
+} as const satisfies Partial<TrainConfig>;
 
 const formatVersion = '1';
 const pattern = /^step-(\d+)\.safetensors$/;
@@ -83,13 +88,8 @@ function* namedScalers({ scalers = {} }: Learner): Generator<[string, Tensor]> {
 export class NonFiniteError extends Error {}
 
 /** Writes a learner's state and where its run stands, `writeCheckpoint`. Returns the path. */
-export function saveCheckpoint(
-  run: string,
-  learner: Learner,
-  progress: Progress,
-  keep?: number,
-): Promise<string> {
-  const { step, loader, metrics, kernels, classes } = progress;
+export function saveCheckpoint(run: string, learner: Learner, progress: Progress): Promise<string> {
+  const { step, loader, metrics, kernels, classes, rollbacks } = progress;
   const metadata = {
     format: formatVersion,
     kind: 'wgsagan checkpoint',
@@ -97,8 +97,10 @@ export function saveCheckpoint(
     ...(metrics === undefined ? {} : { metrics: JSON.stringify(metrics) }),
     ...(kernels === undefined ? {} : { kernels }),
     ...(classes === undefined ? {} : { classes: JSON.stringify(classes) }),
+    ...(rollbacks === undefined ? {} : { rollbacks: String(rollbacks) }),
     config: configToYaml(learner.config),
   };
+  const { keep } = learner.config;
   return writeCheckpoint(run, { named: namedTensors(learner), step, metadata, keep });
 }
 
@@ -130,7 +132,7 @@ export async function writeCheckpoint(
   }
   const folder = checkpointFolder(run);
   const path = join(folder, `step-${String(step).padStart(7, '0')}.safetensors`);
-  await writeSafetensors(path, tensors, { ...metadata, step: String(step) });
+  await writeSafetensors(path, tensors, { ...metadata, step: String(step) }, { checksum: true });
   for (const name of (await listCheckpoints(run)).slice(0, -keep)) {
     const old = join(folder, name);
     await unlink(old).catch((error: unknown) => {
@@ -157,9 +159,9 @@ export interface Checkpoint {
 /** Reads a checkpoint and what it says of itself. Throws a `UserError` for a file that is cut, or is none of ours. */
 export async function readCheckpoint(path: string): Promise<Checkpoint> {
   const file = await readSafetensors(path, { role: 'checkpoint' });
-  const { format, step, loader, metrics, kernels, classes, config } = file.metadata;
-  const whole = loader !== undefined || step === '0';
-  if (format !== formatVersion || step === undefined || !whole || !config) {
+  const { format, step, loader, metrics, kernels, classes, rollbacks, config } = file.metadata;
+  const whole = (loader !== undefined || step === '0') && /^\d{1,15}$/.test(step ?? '');
+  if (format !== formatVersion || !whole || !config) {
     throw new UserError(
       `checkpoint ${path} was not written by wgsagan ${formatVersion}.x training`,
     );
@@ -181,6 +183,10 @@ export async function readCheckpoint(path: string): Promise<Checkpoint> {
         classes === undefined
           ? undefined
           : parseState(z.array(z.string()), classes, `checkpoint ${path}`),
+      rollbacks:
+        rollbacks === undefined
+          ? undefined
+          : parseState(z.int().min(0), rollbacks, `checkpoint ${path}`),
     },
   };
 }
@@ -196,14 +202,17 @@ function parseState<T>(schema: z.ZodType<T>, text: string, name: string): T {
   }
 }
 
+/** What is wrong with a run that has nothing to go on from. */
+export function noCheckpoint(run: string, command = 'train'): UserError {
+  const call = `wgsagan ${command} --out ${shellQuote(run)} …`;
+  return new UserError(`${run} holds no checkpoint; train it first: ${call}`);
+}
+
 /** A run's newest checkpoint. Throws a `UserError` where there is none, or none that is whole: then with a remedy. */
 export async function readNewestCheckpoint(run: string): Promise<Checkpoint> {
   const pathOf = (name: string) => join(checkpointFolder(run), name);
   const [newest, before] = (await listCheckpoints(run)).reverse();
-  if (newest === undefined) {
-    const call = `wgsagan train --out ${shellQuote(run)} …`;
-    throw new UserError(`${run} holds no checkpoint; train it first: ${call}`);
-  }
+  if (newest === undefined) throw noCheckpoint(run);
   try {
     return await readCheckpoint(pathOf(newest));
   } catch (error) {

@@ -1,3 +1,4 @@
+import { existsSync } from 'node:fs';
 import { Tape } from '../autograd/tape.ts';
 import type { Gpu } from '../gpu/device.ts';
 import { readSafetensors } from '../io/safetensors.ts';
@@ -12,7 +13,7 @@ import { saveCheckpoint } from './checkpoint.ts';
 import { otherNetOf } from './nets.ts';
 import type { OtherNet } from './nets.ts';
 import type { TrainConfig } from './options.ts';
-import { createRunFolder, refuseUsedFolder } from './run-folder.ts';
+import { createRunFolder, discardRun, refuseUsedFolder, removeIfEmpty } from './run-folder.ts';
 import { unlockRun } from './run-lock.ts';
 
 /** Names of each kind that a message lists. */
@@ -61,11 +62,18 @@ export async function importRun(
     path === undefined || module === undefined
       ? undefined
       : loadInto([module], { ...found, path, file: second });
+  const wasThere = existsSync(run);
   try {
     await createRunFolder(run, config);
-    await saveCheckpoint(run, learner, { step: 0, loader: undefined });
+    try {
+      await saveCheckpoint(run, learner, { step: 0, loader: undefined });
+    } catch (error) {
+      discardRun(run, { wasThere });
+      throw error;
+    }
   } finally {
     unlockRun(run);
+    if (!wasThere) removeIfEmpty(run);
   }
   return other === undefined ? { generator } : { generator, [net]: other };
 }

@@ -71,7 +71,17 @@ export const configSchema = z.strictObject({
   strict: z.boolean().describe('a broken image is an error instead of being skipped'),
   sampleEvery: count.describe('steps between sample grids'),
   checkpointEvery: count.describe('steps between checkpoints'),
+  keep: count.describe('checkpoints that are kept, the newest ones'),
   logEvery: count.describe('steps between lines of metrics.jsonl'),
+  onNan: z
+    .enum(['stop', 'rollback'])
+    .describe('where a loss is NaN or infinite: stop, or rollback to the last checkpoint'),
+  rollbackFactor: z
+    .number()
+    .positive()
+    .lt(1)
+    .describe('what a rollback multiplies the learning rates by'),
+  rollbacks: count.describe('how often a run may be rolled back before it stops'),
   timeLimit: z.number().positive().optional().describe('stop and save after this many minutes'),
 });
 
@@ -79,6 +89,9 @@ export type TrainConfig = z.infer<typeof configSchema>;
 export type ConfigKey = keyof TrainConfig;
 /** Some of the options: what a file or the flags say. */
 export type PartialConfig = { readonly [K in ConfigKey]?: TrainConfig[K] | undefined };
+
+/** Options of a rollback where none are given. */
+export const rollbackDefaults = { onNan: 'stop', rollbackFactor: 0.5, rollbacks: 3 } as const;
 
 /** What holds where neither preset, file nor flag says anything. */
 export const defaults = {
@@ -106,7 +119,9 @@ export const defaults = {
   strict: false,
   sampleEvery: 500,
   checkpointEvery: 1000,
+  keep: 3,
   logEvery: 10,
+  ...rollbackDefaults,
 } as const satisfies Partial<TrainConfig>;
 
 /** Adam's own decays: no other net moves what a VAE descends on. */

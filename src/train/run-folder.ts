@@ -3,14 +3,14 @@ import {
   appendFileSync,
   constants,
   existsSync,
-  mkdirSync,
   readFileSync,
   readdirSync,
   rmSync,
+  rmdirSync,
   statSync,
 } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
-import { isTemporary, writeFileAtomic } from '../io/atomic.ts';
+import { isTemporary, makeFolder, writeFileAtomic } from '../io/atomic.ts';
 import { fileError } from '../io/errno.ts';
 import { UserError } from '../util/errors.ts';
 import { configToYaml } from './config.ts';
@@ -96,14 +96,7 @@ export async function makeRunFolder(
 ): Promise<void> {
   const again = holdsRun(run);
   if (!again) refuseUsedFolder(run);
-  const make = (folder: string) => {
-    try {
-      mkdirSync(folder, { recursive: true });
-    } catch (error) {
-      throw fileError(error, 'make', run);
-    }
-  };
-  make(run);
+  await makeFolder(run);
   if (!again) {
     lockRun(run);
     // Another process may have been faster than this one, and be done already.
@@ -111,7 +104,22 @@ export async function makeRunFolder(
   }
   removeTemporaries(run);
   await saveOptions(run, config);
-  for (const name of folders) make(join(run, name));
+  for (const name of folders) await makeFolder(join(run, name));
+}
+
+/**
+ * Takes back a run that was made and could not be filled: config, folders and what is in them. The folder itself stays
+ * where it was there before.
+ */
+export function discardRun(run: string, options: { readonly wasThere: boolean }): void {
+  const made = [runPaths(run).config, ...runFolders.map((name) => join(run, name))];
+  for (const path of options.wasThere ? made : [run])
+    rmSync(path, { recursive: true, force: true });
+}
+
+/** Removes a run folder in which nothing could be made. */
+export function removeIfEmpty(run: string): void {
+  if (existsSync(run) && readdirSync(run).length === 0) rmdirSync(run);
 }
 
 export function saveConfig(run: string, config: TrainConfig): Promise<void> {

@@ -29,7 +29,11 @@ export function lockRun(run: string): void {
       writeFileSync(path, JSON.stringify(holderOf(process.pid)), { flag: 'wx' });
       return;
     } catch (error) {
-      if (errorCode(error) !== 'EEXIST') throw fileError(error, 'write', path);
+      if (errorCode(error) !== 'EEXIST') {
+        // On a full disk there is an empty file by now, which would look like the lock of another process.
+        if (readLock(run) === '') rmSync(path, { force: true });
+        throw fileError(error, 'write', path);
+      }
     }
     refuseLocked(run);
     if (holdsRun(run)) return;

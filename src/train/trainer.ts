@@ -3,17 +3,20 @@ import type { Dataset } from '../data/dataset.ts';
 import { Loader } from '../data/loader.ts';
 import type { Gpu } from '../gpu/device.ts';
 import { ReadbackRing } from '../gpu/readback.ts';
-import { UserError } from '../util/errors.ts';
 import { build } from './built.ts';
 import type { Built } from './built.ts';
 import { checkBatchFits, createLearnerThatFits } from './capacity.ts';
-import { NonFiniteError, restoreLearner, saveCheckpoint, sumsToGoOnWith } from './checkpoint.ts';
+import { restoreLearner, saveCheckpoint, sumsToGoOnWith } from './checkpoint.ts';
 import type { Checkpoint, MetricSums } from './checkpoint.ts';
-import { optionName } from './check.ts';
+import { problemOf, withWayOn } from './failures.ts';
+import { setAsideAfter } from './fallback.ts';
+import { History } from './history.ts';
 import type { TrainConfig } from './options.ts';
 import { stepInputs } from './learner.ts';
 import type { Learner, StepInput } from './learner.ts';
 import { drawCurves, drawPictures } from './pictures.ts';
+import { readyInfo } from './ready.ts';
+import type { ReadyInfo } from './ready.ts';
 import { originalsOf } from './reconstruct.ts';
 import type { Originals } from './reconstruct.ts';
 import {
@@ -38,27 +41,6 @@ export interface TrainEvents {
   onCheckpoint?(path: string, step: number): void;
 }
 
-export interface ReadyInfo {
-  readonly firstStep: number;
-  readonly launches: number;
-  readonly gflopPerStep: number;
-  readonly plannedBytes: number;
-  readonly unplannedBytes: number;
-  /** Weights, optimiser state and the rest that outlives a step. */
-  readonly residentBytes: number;
-  /** Of each module that is trained. */
-  readonly parameters: Readonly<Record<string, number>>;
-  /** Of `Learner.stage`. */
-  readonly stage?: string | undefined;
-  /** What of a line of metrics is worth a place on a terminal, with short names. */
-  readonly shown: Readonly<Record<string, string>>;
-  /** Operations of the step that have more than one kernel, and how many of them run what tuning chose. */
-  readonly operations: number;
-  readonly tuned: number;
-  /** Are these other kernels than those that the run was trained with so far? Then its bits may be others from here on. */
-  readonly otherKernels: boolean;
-}
-
 export interface TrainOptions {
   readonly gpu: Gpu;
   /** Opens the data; called when all that is cheaper to check is well. */
@@ -81,8 +63,8 @@ export interface TrainResult {
   readonly checkpoint: string;
 }
 
-/** A loss scale below this has fallen for so many steps that no scale will do. */
-const leastLossScale = 2 ** -10;
+/** Milliseconds of a step from which none is submitted before the one before it is done. */
+const slowStepMs = 1000;
 
 /** Trains until the steps are done, the time is up or a stop is asked for; leaves a grid and a checkpoint each time. */
 export async function train(options: TrainOptions): Promise<TrainResult> {
@@ -97,7 +79,10 @@ export async function train(options: TrainOptions): Promise<TrainResult> {
   if (resume?.progress.loader !== undefined) loader.restore(resume.progress.loader);
   const originals = await originalsOf(learner, dataset);
   if (resume === undefined) await createRunFolder(run, config);
-  else removeTemporaries(run);
+  else {
+    removeTemporaries(run);
+    await setAsideAfter(run, resume.path);
+  }
 
   const firstStep = resume?.progress.step ?? 0;
   const seconds = readMetrics(run).findLast((line) => line.step <= firstStep)?.seconds ?? 0;
@@ -129,12 +114,6 @@ interface LoopParts extends TrainOptions {
   readonly seconds: number;
 }
 
-/** Of each module but the average, which has those of its net. */
-function parameterCounts({ modules, average }: Learner): Record<string, number> {
-  const trained = Object.entries(modules).filter(([, module]) => module !== average);
-  return Object.fromEntries(trained.map(([name, module]) => [name, module.parameterCount()]));
-}
-
 /** The state of a running loop: the captured step, its inputs, and the numbers on their way out. */
 class Loop {
   readonly #parts: LoopParts;
@@ -143,7 +122,7 @@ class Loop {
   readonly #atStage: boolean;
   #built: Built;
   #ring: ReadbackRing;
-  readonly #metrics: MetricLine[];
+  readonly #metrics: History<MetricLine>;
   /** Of the steps since the last line of metrics that was due, and how many they are. */
   readonly #sums: Float64Array;
   #inSum: number;
@@ -154,6 +133,9 @@ class Loop {
   #lineStarted = performance.now();
   /** Steps since then: those of an earlier part of the run are in the sums, but not in the time. */
   #timed = 0;
+  /** Of the newest step whose values have arrived, and when they did. */
+  #stepMs = 0;
+  #arrivedAt = performance.now();
   #failure: Error | undefined;
   /** The newest checkpoint. */
   #saved: string | undefined;
@@ -168,7 +150,7 @@ class Loop {
     this.#atStage = atStage;
     this.#inputs = inputs;
     this.#built = built;
-    this.#metrics = parts.earlier;
+    this.#metrics = new History(parts.earlier);
     this.#arrived = parts.firstStep;
     this.#seconds = parts.seconds;
     this.#inSum = parts.sums.steps;
@@ -212,24 +194,9 @@ class Loop {
   }
 
   get info(): ReadyInfo {
-    const { learner, gpu, firstStep, resume } = this.#parts;
+    const { learner, firstStep, resume } = this.#parts;
     const before = this.#atStage ? undefined : resume?.progress.kernels;
-    const { program, asked, kernels } = this.#built;
-    const { plannedBytes, unplannedBytes } = program.memory;
-    return {
-      firstStep,
-      launches: program.entries.length,
-      gflopPerStep: program.flops / 1e9,
-      plannedBytes,
-      unplannedBytes,
-      residentBytes: gpu.pool.stats().liveBytes - plannedBytes,
-      parameters: parameterCounts(learner),
-      stage: learner.stage,
-      shown: learner.shown,
-      operations: asked.length,
-      tuned: asked.filter((one) => one.tuned).length,
-      otherKernels: before !== undefined && before !== kernels,
-    };
+    return readyInfo(learner, this.#built, { firstStep, before });
   }
 
   /** Throws what ended the run in its middle, with the way to go on. */
@@ -237,12 +204,13 @@ class Loop {
     try {
       return await this.#steps();
     } catch (error) {
-      throw this.#withWayOn(error);
+      const { run, learner } = this.#parts;
+      throw withWayOn(error, { run, learner, saved: this.#saved });
     }
   }
 
   async #steps(): Promise<TrainResult> {
-    const { config, gpu, learner, loader, firstStep, stop, events = {} } = this.#parts;
+    const { config, learner, firstStep, stop, events = {} } = this.#parts;
     const started = performance.now();
     this.#lineStarted = started;
     let step = firstStep;
@@ -251,23 +219,24 @@ class Loop {
     let checkpoint = '';
     while (step < config.steps) {
       if (learner.begin(step)) await this.#rebuild();
-      for (const input of this.#inputs) {
-        const { images, labels } = await loader.next();
-        gpu.write(input.images.storage, images);
-        input.labels?.set(labels);
+      await this.#roomToRun();
+      // Told to stop while it waited, a run does not begin another step.
+      if (stop?.requested !== true || step === firstStep) {
+        await this.#feed();
+        this.#built.program.run(this.#ring);
+        step += 1;
+        events.onStep?.(step);
       }
-      await this.#ring.ready();
-      this.#throwIfFailed();
-      this.#built.program.run(this.#ring);
-      step += 1;
-      events.onStep?.(step);
       const minutes = (performance.now() - started) / 60_000;
       if (stop?.requested === true) why = 'stopped';
       else if (config.timeLimit !== undefined && minutes >= config.timeLimit) why = 'time';
       const last = step === config.steps || why !== 'finished';
       if (last) await this.#logRest();
+      // Whoever stops a run may not wait for pictures.
+      if (why !== 'finished') checkpoint = await this.#save(step);
       if (last || step % config.sampleEvery === 0) samples = await this.#drawSamples(step);
-      if (last || step % config.checkpointEvery === 0) checkpoint = await this.#save(step);
+      const due = step === config.steps || step % config.checkpointEvery === 0;
+      if (why === 'finished' && due) checkpoint = await this.#save(step);
       if (last) break;
     }
     this.#close();
@@ -277,7 +246,7 @@ class Loop {
   /** Values of one step, in order, some steps late. */
   #receive(values: Float32Array): void {
     const { config, learner } = this.#parts;
-    const { reports, scalers = {} } = learner;
+    const { reports } = learner;
     this.#arrived += 1;
     reports.forEach((_name, i) => {
       this.#sums[i] = (this.#sums[i] ?? 0) + (values[i] ?? NaN);
@@ -285,16 +254,12 @@ class Loop {
     this.#lossScales = [...values.subarray(reports.length)];
     this.#inSum += 1;
     this.#timed += 1;
-    if (values.some((v) => !Number.isFinite(v))) {
-      const named = reports.map((name, i) => `${name} ${String(values[i])}`).join(', ');
-      this.#failure ??= new NonFiniteError(`step ${this.#arrived} gave ${named}`);
-      return;
-    }
-    const net = this.#lossScales.findIndex((scale) => scale < leastLossScale);
-    if (net >= 0) {
-      const name = Object.keys(scalers)[net];
-      const text = `step ${this.#arrived}: gradients of ${name} overflow f16 whatever the loss scale`;
-      this.#failure ??= new NonFiniteError(`${text}; --precision f32 does without`);
+    const now = performance.now();
+    this.#stepMs = now - this.#arrivedAt;
+    this.#arrivedAt = now;
+    const problem = problemOf(learner, values, this.#arrived);
+    if (problem !== undefined) {
+      this.#failure ??= problem;
       return;
     }
     if (this.#arrived % config.logEvery !== 0) return;
@@ -306,6 +271,11 @@ class Loop {
     }
     this.#sums.fill(0);
     this.#inSum = 0;
+  }
+
+  /** How often the run has been rolled back. */
+  get #rollbacks(): number {
+    return this.#parts.resume?.progress.rollbacks ?? 0;
   }
 
   /** Writes the line of a run's last steps where it is not due yet; a run that goes on takes it back. */
@@ -328,32 +298,14 @@ class Loop {
       imagesPerSecond: (this.#timed * config.batch * config.dSteps) / elapsed,
       seconds: this.#seconds + elapsed,
       ...(Object.fromEntries(scales) as Record<string, number>),
+      ...(this.#rollbacks > 0 && { rollbacks: this.#rollbacks }),
     };
     this.#seconds = line.seconds;
     this.#lineStarted = now;
     this.#timed = 0;
-    this.#metrics.push(line);
+    this.#metrics.add(line);
     appendMetrics(run, line);
     events?.onMetrics?.(line);
-  }
-
-  /** An error of the same kind that says besides what is saved and how to go on from it. */
-  #withWayOn(error: unknown): unknown {
-    if (!(error instanceof Error)) return error;
-    const state =
-      this.#saved === undefined
-        ? `${this.#parts.run} has no checkpoint yet: begin it again by --resume`
-        : `${this.#saved} is whole: go on from it by --resume`;
-    const rates = error instanceof NonFiniteError ? ` with lower ${this.#rates()}` : '';
-    const text = `${error.message}; ${state}${rates}`;
-    const options = { cause: error };
-    return error instanceof UserError ? new UserError(text, options) : new Error(text, options);
-  }
-
-  /** The options of the learning rates: each is called after its optimiser. */
-  #rates(): string {
-    const names = Object.keys(this.#parts.learner.optimizers);
-    return names.map((name) => `--${optionName(`lr${name}`)}`).join(' and ');
   }
 
   #throwIfFailed(): void {
@@ -365,7 +317,7 @@ class Loop {
     const { learner, originals, run, events } = this.#parts;
     await this.#settleReadback();
     const path = await drawPictures(run, { learner, originals, ...this.#built, step });
-    await drawCurves(run, learner.shown, this.#metrics);
+    await drawCurves(run, learner.shown, this.#metrics.lines);
     events?.onSamples?.(path, step);
     return path;
   }
@@ -378,11 +330,31 @@ class Loop {
     const progress = {
       ...{ step, loader: loader.state(), metrics, kernels: this.#built.kernels },
       classes: learner.config.conditional ? classNames : undefined,
+      rollbacks: this.#rollbacks > 0 ? this.#rollbacks : undefined,
     };
     const path = await saveCheckpoint(run, learner, progress);
     this.#saved = path;
     events?.onCheckpoint?.(path, step);
     return path;
+  }
+
+  /**
+   * Resolves when another step may be submitted: steps go ahead of the GPU so that it never waits, but where one takes
+   * long that gains nothing, and a run that is told to stop has to finish what was submitted.
+   */
+  async #roomToRun(): Promise<void> {
+    await (this.#stepMs > slowStepMs ? this.#ring.drain() : this.#ring.ready());
+    this.#throwIfFailed();
+  }
+
+  /** Gives the step its batches. */
+  async #feed(): Promise<void> {
+    const { gpu, loader } = this.#parts;
+    for (const input of this.#inputs) {
+      const { images, labels } = await loader.next();
+      gpu.write(input.images.storage, images);
+      input.labels?.set(labels);
+    }
   }
 
   /** Every loss has arrived and was finite: what is written now is good. */

@@ -3,6 +3,9 @@ export class UserError extends Error {
   override readonly name = 'UserError';
 }
 
+/** A file whose bytes are not those that were once written: cut, or changed on its disk. */
+export class DamagedError extends UserError {}
+
 /** Throws a `UserError`; reads well at the end of an expression: `x ?? fail('…')`. */
 export function fail(message: string): never {
   throw new UserError(message);

@@ -20,13 +20,13 @@ const preload = (code: string) => ({
 /** The command draws as on a terminal. */
 const drawing = 'process.stdout.isTTY = true;';
 const terminal = preload(drawing);
-/** A grid takes long to write. */
-const slowGrids = `
+/** A checkpoint takes long to write. */
+const slowCheckpoints = `
   import fs from 'node:fs/promises';
   import { syncBuiltinESMExports } from 'node:module';
   const { open } = fs;
   fs.open = async (path, ...more) => {
-    if (path.includes('.png')) await new Promise((resolve) => setTimeout(resolve, 20_000));
+    if (path.includes('.safetensors')) await new Promise((resolve) => setTimeout(resolve, 20_000));
     return open(path, ...more);
   };
   syncBuiltinESMExports();`;
@@ -70,7 +70,7 @@ describe('a signal', () => {
 
   test('again a second later quits at once, cursor and line wrap given back, the folder free', async () => {
     const run = join(folder, 'quit');
-    const process = startCli(endless(run), preload(slowGrids + drawing));
+    const process = startCli(endless(run), preload(slowCheckpoints + drawing));
     await running(process, run);
     process.kill('SIGINT');
     await process.until('the first ^C', () => process.output().stdout.includes('stopping:'));

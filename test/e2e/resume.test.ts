@@ -1,12 +1,4 @@
-import {
-  copyFileSync,
-  cpSync,
-  existsSync,
-  readFileSync,
-  renameSync,
-  rmSync,
-  writeFileSync,
-} from 'node:fs';
+import { copyFileSync, cpSync, existsSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { beforeAll, describe, expect, test } from 'vitest';
 import { decodeSafetensors } from '../../src/io/safetensors.ts';
@@ -45,6 +37,13 @@ function losses(run: string) {
     dReal,
     dFake,
   }));
+}
+
+/** The same bytes but for one bit. */
+function flipped(bytes: Buffer, at: number): Buffer {
+  const bad = Buffer.from(bytes);
+  bad[at] = bad[at]! ^ 16;
+  return bad;
 }
 
 /** Tensors as bit patterns, so that −0 is not 0 and NaN is NaN. */
@@ -120,25 +119,43 @@ describe('resume', () => {
     expectSameRun(run, whole);
   });
 
-  test('refuses a newest checkpoint that is cut short, and goes on from the one before it', async () => {
-    const run = join(folder, 'cut-checkpoint');
+  test.each([
+    ['cut short', (bytes: Buffer) => bytes.subarray(0, bytes.length - 1000)],
+    ['with a byte changed', (bytes: Buffer) => flipped(bytes, bytes.length - 5000)],
+  ])('goes on from the checkpoint before one that is %s, and says so', async (what, damage) => {
+    const run = join(folder, `damaged ${what}`);
     cpSync(whole, run, { recursive: true });
     const newest = checkpointAt(run, steps);
-    const bytes = readFileSync(newest);
-    writeFileSync(newest, bytes.subarray(0, bytes.length - 1000));
+    const bad = damage(readFileSync(newest));
+    writeFileSync(newest, bad);
     const before = snapshot(run);
-    const message = complaintOf(await runCli(['train', '--out', run, '--resume']));
-    expect(message).toContain(newest);
-    expect(message).toContain('cut short');
-    expect(message).toContain(checkpointAt(run, 9));
-    const grid = join(folder, 'cut.png');
-    expect(complaintOf(await runCli(['sample', '--run', run, '--out', grid]))).toContain(newest);
+    const grid = join(folder, 'damaged.png');
+    const message = complaintOf(await runCli(['sample', '--run', run, '--out', grid]));
+    expect(message).toContain(`checkpoint ${newest} is `);
+    expect(message).toContain(`; remove it to go on from ${checkpointAt(run, 9)}`);
     expect(existsSync(grid)).toBe(false);
     expect(snapshot(run)).toEqual(before);
 
-    rmSync(newest);
-    await runWell(['train', '--out', run, '--resume']);
+    const { stdout } = await runWell(['train', '--out', run, '--resume']);
+    expect(stdout).toMatch(/^damaged +checkpoint .*0012\.safetensors is .*; it is set aside, /m);
+    expect(stdout).toMatch(/^resumed +at step 9$/m);
     expectSameRun(run, whole);
+    const aside = join(run, 'checkpoints', 'damaged-step-0000012.safetensors');
+    expect(readFileSync(aside)).toEqual(bad);
+  });
+
+  test('is refused where no checkpoint is whole, nothing changed', async () => {
+    const run = join(folder, 'all-damaged');
+    cpSync(whole, run, { recursive: true });
+    for (const name of namesIn(join(run, 'checkpoints'))) {
+      const path = join(run, 'checkpoints', name);
+      writeFileSync(path, flipped(readFileSync(path), 40));
+    }
+    const before = snapshot(run);
+    expect(complaintOf(await runCli(['train', '--out', run, '--resume']))).toMatch(
+      /^no checkpoint of .*all-damaged is whole: checkpoint .*0012\.safetensors is damaged: .*; begin anew in another --out$/,
+    );
+    expect(snapshot(run)).toEqual(before);
   });
 
   test('refuses a checkpoint of another architecture, and one of something else', async () => {
@@ -265,27 +282,27 @@ describe('^C', () => {
   const running = (process: CliProcess, run: string) =>
     process.until('the second step', () => readMetrics(run).length >= 2);
 
-  test.each(['SIGINT', 'SIGTERM'] as const)(
-    '%s finishes the step, saves it and says how to go on',
-    async (signal) => {
-      const run = join(folder, `stopped-${signal}`);
-      const process = startCli(endless(run));
-      await running(process, run);
-      process.kill(signal);
-      const { code, stdout, stderr } = await process.result;
-      expect({ code, stderr }).toEqual({ code: 130, stderr: '' });
-      expect(stdout).toContain('stopping: finishing this step');
-      const step = Number(/stopped after step (\d+), saved/.exec(stdout)?.[1]);
-      expect(existsSync(checkpointAt(run, step))).toBe(true);
-      expect(existsSync(gridAt(run, step))).toBe(true);
-      expect(stdout).toContain(`npx wgsagan train --out ${run} --resume\n`);
+  test.each([
+    ['SIGINT', 130],
+    ['SIGTERM', 75],
+  ] as const)('%s finishes the step, saves it and says how to go on', async (signal, ending) => {
+    const run = join(folder, `stopped-${signal}`);
+    const process = startCli(endless(run));
+    await running(process, run);
+    process.kill(signal);
+    const { code, stdout, stderr } = await process.result;
+    expect({ code, stderr }).toEqual({ code: ending, stderr: '' });
+    expect(stdout).toContain('stopping: finishing this step');
+    const step = Number(/stopped after step (\d+), saved/.exec(stdout)?.[1]);
+    expect(existsSync(checkpointAt(run, step))).toBe(true);
+    expect(existsSync(gridAt(run, step))).toBe(true);
+    expect(stdout).toContain(`npx wgsagan train --out ${run} --resume\n`);
 
-      await runWell(['train', '--out', run, '--resume', '--steps', `${step + 1}`]);
-      expect(losses(run).map((line) => line.step)).toEqual(
-        Array.from({ length: step + 1 }, (_u, i) => i + 1),
-      );
-    },
-  );
+    await runWell(['train', '--out', run, '--resume', '--steps', `${step + 1}`]);
+    expect(losses(run).map((line) => line.step)).toEqual(
+      Array.from({ length: step + 1 }, (_u, i) => i + 1),
+    );
+  });
 
   test('ends the demo as it ends any run', async () => {
     const run = join(folder, 'demo');

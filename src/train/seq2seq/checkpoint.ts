@@ -5,14 +5,15 @@ import { Vocabulary } from '../../data/vocabulary.ts';
 import { readSafetensors } from '../../io/safetensors.ts';
 import type { SafetensorsFile } from '../../io/safetensors.ts';
 import { UserError } from '../../util/errors.ts';
-import { shellQuote } from '../../util/quote.ts';
 import {
   checkpointFolder,
   listCheckpoints,
+  noCheckpoint,
   restoreTensors,
   writeCheckpoint,
 } from '../checkpoint.ts';
 import { optionName, optionsToYaml } from '../check.ts';
+import { readNewestWhole } from '../fallback.ts';
 import { runPaths } from '../run-folder.ts';
 import { fixedKeys, resolveSeq2Seq, seq2seqFromYaml } from './config.ts';
 import type { Seq2SeqConfig } from './config.ts';
@@ -50,26 +51,30 @@ export function saveSeq2Seq(
 export interface Saved {
   readonly config: Readonly<Record<string, unknown>>;
   readonly checkpoint: Seq2SeqCheckpoint | undefined;
+  /** What is wrong with newer checkpoints. */
+  readonly refused: readonly string[];
 }
 
 /** Where a run stands. Throws a `UserError` where nothing is to go on from. */
 export async function readSaved(run: string): Promise<Saved> {
   const { config: path } = runPaths(run);
-  if (!existsSync(path) || (await listCheckpoints(run)).length > 0) {
-    const checkpoint = await readSeq2Seq(run);
-    return { config: checkpoint.config, checkpoint };
+  if ((await listCheckpoints(run)).length > 0) {
+    const { checkpoint, refused } = await readNewestWhole(run, readSeq2SeqFile);
+    return { config: checkpoint.config, checkpoint, refused };
   }
-  return { config: seq2seqFromYaml(readFileSync(path, 'utf8'), path), checkpoint: undefined };
+  if (!existsSync(path)) throw noCheckpoint(run, 'seq2seq');
+  const config = seq2seqFromYaml(readFileSync(path, 'utf8'), path);
+  return { config, checkpoint: undefined, refused: [] };
 }
 
 /** A run's newest checkpoint. Throws a `UserError` where there is none, or it is damaged, or another command's. */
 export async function readSeq2Seq(run: string): Promise<Seq2SeqCheckpoint> {
   const newest = (await listCheckpoints(run)).at(-1);
-  if (newest === undefined) {
-    const call = `wgsagan seq2seq --out ${shellQuote(run)} …`;
-    throw new UserError(`${run} holds no checkpoint; train it first: ${call}`);
-  }
-  const path = join(checkpointFolder(run), newest);
+  if (newest === undefined) throw noCheckpoint(run, 'seq2seq');
+  return readSeq2SeqFile(join(checkpointFolder(run), newest));
+}
+
+async function readSeq2SeqFile(path: string): Promise<Seq2SeqCheckpoint> {
   const file = await readSafetensors(path, { role: 'checkpoint' });
   const { metadata } = file;
   if (metadata['kind'] !== kind || metadata['format'] !== '1') {

@@ -9,6 +9,7 @@ import { UserError } from '../../util/errors.ts';
 import { lineChart } from '../chart.ts';
 import { optionsToYaml } from '../check.ts';
 import { NonFiniteError } from '../checkpoint.ts';
+import { setAsideAfter } from '../fallback.ts';
 import {
   appendMetrics,
   makeRunFolder,
@@ -97,6 +98,7 @@ export async function trainSeq2Seq(options: Seq2SeqOptions): Promise<Seq2SeqResu
   if (resume === undefined) await makeRunFolder(run, optionsToYaml(config), ['checkpoints']);
   else {
     removeTemporaries(run);
+    await setAsideAfter(run, resume.path);
     await saveOptions(run, optionsToYaml(config));
   }
   return loop.run();

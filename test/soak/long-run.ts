@@ -1,0 +1,132 @@
+// A long run of tiny steps through the real trainer, from a folder of images, with sampling, checkpoints and logging on:
+// what it holds and what a step takes must not grow. Writes test/soak/results/long-run.json; exit code 1 where a series is
+// not flat from step 1,000 on.
+//   node --expose-gc --import tsx test/soak/long-run.ts [--steps 20000] [--adapter software] [--out FILE]
+import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import os from 'node:os';
+import { join } from 'node:path';
+import { parseArgs } from 'node:util';
+import { openDataset } from '../../src/data/dataset.ts';
+import { openGpu } from '../../src/gpu/device.ts';
+import { writeFileAtomic } from '../../src/io/atomic.ts';
+import { resolveConfig } from '../../src/train/config.ts';
+import { unlockRun } from '../../src/train/run-lock.ts';
+import { train } from '../../src/train/trainer.ts';
+import { median } from '../../src/util/statistics.ts';
+import { writeImages } from '../support/images.ts';
+import { flatnessOf } from './flat.ts';
+import { referenceMs } from './reference-loop.ts';
+
+const { values: flags } = parseArgs({
+  options: {
+    steps: { type: 'string', default: '20000' },
+    adapter: { type: 'string', default: 'software' },
+    out: { type: 'string', default: 'test/soak/results/long-run.json' },
+  },
+});
+const steps = Number(flags.steps);
+const [every, from] = steps >= 5000 ? [500, 1000] : [Math.ceil(steps / 10), Math.ceil(steps / 10)];
+
+/** What is watched, its unit, and how much of itself it may gain from step 1,000 to the end. */
+const watched = {
+  gpuBytes: { bound: 0 },
+  gpuHeldBytes: { bound: 0 },
+  gpuBuffers: { bound: 0 },
+  handles: { bound: 0 },
+  rssBytes: { bound: 0.05 },
+  heapBytes: { bound: 0.05 },
+  arrayBytes: { bound: 0.05 },
+  // A step's time over that of a fixed loop run beside it: the machine does other things too.
+  stepRatio: { bound: 0.05 },
+} as const;
+type Series = keyof typeof watched;
+type Row = Readonly<Record<Series | 'step' | 'stepMs', number>>;
+/** Steps between runs of that loop. */
+const loopEvery = 5;
+
+const collect = globalThis.gc;
+if (collect === undefined) throw new Error('run by node --expose-gc --import tsx');
+
+const folder = mkdtempSync(join(os.tmpdir(), 'wgsagan-long-run-'));
+const gpu = await openGpu({ adapter: flags.adapter });
+try {
+  const images = join(folder, 'images');
+  await writeImages(images, 64);
+  const config = resolveConfig({
+    ...{ data: images, preset: 'sagan-32-tiny', imageSize: 16, width: 4, batch: 4 },
+    ...{ steps, logEvery: 10, sampleEvery: 250, checkpointEvery: 250, flip: true },
+  });
+  const run = join(folder, 'run');
+  const rows: Row[] = [];
+  let times: number[] = [];
+  let loops: number[] = [];
+  let before = performance.now();
+  await train({
+    gpu,
+    config,
+    run,
+    openData: () => openDataset(images, { ...config, cacheDir: join(folder, 'cache') }),
+    events: {
+      onStep: (step) => {
+        const now = performance.now();
+        times.push(now - before);
+        if (step % loopEvery === 0) loops.push(referenceMs());
+        before = performance.now();
+        if (step % every !== 0) return;
+        collect();
+        const { rss, heapUsed, external, arrayBuffers } = process.memoryUsage();
+        const { liveBytes, heldBytes, created } = gpu.pool.stats();
+        rows.push({
+          step,
+          gpuBytes: liveBytes,
+          gpuHeldBytes: heldBytes,
+          gpuBuffers: created,
+          handles: readdirSync('/proc/self/fd').length,
+          rssBytes: rss,
+          heapBytes: heapUsed,
+          arrayBytes: external + arrayBuffers,
+          stepMs: median(times),
+          stepRatio: median(times) / median(loops),
+        });
+        if (step % (10 * every) === 0) process.stderr.write(`step ${step} of ${steps}\n`);
+        times = [];
+        loops = [];
+        before = performance.now();
+      },
+    },
+  });
+  unlockRun(run);
+  const flatness = Object.fromEntries(
+    (Object.keys(watched) as Series[]).map((name) => {
+      const points = rows.filter((row) => row.step >= from);
+      const { bound } = watched[name];
+      return [
+        name,
+        flatnessOf(
+          points.map((row) => [row.step, row[name]]),
+          bound,
+        ),
+      ];
+    }),
+  );
+  const result = {
+    steps,
+    from,
+    adapter: gpu.adapter.name,
+    node: process.version,
+    cpus: os.availableParallelism(),
+    load: os.loadavg()[0],
+    config: { imageSize: config.imageSize, width: config.width, batch: config.batch },
+    flatness,
+    rows,
+  };
+  await writeFileAtomic(flags.out, `${JSON.stringify(result, null, 1)}\n`);
+  for (const [name, { first, last, drift, bound, flat }] of Object.entries(flatness)) {
+    const share = `${(100 * drift).toFixed(2)} % (at most ${100 * bound} %)`;
+    process.stdout.write(`${name}: ${first} → ${last}, ${share}${flat ? '' : ' NOT FLAT'}\n`);
+  }
+  process.exitCode = Object.values(flatness).every(({ flat }) => flat) ? 0 : 1;
+} finally {
+  gpu.close();
+  rmSync(folder, { recursive: true, force: true });
+}

@@ -18,6 +18,7 @@ import { drawCurves, drawPictures } from './pictures.ts';
 import { originalsOf } from './reconstruct.ts';
 import type { Originals } from './reconstruct.ts';
 import {
+  appendAlarm,
   appendMetrics,
   createRunFolder,
   readMetrics,
@@ -26,6 +27,8 @@ import {
   saveConfig,
 } from './run-folder.ts';
 import type { MetricLine } from './run-folder.ts';
+import { Watch } from './watch.ts';
+import type { Alarm } from './watch.ts';
 
 /** What a run tells whoever started it; the trainer prints nothing. */
 export interface TrainEvents {
@@ -35,6 +38,8 @@ export interface TrainEvents {
   onStage?(stage: string): void;
   onStep?(step: number): void;
   onMetrics?(line: MetricLine): void;
+  /** Something goes wrong, as the line just told shows. */
+  onAlarm?(alarm: Alarm): void;
   onSamples?(path: string, step: number): void;
   onCheckpoint?(path: string, step: number): void;
 }
@@ -143,6 +148,7 @@ class Loop {
   #ring: ReadbackRing;
   readonly #metrics: MetricLine[];
   readonly #meter: Meter;
+  readonly #watch: Watch;
   #arrived: number;
   #failure: Error | undefined;
   /** The newest checkpoint. */
@@ -159,6 +165,7 @@ class Loop {
     this.#inputs = inputs;
     this.#built = built;
     this.#metrics = parts.earlier;
+    this.#watch = new Watch(parts.config, parts.earlier);
     this.#arrived = parts.firstStep;
     this.#meter = new Meter(parts.learner, parts.sums, parts.seconds);
     this.#saved = parts.resume?.path;
@@ -293,6 +300,10 @@ class Loop {
     this.#metrics.push(line);
     appendMetrics(run, line);
     events?.onMetrics?.(line);
+    for (const alarm of this.#watch.look(this.#metrics)) {
+      appendAlarm(run, alarm);
+      events?.onAlarm?.(alarm);
+    }
   }
 
   /** An error of the same kind that says besides what is saved and how to go on from it. */

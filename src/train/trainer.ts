@@ -14,6 +14,7 @@ import type { TrainConfig } from './options.ts';
 import { stepInputs } from './learner.ts';
 import type { Learner, StepInput } from './learner.ts';
 import { Meter } from './meter.ts';
+import { together } from './observers.ts';
 import { drawCurves, drawPictures } from './pictures.ts';
 import { originalsOf } from './reconstruct.ts';
 import type { Originals } from './reconstruct.ts';
@@ -27,6 +28,7 @@ import {
   saveConfig,
 } from './run-folder.ts';
 import type { MetricLine } from './run-folder.ts';
+import { tensorboard } from './tensorboard.ts';
 import { Watch } from './watch.ts';
 import type { Alarm } from './watch.ts';
 
@@ -40,7 +42,7 @@ export interface TrainEvents {
   onMetrics?(line: MetricLine): void;
   /** Something goes wrong, as the line just told shows. */
   onAlarm?(alarm: Alarm): void;
-  onSamples?(path: string, step: number): void;
+  onSamples?(path: string, step: number): void | Promise<void>;
   onCheckpoint?(path: string, step: number): void;
 }
 
@@ -89,7 +91,7 @@ export interface TrainResult {
 
 /** Trains until the steps are done, the time is up or a stop is asked for; leaves a grid and a checkpoint each time. */
 export async function train(options: TrainOptions): Promise<TrainResult> {
-  const { gpu, config, run, resume, events = {} } = options;
+  const { gpu, config, run, resume, events: told = {} } = options;
   const tape = new Tape(gpu);
   const learner = createLearnerThatFits(tape, config, { blank: resume !== undefined });
   if (resume !== undefined) restoreLearner(learner, resume);
@@ -108,7 +110,18 @@ export async function train(options: TrainOptions): Promise<TrainResult> {
   // A last line of fewer steps than the others is taken back: its sums go on, and the line comes when it is due.
   const earlier = await rewindMetrics(run, firstStep - sums.steps);
   const { classes: classNames } = dataset;
-  const state = { learner, loader, originals, classNames, firstStep, earlier, seconds, sums };
+  const events = config.tensorboard ? together(told, tensorboard(run, learner, firstStep)) : told;
+  const state = {
+    learner,
+    events,
+    loader,
+    originals,
+    classNames,
+    firstStep,
+    earlier,
+    seconds,
+    sums,
+  };
   const loop = await Loop.open({ ...options, ...state });
   events.onReady?.(loop.info);
   await saveConfig(run, config);
@@ -335,7 +348,7 @@ class Loop {
     await this.#settleReadback();
     const path = await drawPictures(run, { learner, originals, ...this.#built, step });
     await drawCurves(run, learner.shown, this.#metrics);
-    events?.onSamples?.(path, step);
+    await events?.onSamples?.(path, step);
     return path;
   }
 

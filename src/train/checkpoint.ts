@@ -54,9 +54,9 @@ const metricsSchema = z.object({
 
 /** What options are in checkpoints of before there were these. */
 const laterOptions = {
-  ...{ frames: 1, keep: 3 },
+  ...{ frames: 1, augment: [], tensorboard: false, keep: 3 },
   ...rollbackDefaults,
-} as const satisfies Partial<TrainConfig>;
+} satisfies Partial<TrainConfig>;
 
 const formatVersion = '1';
 const pattern = /^step-(\d+)\.safetensors$/;

@@ -3,29 +3,6 @@ import { optionName } from './check.ts';
 import { NonFiniteError } from './checkpoint.ts';
 import type { Learner } from './learner.ts';
 
-/** A loss scale below this has fallen for so many steps that no scale will do. */
-const leastLossScale = 2 ** -10;
-
-/**
- * What is wrong with what a step reported, if anything: a number that is none, or a loss scale that keeps falling. `values`
- * are those of `watchedOf`; the step is counted from 1.
- */
-export function problemOf(
-  { reports, scalers = {} }: Pick<Learner, 'reports' | 'scalers'>,
-  values: Float32Array,
-  step: number,
-): NonFiniteError | undefined {
-  if (values.some((v) => !Number.isFinite(v))) {
-    const named = reports.map((name, i) => `${name} ${String(values[i])}`).join(', ');
-    return new NonFiniteError(`step ${step} gave ${named}`);
-  }
-  const scales = values.subarray(reports.length);
-  const name = Object.keys(scalers)[scales.findIndex((scale) => scale < leastLossScale)];
-  if (name === undefined) return undefined;
-  const text = `step ${step}: gradients of ${name} overflow f16 whatever the loss scale`;
-  return new NonFiniteError(`${text}; --precision f32 does without`);
-}
-
 /** An error of the same kind that says besides what is saved and how to go on from it. `saved`: the newest checkpoint. */
 export function withWayOn(
   error: unknown,

@@ -4,6 +4,7 @@ import type { PresetName } from '../models/presets.ts';
 import { attentionKindNames } from '../nn/attention-kinds.ts';
 import { initialisers } from '../nn/init.ts';
 import type { InitName } from '../nn/init.ts';
+import { augmentations } from '../ops/augment.ts';
 import { lossNames } from './losses.ts';
 import { regularizerNames } from './regularizers.ts';
 import { reconstructionNames } from './vae-losses.ts';
@@ -56,6 +57,9 @@ export const configSchema = z.strictObject({
     .enum(regularizerNames)
     .describe(`penalty on the discriminator's slope: ${regularizerNames.join(', ')}`),
   regularizerWeight: z.number().min(0).describe('factor of that penalty'),
+  augment: z
+    .array(z.enum(augmentations))
+    .describe(`what the discriminator's images go through: ${augmentations.join(', ')}`),
   reconstruction: z
     .enum(reconstructionNames)
     .describe(`a VAE's loss of a pixel: ${reconstructionNames.join(', ')}`),
@@ -82,6 +86,7 @@ export const configSchema = z.strictObject({
     .lt(1)
     .describe('what a rollback multiplies the learning rates by'),
   rollbacks: count.describe('how often a run may be rolled back before it stops'),
+  tensorboard: z.boolean().describe('write event files for TensorBoard into the run folder'),
   timeLimit: z.number().positive().optional().describe('stop and save after this many minutes'),
 });
 
@@ -106,6 +111,7 @@ export const defaults = {
   labelSmoothing: 0,
   regularizer: 'none',
   regularizerWeight: 10,
+  augment: [],
   reconstruction: 'mse',
   klWeight: 1,
   lrG: 1e-4,
@@ -122,6 +128,7 @@ export const defaults = {
   keep: 3,
   logEvery: 10,
   ...rollbackDefaults,
+  tensorboard: false,
 } as const satisfies Partial<TrainConfig>;
 
 /** Adam's own decays: no other net moves what a VAE descends on. */

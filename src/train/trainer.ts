@@ -8,18 +8,21 @@ import type { Built } from './built.ts';
 import { checkBatchFits, createLearnerThatFits } from './capacity.ts';
 import { restoreLearner, saveCheckpoint, sumsToGoOnWith } from './checkpoint.ts';
 import type { Checkpoint, MetricSums } from './checkpoint.ts';
-import { problemOf, withWayOn } from './failures.ts';
+import { withWayOn } from './failures.ts';
 import { setAsideAfter } from './fallback.ts';
 import { History } from './history.ts';
 import type { TrainConfig } from './options.ts';
 import { stepInputs } from './learner.ts';
 import type { Learner, StepInput } from './learner.ts';
+import { Meter } from './meter.ts';
+import { together } from './observers.ts';
 import { drawCurves, drawPictures } from './pictures.ts';
 import { readyInfo } from './ready.ts';
 import type { ReadyInfo } from './ready.ts';
 import { originalsOf } from './reconstruct.ts';
 import type { Originals } from './reconstruct.ts';
 import {
+  appendAlarm,
   appendMetrics,
   createRunFolder,
   readMetrics,
@@ -28,6 +31,9 @@ import {
   saveConfig,
 } from './run-folder.ts';
 import type { MetricLine } from './run-folder.ts';
+import { tensorboard } from './tensorboard.ts';
+import { Watch } from './watch.ts';
+import type { Alarm } from './watch.ts';
 
 /** What a run tells whoever started it; the trainer prints nothing. */
 export interface TrainEvents {
@@ -37,7 +43,9 @@ export interface TrainEvents {
   onStage?(stage: string): void;
   onStep?(step: number): void;
   onMetrics?(line: MetricLine): void;
-  onSamples?(path: string, step: number): void;
+  /** Something goes wrong, as the line just told shows. */
+  onAlarm?(alarm: Alarm): void;
+  onSamples?(path: string, step: number): void | Promise<void>;
   onCheckpoint?(path: string, step: number): void;
 }
 
@@ -68,7 +76,7 @@ const slowStepMs = 1000;
 
 /** Trains until the steps are done, the time is up or a stop is asked for; leaves a grid and a checkpoint each time. */
 export async function train(options: TrainOptions): Promise<TrainResult> {
-  const { gpu, config, run, resume, events = {} } = options;
+  const { gpu, config, run, resume, events: told = {} } = options;
   const tape = new Tape(gpu);
   const learner = createLearnerThatFits(tape, config, { blank: resume !== undefined });
   if (resume !== undefined) restoreLearner(learner, resume);
@@ -90,7 +98,18 @@ export async function train(options: TrainOptions): Promise<TrainResult> {
   // A last line of fewer steps than the others is taken back: its sums go on, and the line comes when it is due.
   const earlier = await rewindMetrics(run, firstStep - sums.steps);
   const { classes: classNames } = dataset;
-  const state = { learner, loader, originals, classNames, firstStep, earlier, seconds, sums };
+  const events = config.tensorboard ? together(told, tensorboard(run, learner, firstStep)) : told;
+  const state = {
+    learner,
+    events,
+    loader,
+    originals,
+    classNames,
+    firstStep,
+    earlier,
+    seconds,
+    sums,
+  };
   const loop = await Loop.open({ ...options, ...state });
   events.onReady?.(loop.info);
   await saveConfig(run, config);
@@ -123,16 +142,9 @@ class Loop {
   #built: Built;
   #ring: ReadbackRing;
   readonly #metrics: History<MetricLine>;
-  /** Of the steps since the last line of metrics that was due, and how many they are. */
-  readonly #sums: Float64Array;
-  #inSum: number;
-  /** Of `Learner.scalers`. */
-  #lossScales: readonly number[] = [];
+  readonly #meter: Meter;
+  readonly #watch: Watch;
   #arrived: number;
-  #seconds: number;
-  #lineStarted = performance.now();
-  /** Steps since then: those of an earlier part of the run are in the sums, but not in the time. */
-  #timed = 0;
   /** Of the newest step whose values have arrived, and when they did. */
   #stepMs = 0;
   #arrivedAt = performance.now();
@@ -151,10 +163,9 @@ class Loop {
     this.#inputs = inputs;
     this.#built = built;
     this.#metrics = new History(parts.earlier);
+    this.#watch = new Watch(parts.config, parts.earlier);
     this.#arrived = parts.firstStep;
-    this.#seconds = parts.seconds;
-    this.#inSum = parts.sums.steps;
-    this.#sums = Float64Array.from(parts.sums.sums);
+    this.#meter = new Meter(parts.learner, parts.sums, parts.seconds);
     this.#saved = parts.resume?.path;
     this.#ring = this.#listen();
   }
@@ -179,7 +190,10 @@ class Loop {
   }
 
   #listen(): ReadbackRing {
-    return new ReadbackRing(this.#parts.gpu, this.#built.watched, {
+    const { readings } = this.#built;
+    const watched = readings.map(({ of }) => of.storage);
+    return new ReadbackRing(this.#parts.gpu, watched, {
+      floats: readings.map(({ names }) => names.length),
       onValues: (values) => {
         this.#receive(values);
       },
@@ -212,7 +226,7 @@ class Loop {
   async #steps(): Promise<TrainResult> {
     const { config, learner, firstStep, stop, events = {} } = this.#parts;
     const started = performance.now();
-    this.#lineStarted = started;
+    this.#meter.start();
     let step = firstStep;
     let why: TrainResult['why'] = 'finished';
     let samples = '';
@@ -245,32 +259,19 @@ class Loop {
 
   /** Values of one step, in order, some steps late. */
   #receive(values: Float32Array): void {
-    const { config, learner } = this.#parts;
-    const { reports } = learner;
     this.#arrived += 1;
-    reports.forEach((_name, i) => {
-      this.#sums[i] = (this.#sums[i] ?? 0) + (values[i] ?? NaN);
-    });
-    this.#lossScales = [...values.subarray(reports.length)];
-    this.#inSum += 1;
-    this.#timed += 1;
     const now = performance.now();
     this.#stepMs = now - this.#arrivedAt;
     this.#arrivedAt = now;
-    const problem = problemOf(learner, values, this.#arrived);
-    if (problem !== undefined) {
-      this.#failure ??= problem;
-      return;
-    }
-    if (this.#arrived % config.logEvery !== 0) return;
     try {
+      this.#meter.add(this.#arrived, values, this.#built.readings);
+      if (this.#arrived % this.#parts.config.logEvery !== 0) return;
       this.#log();
     } catch (error) {
       // Thrown here, it would be lost in the readback's promise.
       this.#failure ??= error instanceof Error ? error : new Error(String(error));
     }
-    this.#sums.fill(0);
-    this.#inSum = 0;
+    this.#meter.clear();
   }
 
   /** How often the run has been rolled back. */
@@ -281,31 +282,22 @@ class Loop {
   /** Writes the line of a run's last steps where it is not due yet; a run that goes on takes it back. */
   async #logRest(): Promise<void> {
     await this.#settleReadback();
-    if (this.#inSum > 0) this.#log();
+    this.#log();
   }
 
-  /** Writes a line of metrics: the means of the sums. */
+  /** Writes the line of metrics of the steps since the last one. */
   #log(): void {
-    const { config, learner, run, events } = this.#parts;
-    const { reports, scalers = {} } = learner;
-    const now = performance.now();
-    const elapsed = (now - this.#lineStarted) / 1000;
-    const means = reports.map((name, i) => [name, (this.#sums[i] ?? 0) / this.#inSum]);
-    const scales = Object.keys(scalers).map((name, i) => [`lossScale${name}`, this.#lossScales[i]]);
-    const line: MetricLine = {
-      step: this.#arrived,
-      ...(Object.fromEntries(means) as Record<string, number>),
-      imagesPerSecond: (this.#timed * config.batch * config.dSteps) / elapsed,
-      seconds: this.#seconds + elapsed,
-      ...(Object.fromEntries(scales) as Record<string, number>),
-      ...(this.#rollbacks > 0 && { rollbacks: this.#rollbacks }),
-    };
-    this.#seconds = line.seconds;
-    this.#lineStarted = now;
-    this.#timed = 0;
+    const { run, events } = this.#parts;
+    const made = this.#meter.line(this.#arrived);
+    if (made === undefined) return;
+    const line = { ...made, ...(this.#rollbacks > 0 && { rollbacks: this.#rollbacks }) };
     this.#metrics.add(line);
     appendMetrics(run, line);
     events?.onMetrics?.(line);
+    for (const alarm of this.#watch.look(line)) {
+      appendAlarm(run, alarm);
+      events?.onAlarm?.(alarm);
+    }
   }
 
   #throwIfFailed(): void {
@@ -318,17 +310,16 @@ class Loop {
     await this.#settleReadback();
     const path = await drawPictures(run, { learner, originals, ...this.#built, step });
     await drawCurves(run, learner.shown, this.#metrics.lines);
-    events?.onSamples?.(path, step);
+    await events?.onSamples?.(path, step);
     return path;
   }
 
   async #save(step: number): Promise<string> {
     const { learner, loader, run, events } = this.#parts;
     await this.#settleReadback();
-    const metrics = { steps: this.#inSum, sums: [...this.#sums] };
     const { classNames } = this.#parts;
     const progress = {
-      ...{ step, loader: loader.state(), metrics, kernels: this.#built.kernels },
+      ...{ step, loader: loader.state(), metrics: this.#meter.sums, kernels: this.#built.kernels },
       classes: learner.config.conditional ? classNames : undefined,
       rollbacks: this.#rollbacks > 0 ? this.#rollbacks : undefined,
     };

@@ -43,7 +43,8 @@ export class TrainDisplay implements TrainEvents {
 
   dataProgress({ stage, done, total }: DataProgress): void {
     if (!this.#live || this.#muted) return;
-    process.stdout.write(`\r\x1b[K${stage}: ${done}/${total}${done === total ? '\n' : ''}`);
+    const of = total === undefined ? '' : `/${total}`;
+    process.stdout.write(`\r\x1b[K${stage}: ${done}${of}${done === total ? '\n' : ''}`);
   }
 
   dataset(dataset: Dataset): void {

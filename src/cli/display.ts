@@ -131,6 +131,7 @@ export class TrainDisplay implements TrainEvents {
         `picture     ${result.samples}`,
         `losses      ${paths.losses}`,
         `run folder  ${run}`,
+        `waited      ${(100 * result.wait).toFixed(1)} % of the time for images`,
         `go on       npx wgsagan train --out ${folder} --resume${more}`,
         `sample      npx wgsagan sample --run ${folder} --n 64 --seed 1 --out grid.png`,
       ].join('\n'),

@@ -16,10 +16,10 @@ function parser(key: ConfigKey): (text: string) => unknown {
 
 const textKeys = new Set<ConfigKey>([
   ...(['data', 'preset', 'init', 'loss', 'regularizer', 'precision', 'attention'] as const),
-  'reconstruction',
+  ...(['reconstruction', 'resize'] as const),
 ]);
 const stageKeys = new Set<ConfigKey>(['attentionAt', 'attentionG', 'attentionD']);
-const switchKeys = new Set<ConfigKey>(['flip', 'strict', 'conditional']);
+const switchKeys = new Set<ConfigKey>(['flip', 'strict', 'conditional', 'balanced', 'cache']);
 
 /** Parses any number; a schema says which it may be. */
 export function toNumber(text: string): number {
@@ -67,7 +67,8 @@ export function configFlags(
 
 /** What a run's data, length and reports decide has no part in one step of it. */
 const beyondAStep: readonly ConfigKey[] = [
-  ...(['data', 'steps', 'flip', 'strict', 'timeLimit'] as const),
+  ...(['data', 'steps', 'resize', 'flip', 'balanced', 'strict', 'timeLimit'] as const),
+  ...(['cache', 'cacheLimit'] as const),
   ...(['sampleEvery', 'checkpointEvery', 'logEvery'] as const),
 ];
 const stepKeys = configKeys.filter((key) => !beyondAStep.includes(key));

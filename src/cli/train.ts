@@ -1,7 +1,7 @@
 import { existsSync, realpathSync } from 'node:fs';
 import { basename, dirname, isAbsolute, join, relative, resolve, sep } from 'node:path';
 import { Command } from 'commander';
-import { checkFrames, kindOfSource, openDataset } from '../data/dataset.ts';
+import { checkFrames, isPath, kindOfSource, openDataset } from '../data/dataset.ts';
 import type { Dataset } from '../data/dataset.ts';
 import { openGpu } from '../gpu/device.ts';
 import type { Gpu } from '../gpu/device.ts';
@@ -101,8 +101,7 @@ async function checkedConfig(
   checkFrames(config.data, kind, config.frames);
   if (kind === 'images') refuseInside(run, config.data);
   // A run is resumed from any folder.
-  const isFolder = kind === 'images' || kind === 'idx';
-  return isFolder ? { ...config, data: resolve(config.data) } : config;
+  return isPath(kind) ? { ...config, data: resolve(config.data) } : config;
 }
 
 /** Refuses a run folder among the images, which would take its sample grids for more of them. */
@@ -125,9 +124,11 @@ async function trainInto(
 ): Promise<TrainResult> {
   const display = new TrainDisplay(asked);
   // How many classes there are has a part in the nets, and only the data tell it.
-  const counted =
-    asked.conditional && asked.classes === 0 ? await openDataOf(asked, display) : undefined;
-  const config = counted === undefined ? asked : withClasses(asked, counted);
+  let data =
+    asked.conditional && asked.classes === 0
+      ? await openDataOf(asked, { run, display })
+      : undefined;
+  const config = data === undefined ? asked : withClasses(asked, data);
   if (flags.tune === true) await tuneFor(config, { adapter: flags.adapter });
   const gpu = await openGpu({
     adapter: flags.adapter,
@@ -151,7 +152,7 @@ async function trainInto(
       display.log(`resumed   at step 0, from config.yaml: ${run} has no checkpoint yet`);
     }
     const openData = () =>
-      openBeside(gpu, flags, async () => counted ?? (await openDataOf(config, display)));
+      openBeside(gpu, flags, async () => (data ??= await openDataOf(config, { run, display })));
     const resume = saved?.checkpoint;
     const result = await train({ gpu, openData, config, run, resume, stop, events: display });
     display.finish(result, { run, paths: runPaths(run) });
@@ -159,6 +160,7 @@ async function trainInto(
   } finally {
     display.close();
     release();
+    await data?.close?.();
     gpu.close();
   }
 }
@@ -182,13 +184,14 @@ async function openBeside(gpu: Gpu, flags: Flags, open: () => Promise<Dataset>):
   return dataset;
 }
 
-async function openDataOf(config: TrainConfig, display: TrainDisplay): Promise<Dataset> {
+async function openDataOf(
+  config: TrainConfig,
+  { run, display }: { run: string; display: TrainDisplay },
+): Promise<Dataset> {
+  const { imageSize, channels, resize, frames, strict, cache, cacheLimit } = config;
   const dataset = await openDataset(config.data, {
-    imageSize: config.imageSize,
-    channels: config.channels,
-    frames: config.frames,
-    cacheDir: cacheDir(),
-    strict: config.strict,
+    ...{ imageSize, channels, resize, frames, strict, run, cacheDir: cacheDir() },
+    cacheBytes: cache ? cacheLimit * 2 ** 30 : 0,
     onProgress: (progress) => {
       display.dataProgress(progress);
     },

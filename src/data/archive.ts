@@ -53,7 +53,7 @@ export async function archiveFiles<E extends Entry>(archive: Archive<E>): Promis
   const sizes = Float64Array.from(entries, ({ size }) => size);
   const name = basename(where).replace(/\.(zip|tar)$/i, '');
   const tableAt = tables.get(`${root}${LABELS_FILE}`);
-  const table = tableAt === undefined ? undefined : await readText(archive, tableAt);
+  const table = tableAt === undefined ? undefined : await textOf(archive, tableAt);
   const own = fingerprintOf(files.map((file, i) => `${file}\0${sizes[i]}`));
   return {
     ...{ name, where, files, sizes },

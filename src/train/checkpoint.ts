@@ -44,6 +44,7 @@ const loaderSchema = z.object({
   batch: z.number(),
   size: z.number(),
   data: z.string().optional(),
+  balanced: z.boolean().optional(),
 });
 const metricsSchema = z.object({
   steps: z.int().min(0),
@@ -51,7 +52,13 @@ const metricsSchema = z.object({
 });
 
 /** What options are in checkpoints of before there were these. */
-const laterOptions = { frames: 1 } as const satisfies Partial<TrainConfig>;
+const laterOptions = {
+  frames: 1,
+  resize: 'cover',
+  balanced: false,
+  cache: true,
+  cacheLimit: 20,
+} as const satisfies Partial<TrainConfig>;
 
 const formatVersion = '1';
 const pattern = /^step-(\d+)\.safetensors$/;

@@ -79,6 +79,8 @@ export interface TrainResult {
   /** The newest grid and checkpoint. */
   readonly samples: string;
   readonly checkpoint: string;
+  /** Share of the time, 0 … 1, that steps waited for images. */
+  readonly wait: number;
 }
 
 /** A loss scale below this has fallen for so many steps that no scale will do. */
@@ -93,11 +95,12 @@ export async function train(options: TrainOptions): Promise<TrainResult> {
   learner.begin(learner.largestStep ?? config.steps - 1);
   checkBatchFits(learner);
   const dataset = await options.openData();
-  const loader = new Loader(dataset, { batch: config.batch, seed: config.seed, flip: config.flip });
+  const loader = new Loader(dataset, config);
   if (resume?.progress.loader !== undefined) loader.restore(resume.progress.loader);
   const originals = await originalsOf(learner, dataset);
   if (resume === undefined) await createRunFolder(run, config);
   else removeTemporaries(run);
+  await dataset.saveIndex?.(run);
 
   const firstStep = resume?.progress.step ?? 0;
   const seconds = readMetrics(run).findLast((line) => line.step <= firstStep)?.seconds ?? 0;
@@ -271,7 +274,8 @@ class Loop {
       if (last) break;
     }
     this.#close();
-    return { step, why: step === config.steps ? 'finished' : why, samples, checkpoint };
+    if (step === config.steps) why = 'finished';
+    return { step, why, samples, checkpoint, wait: loader.waitMs / (performance.now() - started) };
   }
 
   /** Values of one step, in order, some steps late. */
@@ -316,7 +320,7 @@ class Loop {
 
   /** Writes a line of metrics: the means of the sums. */
   #log(): void {
-    const { config, learner, run, events } = this.#parts;
+    const { config, learner, loader, run, events } = this.#parts;
     const { reports, scalers = {} } = learner;
     const now = performance.now();
     const elapsed = (now - this.#lineStarted) / 1000;
@@ -327,6 +331,7 @@ class Loop {
       ...(Object.fromEntries(means) as Record<string, number>),
       imagesPerSecond: (this.#timed * config.batch * config.dSteps) / elapsed,
       seconds: this.#seconds + elapsed,
+      wait: loader.takeWait() / (1000 * elapsed),
       ...(Object.fromEntries(scales) as Record<string, number>),
     };
     this.#seconds = line.seconds;

@@ -303,7 +303,9 @@ describe('a source that is no data', () => {
 
   it('is a folder that does not exist', async () => {
     const none = join(folder, 'none');
-    await expect(from(none)).rejects.toThrow(new UserError(`no such folder or file: ${none}; ${SOURCES}`));
+    await expect(from(none)).rejects.toThrow(
+      new UserError(`no such folder or file: ${none}; ${SOURCES}`),
+    );
     await expect(from('')).rejects.toThrow(new UserError(`--data is empty; ${SOURCES}`));
   });
 

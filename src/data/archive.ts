@@ -72,7 +72,7 @@ export async function archiveFiles<E extends Entry>(archive: Archive<E>): Promis
   };
 }
 
-async function readText<E extends Entry>(archive: Archive<E>, entry: E): Promise<string> {
+async function textOf<E extends Entry>(archive: Archive<E>, entry: E): Promise<string> {
   try {
     if (entry.size > LARGEST_FILE) throw new Error(`it would unpack to ${entry.size} bytes`);
     return Buffer.from(await archive.read(entry)).toString('utf8');
@@ -85,7 +85,7 @@ async function readText<E extends Entry>(archive: Archive<E>, entry: E): Promise
 
 /** A path with forward slashes and without empty parts; undefined where a name in it begins with a dot. */
 function cleanPath(path: string): string | undefined {
-  const parts = path.split(/[/\\]/).filter((part, i) => part !== '' && !(part === '.' && i === 0));
+  const parts = path.split(/[/\\]/).filter((part) => part !== '' && part !== '.');
   return parts.some((part) => part.startsWith('.')) ? undefined : parts.join('/');
 }
 

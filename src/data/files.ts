@@ -1,4 +1,5 @@
 import { UserError, messageOf } from '../util/errors.ts';
+import { printable } from '../util/quote.ts';
 import type { Classes } from './classes.ts';
 import type { DataProgress, Dataset, SkippedFile } from './dataset.ts';
 import { type DecodeOptions, decodeImage } from './decode.ts';
@@ -192,7 +193,7 @@ class FilesDataset implements Dataset {
 
   /** A bad file met while training. */
   private reject(file: number, reason: string): void {
-    const what = `${this.files[file] ?? ''} in ${this.source.where} cannot be decoded (${reason})`;
+    const what = `${printable(this.files[file] ?? '')} in ${this.source.where} cannot be decoded (${reason})`;
     if (this.options.strict === true) {
       throw new UserError(`${what}; remove it, or leave out --strict`);
     }
@@ -204,7 +205,7 @@ class FilesDataset implements Dataset {
 
   private skip(file: number, reason: string): void {
     this.bad[file] = 1;
-    this.skipped.push({ file: this.files[file] ?? '', reason });
+    this.skipped.push({ file: printable(this.files[file] ?? ''), reason });
   }
 
   private after(file: number): number {

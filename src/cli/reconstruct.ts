@@ -64,6 +64,7 @@ async function reconstruct({ run, n, out, adapter, ...flags }: Flags): Promise<v
       `${out}: ${Math.min(n, dataset.size)} images of ${dataset.name}, each above its reconstruction by step ${step}${replaced}\n`,
     );
   } finally {
+    await dataset.close?.();
     gpu.close();
   }
 }

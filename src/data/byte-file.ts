@@ -1,5 +1,5 @@
-import { readSync } from 'node:fs';
-import { type FileHandle, open } from 'node:fs/promises';
+import { close, fstatSync, openSync, read, readSync } from 'node:fs';
+import { promisify } from 'node:util';
 import { fileError } from '../io/errno.ts';
 
 /** Bytes that one system call brings: headers lie near one another, or far apart. */
@@ -11,22 +11,22 @@ export class ByteFile {
   readonly size: number;
   /** When it was last written. */
   readonly mtimeMs: number;
-  private readonly handle: FileHandle;
+  private readonly fd: number;
   private block: Uint8Array = new Uint8Array();
   private blockAt = 0;
 
-  private constructor(path: string, handle: FileHandle, stat: { size: number; mtimeMs: number }) {
+  private constructor(path: string) {
     this.path = path;
-    this.handle = handle;
-    this.size = stat.size;
-    this.mtimeMs = stat.mtimeMs;
+    this.fd = openSync(path, 'r');
+    const { size, mtimeMs } = fstatSync(this.fd);
+    this.size = size;
+    this.mtimeMs = mtimeMs;
   }
 
   /** Throws a `UserError` for a file that cannot be read. */
-  static async open(path: string): Promise<ByteFile> {
+  static open(path: string): ByteFile {
     try {
-      const handle = await open(path, 'r');
-      return new ByteFile(path, handle, await handle.stat());
+      return new ByteFile(path);
     } catch (error) {
       throw fileError(error, 'read', path);
     }
@@ -38,7 +38,7 @@ export class ByteFile {
     if (at >= end) return new Uint8Array();
     if (at < this.blockAt || end > this.blockAt + this.block.length) {
       const block = new Uint8Array(Math.max(BLOCK_BYTES, end - at));
-      const read = readSync(this.handle.fd, block, 0, block.length, at);
+      const read = readSync(this.fd, block, 0, block.length, at);
       this.block = block.subarray(0, read);
       this.blockAt = at;
     }
@@ -48,7 +48,7 @@ export class ByteFile {
   /** Fills `out` from `at`. Rejects where the file ends before. */
   async readInto(at: number, out: Uint8Array): Promise<void> {
     for (let done = 0; done < out.length;) {
-      const { bytesRead } = await this.handle.read(out, done, out.length - done, at + done);
+      const { bytesRead } = await promisify(read)(this.fd, out, done, out.length - done, at + done);
       if (bytesRead === 0) throw new Error(`it is cut short: ${this.path} ends before it`);
       done += bytesRead;
     }
@@ -65,6 +65,6 @@ export class ByteFile {
   }
 
   close(): Promise<void> {
-    return this.handle.close();
+    return promisify(close)(this.fd);
   }
 }

@@ -27,7 +27,7 @@ interface Bytes {
 
 /** Images in a `.npy`, uint8 of (N, H, W), (N, H, W, C) or (N, C, H, W), read by position. They are of one class. */
 export async function openNpy(path: string): Promise<RawImages> {
-  const file = await ByteFile.open(path);
+  const file = ByteFile.open(path);
   try {
     const array = await imagesIn(file, path);
     const name = basename(path).replace(/\.npy$/i, '');

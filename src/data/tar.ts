@@ -20,7 +20,7 @@ export async function openTarImages(
   path: string,
   { log }: { readonly log?: ((line: string) => void) | undefined },
 ): Promise<ImageFiles> {
-  const file = await ByteFile.open(path);
+  const file = ByteFile.open(path);
   try {
     return await archiveFiles<TarEntry>({
       where: path,

@@ -55,7 +55,7 @@ function* contents(entries: readonly ZipEntry[]): Generator<string> {
 
 /** Opens a zip and reads its directory: names, sizes and places. */
 export async function openZip(path: string): Promise<Zip> {
-  const file = await ByteFile.open(path);
+  const file = ByteFile.open(path);
   try {
     return { file, entries: await readDirectory(file) };
   } catch (error) {

@@ -106,9 +106,21 @@ function decodeAlone(
       throw new Error(reason, { cause: error });
     }
   };
-  const answer = alone.then(() => attempt(4));
+  const answer = alone.then(() => refuseHuge(bytes)).then(() => attempt(4));
   alone = answer.catch(() => undefined);
   return answer;
+}
+
+/** No camera's image has a longer side, and no JPEG or WebP can: a file that says so is damaged, and slow to fail. */
+const LONGEST_SIDE = 65_535;
+
+async function refuseHuge(bytes: Uint8Array): Promise<void> {
+  const { width, height } = await sharp(bytes)
+    .metadata()
+    .catch(() => ({ width: 0, height: 0 }));
+  if (Math.max(width, height) > LONGEST_SIDE) {
+    throw new Error(`it says that it is ${width}×${height} pixels`);
+  }
 }
 
 /** libvips repeats itself over several lines, and speaks of buffers; one line, of the file, is kept. */

@@ -26,13 +26,13 @@ interface Seed {
   readonly source: string;
 }
 
-/** A case that takes longer hangs. */
-const LIMIT_MS = 20_000;
+/** A case that takes longer hangs; the slowest, a picture that says that it is of 100 megapixels, takes a second. */
+const LIMIT_MS = 60_000;
 const NUMBERS = [0, 1, 0x7f, 0x80, 0xff, 0xffff, 0x7fffffff, 0x80000000, 0xffffffff];
 
 /**
  * Opens `cases` damaged sources and reads their images; `seed` fixes the damages. Throws where an opener fails with anything
- * but a `UserError` of one line, takes more than 20 s, or leaves a file anywhere in the folder above the case's.
+ * but a `UserError` of one line, takes more than a minute, or leaves a file anywhere in the folder above the case's.
  */
 export async function fuzzData(cases: number, seed: number): Promise<FuzzReport> {
   const seeds = await seedFiles();
@@ -152,10 +152,7 @@ async function seedFiles(): Promise<Seed[]> {
     const bytes = await image().toFormat(format).toBuffer();
     seeds.push({
       kind: format,
-      files: [
-        [`a.${format}`, bytes],
-        ['b.png', png],
-      ],
+      files: [[`a.${format}`, bytes]],
       source: '',
     });
   }

@@ -45,7 +45,8 @@ export class TrainDisplay implements TrainEvents {
 
   dataProgress({ stage, done, total }: DataProgress): void {
     if (!this.#live || this.#muted) return;
-    process.stdout.write(`\r\x1b[K${stage}: ${done}/${total}${done === total ? '\n' : ''}`);
+    const of = total === undefined ? '' : `/${total}`;
+    process.stdout.write(`\r\x1b[K${stage}: ${done}${of}${done === total ? '\n' : ''}`);
   }
 
   dataset(dataset: Dataset): void {
@@ -136,6 +137,7 @@ export class TrainDisplay implements TrainEvents {
         `picture     ${result.samples}`,
         `losses      ${paths.losses}`,
         `run folder  ${run}`,
+        `waited      ${(100 * result.wait).toFixed(1)} % of the time for images`,
         `go on       npx wgsagan train --out ${folder} --resume${more}`,
         `sample      npx wgsagan sample --run ${folder} --n 64 --seed 1 --out grid.png`,
       ].join('\n'),

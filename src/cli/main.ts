@@ -4,6 +4,7 @@ import { engineVersion } from '../gpu/platform.ts';
 import { UserError, messageOf } from '../util/errors.ts';
 import { didYouMean } from '../util/nearest.ts';
 import { benchCommand } from './bench.ts';
+import { dataCommand } from './data.ts';
 import { demoCommand } from './demo.ts';
 import { doctorCommand } from './doctor.ts';
 import { explainCommand } from './explain.ts';
@@ -46,7 +47,7 @@ export async function main(argv: readonly string[]): Promise<number> {
 
 const commands = [
   ...[trainCommand, sampleCommand, reconstructCommand, exportCommand, importCommand],
-  ...[seq2seqCommand, translateCommand, profileCommand, explainCommand],
+  ...[dataCommand, seq2seqCommand, translateCommand, profileCommand, explainCommand],
   ...[benchCommand, tuneCommand, doctorCommand, demoCommand],
 ];
 

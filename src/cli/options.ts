@@ -19,12 +19,14 @@ function parser(key: ConfigKey): (text: string) => unknown {
 
 const textKeys = new Set<ConfigKey>([
   ...(['data', 'preset', 'init', 'loss', 'regularizer', 'precision', 'attention'] as const),
-  ...(['reconstruction', 'onNan'] as const),
+  ...(['reconstruction', 'onNan', 'resize'] as const),
 ]);
 const stageKeys = new Set<ConfigKey>(['attentionAt', 'attentionG', 'attentionD']);
 /** Lists of words. */
 const listKeys = new Set<ConfigKey>(['augment']);
-const switchKeys = new Set<ConfigKey>(['flip', 'strict', 'conditional', 'tensorboard']);
+const switchKeys = new Set<ConfigKey>([
+  ...(['flip', 'strict', 'conditional', 'balanced', 'cache', 'tensorboard'] as const),
+]);
 
 /** Parses any number; a schema says which it may be. */
 export function toNumber(text: string): number {
@@ -73,7 +75,8 @@ export function configFlags(
 
 /** What a run's data, length and reports decide has no part in one step of it. */
 const beyondAStep: readonly ConfigKey[] = [
-  ...(['data', 'steps', 'flip', 'strict', 'timeLimit'] as const),
+  ...(['data', 'steps', 'resize', 'flip', 'balanced', 'strict', 'timeLimit'] as const),
+  ...(['cache', 'cacheLimit'] as const),
   ...(['sampleEvery', 'checkpointEvery', 'keep', 'logEvery', 'tensorboard'] as const),
   ...(['onNan', 'rollbackFactor', 'rollbacks'] as const),
 ];

@@ -48,9 +48,12 @@ async function reconstruct({ run, n, out, adapter, ...flags }: Flags): Promise<v
   checkWritable('--out', out, 'the picture', 'png');
   const checkpoint = await readNewestCheckpoint(run);
   requireReconstruction(checkpoint);
-  const { imageSize, channels, data } = checkpoint.config;
+  const { imageSize, channels, resize, data } = checkpoint.config;
   const source = flags.data ?? data;
-  const dataset = await openDataset(source, { imageSize, channels, cacheDir: cacheDir() });
+  const dataset = await openDataset(source, {
+    ...{ imageSize, channels, resize },
+    cacheDir: cacheDir(),
+  });
   const gpu = await openGpu({ adapter, tuned: tunedChoices });
   try {
     const picture = await reconstructCheckpoint(gpu, checkpoint, { dataset, n });
@@ -61,6 +64,7 @@ async function reconstruct({ run, n, out, adapter, ...flags }: Flags): Promise<v
       `${out}: ${Math.min(n, dataset.size)} images of ${dataset.name}, each above its reconstruction by step ${step}${replaced}\n`,
     );
   } finally {
+    await dataset.close?.();
     gpu.close();
   }
 }

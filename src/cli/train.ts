@@ -1,7 +1,7 @@
 import { existsSync, realpathSync } from 'node:fs';
 import { basename, dirname, isAbsolute, join, relative, resolve, sep } from 'node:path';
 import { Command } from 'commander';
-import { checkFrames, kindOfSource, openDataset } from '../data/dataset.ts';
+import { checkFrames, isPath, kindOfSource, openDataset } from '../data/dataset.ts';
 import type { Dataset } from '../data/dataset.ts';
 import { openGpu } from '../gpu/device.ts';
 import type { Gpu } from '../gpu/device.ts';
@@ -132,8 +132,7 @@ async function checkedConfig(
   checkFrames(config.data, kind, config.frames);
   if (kind === 'images') refuseInside(run, config.data);
   // A run is resumed from any folder.
-  const isFolder = kind === 'images' || kind === 'idx';
-  return isFolder ? { ...config, data: resolve(config.data) } : config;
+  return isPath(kind) ? { ...config, data: resolve(config.data) } : config;
 }
 
 /** Refuses a run folder among the images, which would take its sample grids for more of them. */
@@ -156,9 +155,11 @@ async function trainInto(
 ): Promise<Ended> {
   const display = new TrainDisplay(asked);
   // How many classes there are has a part in the nets, and only the data tell it.
-  const counted =
-    asked.conditional && asked.classes === 0 ? await openDataOf(asked, display) : undefined;
-  const config = counted === undefined ? asked : withClasses(asked, counted);
+  let data =
+    asked.conditional && asked.classes === 0
+      ? await openDataOf(asked, { run, display })
+      : undefined;
+  const config = data === undefined ? asked : withClasses(asked, data);
   if (flags.tune === true) await tuneFor(config, { adapter: flags.adapter });
   const stop: Stop = { requested: false };
   const quit = (signal: NodeJS.Signals) => {
@@ -171,7 +172,7 @@ async function trainInto(
     Object.assign(stop, { requested: true, signal });
     display.log('stopping: finishing this step and saving (^C again quits at once)');
   }, quit);
-  let [gpu, dataset] = [await open(flags), counted];
+  let gpu = await open(flags);
   try {
     display.device(gpu.adapter);
     tellWhereFrom(run, saved, display);
@@ -187,7 +188,7 @@ async function trainInto(
         display.log(`rollback  ${text}`);
       },
       openData: async () =>
-        (dataset ??= await openBeside(gpu, flags, () => openDataOf(config, display))),
+        (data ??= await openBeside(gpu, flags, () => openDataOf(config, { run, display }))),
       ...{ config, run, resume: saved?.checkpoint, stop, events: display },
     });
     display.finish(result, { run, paths: runPaths(run) });
@@ -195,6 +196,7 @@ async function trainInto(
   } finally {
     display.close();
     release();
+    await data?.close?.();
     gpu.close();
   }
 }
@@ -237,13 +239,14 @@ async function openBeside(gpu: Gpu, flags: Flags, open: () => Promise<Dataset>):
   return dataset;
 }
 
-async function openDataOf(config: TrainConfig, display: TrainDisplay): Promise<Dataset> {
+async function openDataOf(
+  config: TrainConfig,
+  { run, display }: { run: string; display: TrainDisplay },
+): Promise<Dataset> {
+  const { imageSize, channels, resize, frames, strict, cache, cacheLimit } = config;
   const dataset = await openDataset(config.data, {
-    imageSize: config.imageSize,
-    channels: config.channels,
-    frames: config.frames,
-    cacheDir: cacheDir(),
-    strict: config.strict,
+    ...{ imageSize, channels, resize, frames, strict, run, cacheDir: cacheDir() },
+    cacheBytes: cache ? cacheLimit * 2 ** 30 : 0,
     onProgress: (progress) => {
       display.dataProgress(progress);
     },

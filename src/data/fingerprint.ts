@@ -12,8 +12,8 @@ export function sha256(bytes: Uint8Array, chunkBytes = CHUNK_BYTES): string {
   return hash.digest('hex');
 }
 
-/** What tells a data set from another: no other list of texts has the same. */
-export function fingerprintOf(texts: readonly string[]): string {
+/** What tells a data set from another: no other list of texts has the same. The texts may be made one by one. */
+export function fingerprintOf(texts: Iterable<string>): string {
   const hash = createHash('sha256');
   for (const text of texts) hash.update(JSON.stringify(text));
   return hash.digest('hex');

@@ -2,20 +2,16 @@ import { readFile, readdir } from 'node:fs/promises';
 import { basename, join, resolve } from 'node:path';
 import { promisify } from 'node:util';
 import { gunzip } from 'node:zlib';
-import sharp from 'sharp';
 import { UserError, messageOf } from '../util/errors.ts';
 import { errorCode, fileError } from '../io/errno.ts';
+import { type ArrayOptions, type RawImages, openArrays } from './arrays.ts';
 import type { Dataset } from './dataset.ts';
 import { fingerprintOf, sha256 } from './fingerprint.ts';
-import { checkRead } from './memory.ts';
-import { DECODES_IN_FLIGHT, forEachParallel } from './parallel.ts';
 
 const IMAGES = /images[-.]idx3-ubyte(\.gz)?$/;
 const IMAGE_MAGIC = 0x00000803;
 const LABEL_MAGIC = 0x00000801;
 const FASHION_ROOT = '/usr/share/datasets/fashion-mnist';
-/** Past this much enlargement an image is resized; below it, padded: 28 → 32 keeps every pixel sharp. */
-const MAX_PADDING = 1.25;
 const GUNZIP_LIMIT = 2 ** 31;
 /** The order of the labels in github.com/zalandoresearch/fashion-mnist. */
 const FASHION_CLASSES = [
@@ -31,11 +27,7 @@ const FASHION_CLASSES = [
   'Ankle boot',
 ];
 
-export interface IdxOptions {
-  readonly imageSize: number;
-  readonly channels: 1 | 3;
-  readonly log?: (line: string) => void;
-}
+export type IdxOptions = ArrayOptions;
 
 export interface IdxImages {
   readonly n: number;
@@ -70,8 +62,7 @@ export async function openFashionMnist(
 
 /**
  * A folder of IDX files (MNIST's format): the training images, or the only ones. Labels lie in the file of the same name
- * with `labels-idx1`; without it there is one class. Bytes are kept at their own size; `read` pads them with black to a
- * slightly larger square, or resizes by Lanczos, and repeats grey for three channels.
+ * with `labels-idx1`; without it there is one class.
  */
 export async function openIdxFolder(
   folder: string,
@@ -102,7 +93,15 @@ export async function openIdxFolder(
   const top = labels.reduce((most, label) => Math.max(most, label), 0);
   const numbered = Array.from({ length: top + 1 }, (_, i) => options.classNames?.[i] ?? String(i));
   const classes = labelFile === undefined ? [name] : numbered;
-  return idxDataset({ name, folder, images, labels, classes }, options);
+  const { n, width, height, pixels } = images;
+  const bytes = height * width;
+  const raw: RawImages = {
+    ...{ name, where: folder, n, height, width, channels: 1, planar: true, labels, classes },
+    fingerprint: fingerprintOf([`${width}×${height}`, sha256(pixels)]),
+    image: (i) => pixels.subarray(i * bytes, (i + 1) * bytes),
+    close: () => Promise.resolve(),
+  };
+  return openArrays(raw, options);
 }
 
 /** Images of an IDX file, checked. `name` begins every message. */
@@ -192,65 +191,4 @@ async function readMaybeGzip(path: string): Promise<Uint8Array> {
   } catch (error) {
     throw new UserError(`${path} is not a whole gzip file: ${messageOf(error)}`, { cause: error });
   }
-}
-
-interface IdxParts {
-  readonly name: string;
-  readonly folder: string;
-  readonly images: IdxImages;
-  readonly labels: Uint8Array;
-  readonly classes: readonly string[];
-}
-
-function idxDataset(parts: IdxParts, options: IdxOptions): Dataset {
-  const { images, labels, classes } = parts;
-  const { imageSize, channels } = options;
-  const plane = imageSize * imageSize;
-  const sourceBytes = images.height * images.width;
-  const longest = Math.max(images.height, images.width);
-  const pads = imageSize >= longest && imageSize <= MAX_PADDING * longest;
-  const inClasses = classes.length > 1 ? ` in ${classes.length} classes` : '';
-  return {
-    name: parts.name,
-    description: `${images.n} images of ${images.width}×${images.height}${inClasses} from ${parts.folder}`,
-    size: images.n,
-    channels,
-    frames: 1,
-    imageSize,
-    fingerprint: fingerprintOf([`${images.width}×${images.height}`, sha256(images.pixels)]),
-    classes,
-    skipped: [],
-    async read(indices, out) {
-      checkRead(indices, out, { size: images.n, imageBytes: channels * plane });
-      await forEachParallel(indices.length, DECODES_IN_FLIGHT, async (i) => {
-        const begin = (indices[i] ?? 0) * sourceBytes;
-        const source = images.pixels.subarray(begin, begin + sourceBytes);
-        const at = i * channels * plane;
-        const target = out.subarray(at, at + plane);
-        if (pads) padInto(source, images, target, imageSize);
-        else target.set(await resize(source, images, imageSize));
-        for (let c = 1; c < channels; c++) out.copyWithin(at + c * plane, at, at + plane);
-      });
-    },
-    label: (index) => labels[index] ?? 0,
-  };
-}
-
-/** The image in the middle of a black square, IDX sets being drawn on black. */
-function padInto(source: Uint8Array, from: IdxImages, target: Uint8Array, size: number): void {
-  const top = Math.floor((size - from.height) / 2);
-  const left = Math.floor((size - from.width) / 2);
-  target.fill(0);
-  for (let y = 0; y < from.height; y++) {
-    const row = source.subarray(y * from.width, (y + 1) * from.width);
-    target.set(row, (top + y) * size + left);
-  }
-}
-
-function resize(source: Uint8Array, from: IdxImages, size: number): Promise<Uint8Array> {
-  return sharp(source, { raw: { width: from.width, height: from.height, channels: 1 } })
-    .resize(size, size, { fit: 'cover', position: 'centre', kernel: 'lanczos3' })
-    .toColourspace('b-w')
-    .raw()
-    .toBuffer();
 }

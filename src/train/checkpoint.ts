@@ -46,6 +46,7 @@ const loaderSchema = z.object({
   batch: z.number(),
   size: z.number(),
   data: z.string().optional(),
+  balanced: z.boolean().optional(),
 });
 const metricsSchema = z.object({
   steps: z.int().min(0),
@@ -55,6 +56,7 @@ const metricsSchema = z.object({
 /** What options are in checkpoints of before there were these. */
 const laterOptions = {
   ...{ frames: 1, augment: [], tensorboard: false, keep: 3 },
+  ...{ resize: 'cover', balanced: false, cache: true, cacheLimit: 20 },
   ...rollbackDefaults,
 } satisfies Partial<TrainConfig>;
 

@@ -48,7 +48,7 @@ export function resolveConfig(
   const asked = layered(layers);
   if (asked['data'] === undefined) {
     throw new UserError(
-      '--data is missing: name a folder of images, fashion-mnist, avatars or moving-shapes',
+      '--data is missing: name a folder or zip of images, fashion-mnist, avatars or moving-shapes',
     );
   }
   const preset = asked['preset'] ?? 'sagan-32';

@@ -64,8 +64,11 @@ export class Meter {
     }
   }
 
-  /** The line of the steps since the last one, which a new one begins behind; undefined where there were none. */
-  line(step: number): MetricLine | undefined {
+  /**
+   * The line of the steps since the last one, which a new one begins behind; undefined where there were none. `waitMs` of its
+   * time went by in waiting for images.
+   */
+  line(step: number, waitMs: number): MetricLine | undefined {
     if (this.#steps === 0) return undefined;
     const { config, reports, optimizers } = this.#learner;
     const now = performance.now();
@@ -84,6 +87,7 @@ export class Meter {
       ...(Object.fromEntries(means) as Record<string, number>),
       imagesPerSecond: (this.#timed * config.batch * config.dSteps) / elapsed,
       seconds: this.#seconds + elapsed,
+      wait: waitMs / (1000 * elapsed),
       ...(Object.fromEntries(rates) as Record<string, number>),
       ...this.#latest,
     };

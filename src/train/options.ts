@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { resizeNames } from '../data/decode.ts';
 import { presetNames } from '../models/presets.ts';
 import type { PresetName } from '../models/presets.ts';
 import { attentionKindNames } from '../nn/attention-kinds.ts';
@@ -25,7 +26,9 @@ export const configSchema = z.strictObject({
   data: z
     .string()
     .min(1)
-    .describe('image folder, IDX folder, fashion-mnist, avatars or moving-shapes'),
+    .describe(
+      'folder, zip or tar of images, IDX or CIFAR folder, .npz, .npy, fashion-mnist, avatars or moving-shapes',
+    ),
   preset: z.enum(presetNames).describe(`architecture: ${presetNames.join(', ')}`),
   steps: count.describe('training steps in all'),
   batch: count.describe('images a step'),
@@ -71,8 +74,14 @@ export const configSchema = z.strictObject({
   dSteps: count.max(mostDSteps).describe('discriminator steps for each generator step'),
   emaDecay: z.number().min(0).lt(1).describe("decay of the generator's averaged weights"),
   emaStart: z.int().min(0).describe('step at which averaging begins'),
+  resize: z
+    .enum(resizeNames)
+    .describe('how an image becomes a square: cover scales and crops it, crop cuts its centre out'),
   flip: z.boolean().describe('mirror half of the images'),
+  balanced: z.boolean().describe('show each class as often as any other'),
   strict: z.boolean().describe('a broken image is an error instead of being skipped'),
+  cache: z.boolean().describe('keep decoded images on disk between epochs and runs'),
+  cacheLimit: z.number().positive().describe('GiB that they may fill; those used longest ago go'),
   sampleEvery: count.describe('steps between sample grids'),
   checkpointEvery: count.describe('steps between checkpoints'),
   keep: count.describe('checkpoints that are kept, the newest ones'),
@@ -121,8 +130,12 @@ export const defaults = {
   dSteps: 1,
   emaDecay: 0.999,
   emaStart: 1000,
+  resize: 'cover',
   flip: false,
+  balanced: false,
   strict: false,
+  cache: true,
+  cacheLimit: 20,
   sampleEvery: 500,
   checkpointEvery: 1000,
   keep: 3,

@@ -69,6 +69,8 @@ export interface TrainResult {
   /** The newest grid and checkpoint. */
   readonly samples: string;
   readonly checkpoint: string;
+  /** Share of the time, 0 … 1, that steps waited for images. */
+  readonly wait: number;
 }
 
 /** Milliseconds of a step from which none is submitted before the one before it is done. */
@@ -83,7 +85,7 @@ export async function train(options: TrainOptions): Promise<TrainResult> {
   learner.begin(learner.largestStep ?? config.steps - 1);
   checkBatchFits(learner);
   const dataset = await options.openData();
-  const loader = new Loader(dataset, { batch: config.batch, seed: config.seed, flip: config.flip });
+  const loader = new Loader(dataset, config);
   if (resume?.progress.loader !== undefined) loader.restore(resume.progress.loader);
   const originals = await originalsOf(learner, dataset);
   if (resume === undefined) await createRunFolder(run, config);
@@ -91,6 +93,7 @@ export async function train(options: TrainOptions): Promise<TrainResult> {
     removeTemporaries(run);
     await setAsideAfter(run, resume.path);
   }
+  await dataset.saveIndex?.(run);
 
   const firstStep = resume?.progress.step ?? 0;
   const seconds = readMetrics(run).findLast((line) => line.step <= firstStep)?.seconds ?? 0;
@@ -224,7 +227,7 @@ class Loop {
   }
 
   async #steps(): Promise<TrainResult> {
-    const { config, learner, firstStep, stop, events = {} } = this.#parts;
+    const { config, learner, loader, firstStep, stop, events = {} } = this.#parts;
     const started = performance.now();
     this.#meter.start();
     let step = firstStep;
@@ -254,7 +257,8 @@ class Loop {
       if (last) break;
     }
     this.#close();
-    return { step, why: step === config.steps ? 'finished' : why, samples, checkpoint };
+    if (step === config.steps) why = 'finished';
+    return { step, why, samples, checkpoint, wait: loader.waitMs / (performance.now() - started) };
   }
 
   /** Values of one step, in order, some steps late. */
@@ -287,8 +291,8 @@ class Loop {
 
   /** Writes the line of metrics of the steps since the last one. */
   #log(): void {
-    const { run, events } = this.#parts;
-    const made = this.#meter.line(this.#arrived);
+    const { loader, run, events } = this.#parts;
+    const made = this.#meter.line(this.#arrived, loader.takeWait());
     if (made === undefined) return;
     const line = { ...made, ...(this.#rollbacks > 0 && { rollbacks: this.#rollbacks }) };
     this.#metrics.add(line);

@@ -42,9 +42,9 @@ const config = (name: string) => [...train, '--config', at(`${name}.yaml`)];
 const mistakes: Record<string, readonly [readonly string[], RegExp]> = {
   'no such folder': [
     [...train, '--data', at('nowhere')],
-    /^no such folder: .*nowhere; --data takes/,
+    /^no such folder or file: .*nowhere; --data takes/,
   ],
-  'a file for a folder': [[...train, '--data', at('file')], /file is a file, not a folder; --data/],
+  'a file for a folder': [[...train, '--data', at('file')], /file is a file of no kind that is read here; --data/],
   'a folder with no images': [
     [...train, '--data', at('texts')],
     /^no images in .*texts: looked for \.png .*found 1 other files \(1 \.txt\)$/,

@@ -249,7 +249,7 @@ describe('mistakes in a config', () => {
 
   test('a run without data is refused', () => {
     expect(complaint(() => resolveConfig({}))).toBe(
-      '--data is missing: name a folder of images, fashion-mnist, avatars or moving-shapes',
+      '--data is missing: name a folder or zip of images, fashion-mnist, avatars or moving-shapes',
     );
   });
 

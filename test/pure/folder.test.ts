@@ -6,7 +6,8 @@ import sharp, { type Color } from 'sharp';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { type Dataset, type DatasetOptions, openDataset } from '../../src/data/dataset.ts';
 import { sha256 } from '../../src/data/fingerprint.ts';
-import { type FolderOptions, openFolder } from '../../src/data/folder.ts';
+import type { FilesOptions } from '../../src/data/files.ts';
+import { openFolder } from '../../src/data/folder.ts';
 import { UserError } from '../../src/util/errors.ts';
 
 let folder = '';
@@ -16,7 +17,8 @@ beforeEach(async () => {
 afterEach(() => rm(folder, { recursive: true }));
 
 const SOURCES =
-  '--data takes a folder of images, a folder of IDX files, fashion-mnist, avatars, avatars:STYLE,STYLE or moving-shapes';
+  '--data takes a folder of images, a zip or tar of images, a folder of IDX or CIFAR files, a .npz or .npy, ' +
+  'fashion-mnist, avatars, avatars:STYLE,STYLE or moving-shapes';
 
 function open(options: Partial<DatasetOptions> = {}): Promise<Dataset> {
   return openDataset(folder, { imageSize: 8, channels: 3, cacheDir: folder, ...options });
@@ -238,7 +240,7 @@ describe('files that cannot be decoded', () => {
 });
 
 describe('a folder too large to check at opening', () => {
-  const lazily = (options: Partial<FolderOptions> = {}) =>
+  const lazily = (options: Partial<FilesOptions> = {}) =>
     openFolder(folder, { imageSize: 8, channels: 1, checkUpTo: 0, ...options });
 
   it('puts the next good image in the place of a bad one, with its class', async () => {
@@ -301,15 +303,17 @@ describe('a source that is no data', () => {
 
   it('is a folder that does not exist', async () => {
     const none = join(folder, 'none');
-    await expect(from(none)).rejects.toThrow(new UserError(`no such folder: ${none}; ${SOURCES}`));
+    await expect(from(none)).rejects.toThrow(
+      new UserError(`no such folder or file: ${none}; ${SOURCES}`),
+    );
     await expect(from('')).rejects.toThrow(new UserError(`--data is empty; ${SOURCES}`));
   });
 
-  it('is a file', async () => {
-    await put('a.zip', '');
-    const file = join(folder, 'a.zip');
+  it('is a file of no kind that is read', async () => {
+    await put('a.txt', '');
+    const file = join(folder, 'a.txt');
     await expect(from(file)).rejects.toThrow(
-      new UserError(`${file} is a file, not a folder; ${SOURCES}`),
+      new UserError(`${file} is a file of no kind that is read here; ${SOURCES}`),
     );
   });
 

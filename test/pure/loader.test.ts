@@ -33,7 +33,97 @@ const options: fc.Arbitrary<LoaderOptions> = fc.record({
   prefetch: fc.nat(4),
 });
 
+/** Image i is [i], of class 0 for most: 30, 5 and 2 of three classes, and none of a fourth. */
+function uneven(): Dataset {
+  const labels = Uint32Array.from({ length: 37 }, (_, i) => (i < 30 ? 3 : i < 35 ? 0 : 1));
+  return memoryDataset({
+    ...{ name: 'uneven', description: '', channels: 1, imageSize: 1, fingerprint: 'uneven' },
+    classes: ['a', 'b', 'empty', 'c'],
+    images: Uint8Array.from(labels.keys()),
+    labels,
+  });
+}
+
+describe('a balanced Loader', () => {
+  it('shows each class as often, and each image of one before any again', async () => {
+    const loader = new Loader(uneven(), { batch: 12, seed: 1, balanced: true });
+    for (let epoch = 0; epoch < 20; epoch++) {
+      const batches = await take(loader, loader.batchesPerEpoch);
+      for (const { labels } of batches) {
+        expect([0, 1, 2, 3].map((c) => labels.filter((l) => l === c).length)).toEqual([4, 4, 0, 4]);
+      }
+      const seen = batches.flatMap((b) => [...b.indices]);
+      const times = (from: number, to: number) =>
+        Array.from({ length: to - from }, (_, i) => seen.filter((s) => s === from + i).length);
+      expect(seen.length).toBe(36);
+      expect([Math.max(...times(0, 30)), times(35, 37)]).toEqual([1, [6, 6]]);
+      expect(times(30, 35).sort()).toEqual([2, 2, 2, 3, 3]);
+    }
+  });
+
+  it('goes on from any position to the same batches, and is another order by epoch and seed', async () => {
+    await fc.assert(
+      fc.asyncProperty(options, fc.nat(30), async (opts, skip) => {
+        const whole = new Loader(uneven(), { ...opts, balanced: true });
+        await take(whole, skip);
+        const saved = JSON.parse(JSON.stringify(whole.state()));
+        expect(saved).toMatchObject({ balanced: true });
+        const resumed = new Loader(uneven(), { ...opts, balanced: true });
+        resumed.restore(saved);
+        expect(await take(resumed, 5)).toEqual(await take(whole, 5));
+      }),
+      { numRuns: 30 },
+    );
+    const orders = await Promise.all(
+      [1, 2].map(async (seed) => {
+        const batches = await take(new Loader(uneven(), { batch: 37, seed, balanced: true }), 2);
+        return batches.map(({ indices }) => indices.join());
+      }),
+    );
+    expect(new Set(orders.flat()).size).toBe(4);
+  });
+
+  it('does not go on from an order that was not balanced, nor balances one class', () => {
+    const balanced = new Loader(uneven(), { batch: 3, seed: 1, balanced: true });
+    const plain = new Loader(uneven(), { batch: 3, seed: 1 });
+    expect(() => {
+      balanced.restore(plain.state());
+    }).toThrow(
+      new UserError(
+        '--balanced is on now and was off when the run was saved: the order of images is another; go on as before or start a new run',
+      ),
+    );
+    expect(() => {
+      plain.restore(balanced.state());
+    }).toThrow('--balanced is off now and was on');
+    const one = { ...uneven(), classes: ['a'] };
+    expect(() => new Loader(one, { batch: 3, seed: 1, balanced: true })).toThrow(
+      new UserError(
+        '--balanced: uneven is of one class; put its images into a folder for each class, or leave --balanced out',
+      ),
+    );
+  });
+});
+
 describe('Loader', () => {
+  it('measures how long its batches were waited for', async () => {
+    const slow: Dataset = {
+      ...numbers(10),
+      read: () => new Promise((resolve) => setTimeout(resolve, 30)),
+    };
+    const loader = new Loader(slow, { batch: 2, seed: 1, prefetch: 0 });
+    await take(loader, 2);
+    expect(loader.waitMs).toBeGreaterThan(50);
+    expect(loader.takeWait()).toBe(loader.waitMs);
+    expect(loader.takeWait()).toBe(0);
+    const ahead = new Loader(slow, { batch: 2, seed: 1 });
+    await ahead.next();
+    await new Promise((resolve) => setTimeout(resolve, 100));
+    ahead.takeWait();
+    await ahead.next();
+    expect(ahead.takeWait()).toBeLessThan(20);
+  });
+
   it('visits every index once an epoch, and drops what fills no batch', async () => {
     await fc.assert(
       fc.asyncProperty(sizes, options, fc.nat(3), async (size, opts, epochs) => {

@@ -44,7 +44,10 @@ const mistakes: Record<string, readonly [readonly string[], RegExp]> = {
     [...train, '--data', at('nowhere')],
     /^no such folder or file: .*nowhere; --data takes/,
   ],
-  'a file for a folder': [[...train, '--data', at('file')], /file is a file of no kind that is read here; --data/],
+  'a file for a folder': [
+    [...train, '--data', at('file')],
+    /file is a file of no kind that is read here; --data/,
+  ],
   'a folder with no images': [
     [...train, '--data', at('texts')],
     /^no images in .*texts: looked for \.png .*found 1 other files \(1 \.txt\)$/,

@@ -43,7 +43,7 @@ const keptRecords = 20;
 const mostSamples = 8;
 const fewestSamples = 2;
 /** Of all maps of a file, before base64: many heads leave room for fewer samples. */
-const mostBytes = 4 * 2 ** 20;
+const mostBytes = 2 * 2 ** 20;
 const resolution = { mostQueries: 16, mostKeys: 32 } as const;
 
 /** What a record is made with: the averaged generator, its batch statistics settled. */

@@ -136,6 +136,28 @@ export class Sampler {
   }
 
   /**
+   * Settles, and then gives batch norms the mean of their statistics over `count` passes more, each on noise of its own, all
+   * of equal weight: standing statistics (Brock et al. 2019, §3). False, and nothing more than settled, for a generator
+   * without batch norm.
+   */
+  async stand(count: number, from?: Net): Promise<boolean> {
+    this.settle(from);
+    const kept = [...this.#generator.namedBuffers()]
+      .filter(([name]) => /(^|\.)running_(mean|var)$/.test(name))
+      .map(([, buffer]) => ({ buffer, sums: new Float64Array(buffer.size) }));
+    if (kept.length === 0) return false;
+    for (let pass = 0; pass < count; pass++) {
+      this.#settle.run();
+      for (const { buffer, sums } of kept) {
+        const values = await buffer.read();
+        values.forEach((v, i) => (sums[i] = (sums[i] ?? 0) + v));
+      }
+    }
+    for (const { buffer, sums } of kept) buffer.set(Float32Array.from(sums, (sum) => sum / count));
+    return true;
+  }
+
+  /**
    * Images (count, C, S, S) in [−1, 1] for latents (count, latentSize), and for labels (count) where the generator is told
    * classes.
    */
@@ -159,6 +181,11 @@ export class Sampler {
       out.set(made.subarray(0, wanted * each), first * each);
     }
     return out;
+  }
+
+  /** Images that one run of the program makes. */
+  get batch(): number {
+    return this.#batch;
   }
 
   close(): void {

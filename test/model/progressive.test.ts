@@ -23,6 +23,7 @@ import { readMetrics, runPaths } from '../../src/train/run-folder.ts';
 import { sampleCheckpoint } from '../../src/train/sample.ts';
 import { latents } from '../../src/train/latents.ts';
 import { Sampler } from '../../src/train/sampler.ts';
+import { rangePlan } from '../../src/train/sampling/plan.ts';
 import { type TrainEvents, train } from '../../src/train/trainer.ts';
 import { HostRng } from '../../src/util/philox.ts';
 import { loadGoldenCases } from '../golden/load.ts';
@@ -268,8 +269,8 @@ describe('a run across stages', () => {
     await expect(start(run, { onStep })).rejects.toThrow('killed');
     const checkpoint = await readNewestCheckpoint(run);
     expect(checkpoint.progress.step).toBe(3);
-    const of = { n: 64, seed: config.seed, weights: 'ema' } as const;
-    const images = await sampleCheckpoint(gpu, checkpoint, of);
+    const plan = rangePlan(config, 64);
+    const images = await sampleCheckpoint(gpu, checkpoint, { plan, weights: 'ema' });
     const grid = imageGrid(images, { n: 64, channels: 3, height: 8, width: 8 });
     const drawn = readFileSync(join(runPaths(run).samples, 'step-0000003.png'));
     expect(drawn.equals(encodePng(grid.pixels, grid))).toBe(true);

@@ -45,7 +45,7 @@ const tensorsOf = (path: string) => decodeSafetensors(readFileSync(path), { name
 /** What a run's generator makes of latents, in evaluation mode. */
 async function imagesOf(run: string, seeds: Float32Array): Promise<Float32Array> {
   const checkpoint = await readNewestCheckpoint(run);
-  const { sampler } = await openGenerator(new Tape(gpu), checkpoint, 'ema');
+  const { sampler } = await openGenerator(new Tape(gpu), checkpoint, { weights: 'ema' });
   const images = await sampler.images(seeds);
   sampler.close();
   return images;

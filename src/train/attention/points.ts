@@ -54,7 +54,7 @@ export async function pointMaps(
 ): Promise<PointMaps> {
   const { config } = checkpoint;
   const tape = new Tape(gpu);
-  const { generator, sampler } = await openGenerator(tape, checkpoint, options.weights);
+  const { generator, sampler } = await openGenerator(tape, checkpoint, options);
   sampler.close();
   const { latentSize, imageSize } = config;
   const { seed, index, label, points } = options;

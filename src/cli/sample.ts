@@ -11,6 +11,7 @@ import { openGenerator, sampleCheckpoint } from '../train/sample.ts';
 import type { GeneratorChoice } from '../train/sample.ts';
 import type { SamplePlan } from '../train/sampling/plan.ts';
 import { generatorIdentity, readyFolder, streamSamples } from '../train/sampling/stream.ts';
+import type { SampleFolder } from '../train/sampling/stream.ts';
 import { UserError } from '../util/errors.ts';
 import { shellQuote } from '../util/quote.ts';
 import { checkWritable } from './files.ts';
@@ -116,10 +117,11 @@ async function sample(flags: Flags): Promise<boolean> {
   const shape: PlanShape = each !== undefined ? 'each' : moves && frames === 1 ? 'moving' : 'grid';
   const plan = planOf(flags, checkpoint, shape);
   if (each === undefined) checkFits(plan, checkpoint, flags);
+  const job = { checkpoint, plan, flags, choice: { weights, standing } };
+  const into = each === undefined ? undefined : await readyEach(job, each);
   const gpu = await openGpu({ adapter: flags.adapter, tuned: tunedChoices });
   try {
-    const job = { checkpoint, plan, flags, choice: { weights, standing } };
-    if (each !== undefined) return await writeEach(gpu, job, each);
+    if (into !== undefined) return await writeEach(gpu, job, into);
     await writePicture(gpu, job, { out, moves });
     return false;
   } finally {
@@ -165,14 +167,20 @@ async function writePicture(
   );
 }
 
+/** The folder of `--each`, ready for what is missing there. */
+function readyEach(
+  { checkpoint, plan, flags, choice }: Job,
+  folder: string,
+): Promise<SampleFolder> {
+  const ending = checkpoint.config.frames > 1 ? 'apng' : 'png';
+  const identity = { ...generatorIdentity(checkpoint, choice), ...planIdentity(flags) };
+  return readyFolder(folder, plan, { identity, ending, replace: flags.replace === true });
+}
+
 /** Writes a file an image. True where it was interrupted. */
-async function writeEach(gpu: Gpu, job: Job, folder: string): Promise<boolean> {
+async function writeEach(gpu: Gpu, job: Job, into: SampleFolder): Promise<boolean> {
   const { checkpoint, plan, flags, choice } = job;
   const { config, progress } = checkpoint;
-  const ending = config.frames > 1 ? 'apng' : 'png';
-  const identity = { ...generatorIdentity(checkpoint, choice), ...planIdentity(flags) };
-  const replace = flags.replace === true;
-  const into = await readyFolder(folder, plan, { identity, ending, replace });
   const there = plan.n - into.missing.length;
   const stop = { requested: false };
   const bar = new CountBar(plan.n, there, 'images');
@@ -186,17 +194,17 @@ async function writeEach(gpu: Gpu, job: Job, folder: string): Promise<boolean> {
       bar.update(there + count);
       return !stop.requested;
     };
-    const written = await streamSamples(sampler, plan, { config, into, ending, onWritten });
+    const written = await streamSamples(sampler, plan, { config, into, onWritten });
     sampler.close();
     bar.stop();
     const before = there > 0 ? `, ${there} were there` : '';
     process.stdout.write(
-      `${folder}: ${whatOf(written, config)} from step ${progress.step} (${choice.weights} weights, ${seedsOf(flags)})${before}\n`,
+      `${into.folder}: ${whatOf(written, config)} from step ${progress.step} (${choice.weights} weights, ${seedsOf(flags)})${before}\n`,
     );
     const left = plan.n - there - written;
     if (left === 0) return false;
     process.stdout.write(
-      `stopped: ${left} of ${plan.n} are left; the same command goes on in ${shellQuote(folder)}\n`,
+      `stopped: ${left} of ${plan.n} are left; the same command goes on in ${shellQuote(into.folder)}\n`,
     );
     return true;
   } finally {

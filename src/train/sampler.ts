@@ -136,9 +136,9 @@ export class Sampler {
   }
 
   /**
-   * Settles, and then gives batch norms the mean of their statistics over `count` passes more, each on noise of its own, all
-   * of equal weight: standing statistics (Brock et al. 2019, §3). False, and nothing more than settled, for a generator
-   * without batch norm.
+   * Settles, and then gives batch norms the mean of their running statistics over `count` passes more, each on noise of its
+   * own: standing statistics (Brock et al. 2019, §3), in which all but the last few passes weigh the same. False, and nothing
+   * more than settled, for a generator without batch norm.
    */
   async stand(count: number, from?: Net): Promise<boolean> {
     this.settle(from);

@@ -40,6 +40,8 @@ export function generatorIdentity(
 /** A folder that images go into, and what of them is there already. */
 export interface SampleFolder {
   readonly folder: string;
+  /** Of its images: `png`, or `apng` of clips. */
+  readonly ending: string;
   /** Indices of a plan that are not there, in order. */
   readonly missing: readonly number[];
 }
@@ -72,7 +74,7 @@ export async function readyFolder(
   }
   for (const name of names) if (isTemporary(name)) rmSync(join(folder, name), { force: true });
   if (!same) await writeFileAtomic(join(folder, manifestName), text);
-  return { folder, missing: replace ? all : all.filter((i) => !names.has(fileOf(i))) };
+  return { folder, ending, missing: replace ? all : all.filter((i) => !names.has(fileOf(i))) };
 }
 
 function listFolder(folder: string): Set<string> {
@@ -103,11 +105,11 @@ export async function streamSamples(
   options: {
     readonly config: TrainConfig;
     readonly into: SampleFolder;
-    readonly ending: string;
     readonly onWritten: (count: number) => boolean;
   },
 ): Promise<number> {
-  const { config, into, ending, onWritten } = options;
+  const { config, into, onWritten } = options;
+  const { folder, ending } = into;
   let written = 0;
   let pending: Promise<void> = Promise.resolve();
   const wanted = { latentSize: config.latentSize, wanted: into.missing };
@@ -117,7 +119,7 @@ export async function streamSamples(
     const each = images.length / indices.length;
     const files = indices.map((index, k) => {
       const bytes = fileOf(images.subarray(k * each, (k + 1) * each), config);
-      return writeFileAtomic(join(into.folder, `${plan.name(index)}.${ending}`), bytes);
+      return writeFileAtomic(join(folder, `${plan.name(index)}.${ending}`), bytes);
     });
     pending = Promise.all(files).then(() => {
       written += indices.length;

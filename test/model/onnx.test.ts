@@ -108,7 +108,10 @@ const bodies: Record<string, (x: Tensor) => Tensor> = {
   pools: (x) => {
     const wide = resample.upsampleNearest2x(planes(x));
     const pooled = resample.maxPool2d(wide, 3, { stride: 2, padding: 1 });
-    return pointwise.add(pooled, resample.avgPool2d(wide, 3, { stride: 2, padding: 1 }));
+    const means = [true, false].map((countIncludePad) =>
+      resample.avgPool2d(wide, 3, { stride: 2, padding: 1, countIncludePad }),
+    );
+    return layout.concat([pooled, ...means], 1);
   },
   'sizes bilinearly': (x) => resample.resizeBilinear(resample.upsampleNearest2x(planes(x)), [7, 9]),
   'sizes from corner to corner': (x) =>

@@ -3,6 +3,7 @@ import pc from 'picocolors';
 import { engineVersion } from '../gpu/platform.ts';
 import { UserError, messageOf } from '../util/errors.ts';
 import { didYouMean } from '../util/nearest.ts';
+import { attentionCommand } from './attention.ts';
 import { benchCommand } from './bench.ts';
 import { demoCommand } from './demo.ts';
 import { doctorCommand } from './doctor.ts';
@@ -42,7 +43,8 @@ export async function main(argv: readonly string[]): Promise<number> {
 }
 
 const commands = [
-  ...[trainCommand, sampleCommand, reconstructCommand, exportCommand, importCommand],
+  ...[trainCommand, sampleCommand, attentionCommand, reconstructCommand],
+  ...[exportCommand, importCommand],
   ...[seq2seqCommand, translateCommand, profileCommand, explainCommand],
   ...[benchCommand, tuneCommand, doctorCommand, demoCommand],
 ];

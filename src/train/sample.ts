@@ -5,7 +5,8 @@ import { loadState } from '../nn/state.ts';
 import { partOf } from './checkpoint.ts';
 import type { Checkpoint } from './checkpoint.ts';
 import { blankGenerator } from './nets.ts';
-import { Sampler, latents, samplerBatch } from './sampler.ts';
+import { latents } from './latents.ts';
+import { Sampler, samplerBatch } from './sampler.ts';
 
 /** Which generator of a checkpoint: the moving average of its weights, or the weights as last trained. */
 export type SampleWeights = 'ema' | 'last';

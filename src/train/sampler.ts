@@ -5,7 +5,6 @@ import type { Net } from '../models/gan.ts';
 import { copyInto } from '../ops/copy.ts';
 import { Rng } from '../ops/random.ts';
 import { upsampleNearest2x } from '../ops/resample.ts';
-import { HostRng } from '../util/philox.ts';
 import { sizeOf } from '../util/shape.ts';
 
 /** Passes that settle batch-norm statistics and power iterations of averaged weights. */
@@ -16,12 +15,6 @@ const settlingSeed = 0x5a6a4e;
 /** Images in one run of a sampler's program, for a training batch. */
 export function samplerBatch(batch: number): number {
   return Math.min(batch, 64);
-}
-
-/** Latent vectors (count, latentSize) of a seed; row i is the same for every count. */
-export function latents(seed: number, count: number, latentSize: number): Float32Array {
-  const rng = new HostRng(seed, { stream: [3, 0] });
-  return Float32Array.from({ length: count * latentSize }, () => rng.normal());
 }
 
 /** The classes of a grid's images, a row of them a class, over and over. */
@@ -68,7 +61,8 @@ export function captureSampler(generator: Net, input: SamplerInput, rng: Rng) {
   return { evaluate, settle, images };
 }
 
-function enlarged(images: Tensor, size: number): Tensor {
+/** Smaller images enlarged to a side, each pixel to a square. */
+export function enlarged(images: Tensor, size: number): Tensor {
   const [side = size] = images.shape.slice(-1);
   return side < size ? enlarged(upsampleNearest2x(images), size) : images;
 }

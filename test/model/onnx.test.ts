@@ -23,7 +23,7 @@ import { resolveConfig } from '../../src/train/config.ts';
 import { onnxOf } from '../../src/train/export/onnx.ts';
 import { createGan } from '../../src/train/gan.ts';
 import { createLearner } from '../../src/train/learners.ts';
-import { latents } from '../../src/train/sampler.ts';
+import { latents } from '../../src/train/latents.ts';
 import { HostRng } from '../../src/util/philox.ts';
 import { expectClose } from '../support/close.ts';
 import { openTestGpu } from '../support/device.ts';

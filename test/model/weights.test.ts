@@ -15,7 +15,7 @@ import { exporters } from '../../src/train/export/weights.ts';
 import type { NetName } from '../../src/train/export/weights.ts';
 import { importRun } from '../../src/train/import.ts';
 import { openGenerator } from '../../src/train/sample.ts';
-import { latents } from '../../src/train/sampler.ts';
+import { latents } from '../../src/train/latents.ts';
 import { train } from '../../src/train/trainer.ts';
 import { bitsOfHalf, halfFromBits } from '../../src/util/half.ts';
 import { loadGolden } from '../golden/load.ts';

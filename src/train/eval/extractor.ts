@@ -26,6 +26,8 @@ export interface Extractor {
   readonly isInception: boolean;
   /** SHA-256 in hex of its weights. */
   readonly weightsHash: string;
+  /** Of a classifier of our own: shares, from 0 to 1, that it is right about of images that it was not trained on. */
+  readonly accuracy?: Readonly<Record<string, number>>;
   /** How an image becomes what the net sees, such as `none` or `bilinear 299×299, antialias off`. */
   readonly resize: string;
   readonly featureSize: number;

@@ -7,6 +7,7 @@ import { attentionCommand } from './attention.ts';
 import { benchCommand } from './bench.ts';
 import { demoCommand } from './demo.ts';
 import { doctorCommand } from './doctor.ts';
+import { evalCommand } from './eval.ts';
 import { explainCommand } from './explain.ts';
 import { exportCommand } from './export.ts';
 import { importCommand } from './import.ts';
@@ -44,7 +45,7 @@ export async function main(argv: readonly string[]): Promise<number> {
 
 const commands = [
   ...[trainCommand, sampleCommand, attentionCommand, reconstructCommand],
-  ...[exportCommand, importCommand],
+  ...[evalCommand, exportCommand, importCommand],
   ...[seq2seqCommand, translateCommand, profileCommand, explainCommand],
   ...[benchCommand, tuneCommand, doctorCommand, demoCommand],
 ];

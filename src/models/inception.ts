@@ -164,7 +164,10 @@ class ConvNorm extends Layer {
     const same = (k: number) => (how === undefined ? (k - 1) / 2 : 0);
     const [R, S] = typeof kernelSize === 'number' ? [kernelSize, kernelSize] : kernelSize;
     const shape = { kernelSize, stride, padding: [same(R), same(S)] } as const;
-    const conv = this.child('conv', new Conv2d(tape, from, to, { ...blank, ...shape, bias: false }));
+    const conv = this.child(
+      'conv',
+      new Conv2d(tape, from, to, { ...blank, ...shape, bias: false }),
+    );
     const bn = this.child('bn', new BatchNorm2d(tape, to, { eps: 0.001 }));
     this.#layers = new Sequential(tape, [conv, bn, new ReLU(tape)]);
   }

@@ -130,7 +130,7 @@ async function madeFeatures(
 ): Promise<Features> {
   const { n, labels, weights, onWork } = making;
   const { latentSize, channels, imageSize: size } = checkpoint.config;
-  const { sampler } = await openGenerator(new Tape(gpu), checkpoint, weights);
+  const { sampler } = await openGenerator(new Tape(gpu), checkpoint, { weights });
   const z = latents(latentSeed, n, latentSize);
   const { featureSize, classCount = 0 } = extractor;
   const features = new Float32Array(n * featureSize);

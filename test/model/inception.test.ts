@@ -25,10 +25,10 @@ const cases = loadGoldenCases<{ salt: number; N: number; C: number; H: number; W
 );
 const golden = (name: string) => cases.find((one) => one.name === name)!;
 /**
- * Sums of up to 4032 products in f32, through 47 layers of which each adds its own rounding: √(4032)·2⁻²⁴ a layer, added up, of
- * the largest value.
+ * Sums of up to 4032 products in f32, √4032·2⁻²⁴ of the largest value each, through 47 layers of which each adds a rounding of its
+ * own, independent of the others'.
  */
-const rounding = 47 * Math.sqrt(4032) * 2 ** -24;
+const rounding = Math.sqrt(47 * 4032) * 2 ** -24;
 const close = (found: ArrayLike<number>, exact: Float32Array, name: string) => {
   expectClose(found, exact, { abs: rounding * maxAbs(exact) }, name);
 };

@@ -3,8 +3,8 @@ import { Command, InvalidArgumentError } from 'commander';
 import { openGpu } from '../gpu/device.ts';
 import { writeFileAtomic } from '../io/atomic.ts';
 import { encodePng } from '../io/png.ts';
-import type { Place } from '../nn/attention.ts';
 import { drawOverlay, pointColours } from '../train/attention/overlay.ts';
+import type { Pixel } from '../train/attention/overlay.ts';
 import { pointMaps } from '../train/attention/points.ts';
 import type { PointMap, PointMaps } from '../train/attention/points.ts';
 import type { Checkpoint } from '../train/checkpoint.ts';
@@ -23,7 +23,7 @@ interface Flags extends GeneratorFlags {
   readonly image: number;
   readonly seed?: number;
   readonly class?: string;
-  readonly at?: readonly Place[];
+  readonly at?: readonly Pixel[];
   readonly layer?: string;
   readonly head?: number;
   readonly out: string;
@@ -58,7 +58,7 @@ export function attentionCommand(_state: ExitState): Command {
 }
 
 /** Parses `row,column` and adds it to those before. */
-function place(text: string, before: readonly Place[] = []): readonly Place[] {
+function place(text: string, before: readonly Pixel[] = []): readonly Pixel[] {
   const found = /^(\d+),(\d+)$/.exec(text.replaceAll(' ', ''));
   if (found === null) {
     throw new InvalidArgumentError(`"${text}" is no pixel, such as 8,8: row, then column.`);
@@ -97,7 +97,7 @@ async function attention(flags: Flags): Promise<void> {
   }
 }
 
-function pointsOf({ at }: Flags, side: number): readonly Place[] {
+function pointsOf({ at }: Flags, side: number): readonly Pixel[] {
   const points = at ?? [[Math.floor(side / 2), Math.floor(side / 2)] as const];
   if (points.length > pointColours.length) {
     throw new UserError(
@@ -150,7 +150,7 @@ function chosenRows(
 /** A line for each map: whose it is, where it is largest in pixels, and on how few positions half of its weight lies. */
 function describe(
   rows: readonly (readonly PointMap[])[],
-  { points, side, gammas }: { points: readonly Place[]; side: number } & Pick<PointMaps, 'gammas'>,
+  { points, side, gammas }: { points: readonly Pixel[]; side: number } & Pick<PointMaps, 'gammas'>,
 ): string {
   const lines = rows.flatMap((maps, row) =>
     maps.map(({ block, head, point, weights, size: [H, W] }) => {

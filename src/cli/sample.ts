@@ -1,16 +1,15 @@
 import { existsSync } from 'node:fs';
 import { Command, InvalidArgumentError } from 'commander';
-import { Tape } from '../autograd/tape.ts';
 import { openGpu } from '../gpu/device.ts';
 import type { Gpu } from '../gpu/device.ts';
 import { writeFileAtomic } from '../io/atomic.ts';
 import { encodePng } from '../io/png.ts';
 import type { Checkpoint } from '../train/checkpoint.ts';
 import { morphOf, movingOf, stillOf } from '../train/grids.ts';
-import { openGenerator, sampleCheckpoint } from '../train/sample.ts';
+import { sampleCheckpoint } from '../train/sample.ts';
 import type { GeneratorChoice } from '../train/sample.ts';
 import type { SamplePlan } from '../train/sampling/plan.ts';
-import { generatorIdentity, readyFolder, streamSamples } from '../train/sampling/stream.ts';
+import { generatorIdentity, readyFolder, streamCheckpoint } from '../train/sampling/stream.ts';
 import type { SampleFolder } from '../train/sampling/stream.ts';
 import { UserError } from '../util/errors.ts';
 import { shellQuote } from '../util/quote.ts';
@@ -189,13 +188,11 @@ async function writeEach(gpu: Gpu, job: Job, into: SampleFolder): Promise<boolea
     () => process.exit(130),
   );
   try {
-    const { sampler } = await openGenerator(new Tape(gpu), checkpoint, choice);
     const onWritten = (count: number) => {
       bar.update(there + count);
       return !stop.requested;
     };
-    const written = await streamSamples(sampler, plan, { config, into, onWritten });
-    sampler.close();
+    const written = await streamCheckpoint(gpu, checkpoint, { plan, into, onWritten, ...choice });
     bar.stop();
     const before = there > 0 ? `, ${there} were there` : '';
     process.stdout.write(

@@ -1,7 +1,9 @@
 import { toByte } from '../../io/png.ts';
 import type { Picture } from '../../io/png.ts';
-import type { Place } from '../../nn/attention.ts';
 import type { GridSize } from './look.ts';
+
+/** A pixel of an image, from 0 at the top left. */
+export type Pixel = readonly [row: number, column: number];
 
 type Colour = readonly [red: number, green: number, blue: number];
 
@@ -27,7 +29,7 @@ export interface OverlayParts {
   readonly channels: 1 | 3;
   readonly side: number;
   /** Pixels that are looked from. */
-  readonly points: readonly Place[];
+  readonly points: readonly Pixel[];
   /** A row of the picture each, with a map for each point. */
   readonly rows: readonly (readonly HeatMap[])[];
 }

@@ -3,7 +3,6 @@ import { tensor } from '../../autograd/tensor.ts';
 import type { Tensor } from '../../autograd/tensor.ts';
 import type { Gpu } from '../../gpu/device.ts';
 import type { Net } from '../../models/gan.ts';
-import type { Place } from '../../nn/attention.ts';
 import { dim } from '../../util/shape.ts';
 import type { Checkpoint } from '../checkpoint.ts';
 import { latentOf } from '../latents.ts';
@@ -12,7 +11,7 @@ import type { SampleWeights } from '../sample.ts';
 import { enlarged } from '../sampler.ts';
 import { looking } from './look.ts';
 import type { SeenBlock } from './look.ts';
-import type { HeatMap } from './overlay.ts';
+import type { HeatMap, Pixel } from './overlay.ts';
 
 /** A map that an attention block of one image has for a pixel. */
 export interface PointMap extends HeatMap {
@@ -40,7 +39,7 @@ interface PointOptions {
   /** The class of the image, for a generator that is told one. */
   readonly label: number | undefined;
   /** Pixels of the image (row, column) that are looked from: each as part of the position that it lies in. */
-  readonly points: readonly Place[];
+  readonly points: readonly Pixel[];
 }
 
 /**
@@ -92,7 +91,7 @@ export async function pointMaps(
 }
 
 /** The map of the position that a pixel of an image of `side` pixels lies in. */
-function mapAt({ block, x, labels }: SeenBlock, [row, column]: Place, side: number): Tensor {
+function mapAt({ block, x, labels }: SeenBlock, [row, column]: Pixel, side: number): Tensor {
   const [H, W] = [dim(x.shape, 2), dim(x.shape, 3)];
   const place = [Math.floor((row * H) / side), Math.floor((column * W) / side)] as const;
   return block.map(x, place, labels);

@@ -1,6 +1,8 @@
 import { mkdirSync, readFileSync, readdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
+import { Tape } from '../../autograd/tape.ts';
 import { sha256 } from '../../data/fingerprint.ts';
+import type { Gpu } from '../../gpu/device.ts';
 import { isTemporary, writeFileAtomic } from '../../io/atomic.ts';
 import { fileError } from '../../io/errno.ts';
 import { encodePng, imageGrid } from '../../io/png.ts';
@@ -9,7 +11,7 @@ import { partOf } from '../checkpoint.ts';
 import type { Checkpoint } from '../checkpoint.ts';
 import { movingOf } from '../grids.ts';
 import type { TrainConfig } from '../options.ts';
-import { sampleBatches } from '../sample.ts';
+import { openGenerator, sampleBatches } from '../sample.ts';
 import type { GeneratorChoice } from '../sample.ts';
 import type { Sampler } from '../sampler.ts';
 import type { SamplePlan } from './plan.ts';
@@ -63,7 +65,7 @@ export async function readyFolder(
   const names = listFolder(folder);
   const fileOf = (i: number) => `${plan.name(i)}.${ending}`;
   const text = `${JSON.stringify(identity, undefined, 2)}\n`;
-  const same = names.has(manifestName) && readText(join(folder, manifestName)) === text;
+  const same = names.has(manifestName) && manifestOf(join(folder, manifestName)) === text;
   const all = Array.from({ length: plan.n }, (_u, i) => i);
   const there = all.find((i) => names.has(fileOf(i)));
   if (!same && !replace && (there !== undefined || names.has(manifestName))) {
@@ -86,12 +88,38 @@ function listFolder(folder: string): Set<string> {
   }
 }
 
-function readText(path: string): string {
+function manifestOf(path: string): string {
   try {
     return readFileSync(path, 'utf8');
   } catch (error) {
     throw fileError(error, 'read', path);
   }
+}
+
+/** Writes the missing images of a plan with a checkpoint's generator, as `streamSamples`. */
+export async function streamCheckpoint(
+  gpu: Gpu,
+  checkpoint: Checkpoint,
+  {
+    plan,
+    into,
+    onWritten,
+    ...choice
+  }: GeneratorChoice & Pick<StreamOptions, 'into' | 'onWritten'> & { readonly plan: SamplePlan },
+): Promise<number> {
+  const { config } = checkpoint;
+  const { sampler } = await openGenerator(new Tape(gpu), checkpoint, choice);
+  try {
+    return await streamSamples(sampler, plan, { config, into, onWritten });
+  } finally {
+    sampler.close();
+  }
+}
+
+interface StreamOptions {
+  readonly config: TrainConfig;
+  readonly into: SampleFolder;
+  readonly onWritten: (count: number) => boolean;
 }
 
 /**
@@ -102,13 +130,8 @@ function readText(path: string): string {
 export async function streamSamples(
   sampler: Sampler,
   plan: SamplePlan,
-  options: {
-    readonly config: TrainConfig;
-    readonly into: SampleFolder;
-    readonly onWritten: (count: number) => boolean;
-  },
+  { config, into, onWritten }: StreamOptions,
 ): Promise<number> {
-  const { config, into, onWritten } = options;
   const { folder, ending } = into;
   let written = 0;
   let pending: Promise<void> = Promise.resolve();

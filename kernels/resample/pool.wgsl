@@ -3,7 +3,7 @@
 //   `maxPool`:          x [N, H, W]            →  out [N, OH, OW], index [N, OH, OW] (place of the maximum in its plane)
 //   `maxPoolBackward`:  dOut, index            →  dx: a pixel adds the windows over it that chose it
 //   `maxPoolGather`:    x, index               →  out = x at index
-//   `avgPool`:          x                      →  out, padding counted as zeros
+//   `avgPool`:          x                      →  out, padding counted as zeros (COUNT_PAD) or not at all
 //   `avgPoolBackward`:  dOut                   →  dx: a pixel adds its share of the windows over it
 //
 // Of equal values the first in row order wins, and NaN before every number, as in PyTorch. One element of the result a
@@ -12,6 +12,7 @@
 alias Stored = f32;
 const KERNEL = 2u;
 const STRIDE = 2u;
+const COUNT_PAD = true;
 const WG = 64u;
 
 struct Params { N: u32, H: u32, W: u32, OH: u32, OW: u32, padding: u32 }
@@ -49,6 +50,12 @@ fn windowsOver(i: u32, count: u32) -> Range {
   let at = i + p.padding;
   let first = select(0u, (at - KERNEL) / STRIDE + 1u, at >= KERNEL);
   return Range(first, min(at / STRIDE + 1u, count));
+}
+
+// What a mean over a window divides by.
+fn countOf(rows: Range, columns: Range) -> f32 {
+  let inside = (rows.last - rows.first) * (columns.last - columns.first);
+  return f32(select(inside, KERNEL * KERNEL, COUNT_PAD));
 }
 
 // By the bits: a compiler may take for granted that no float is NaN.
@@ -132,7 +139,7 @@ fn avgPool(
   for (var h = rows.first; h < rows.last; h++) {
     for (var w = columns.first; w < columns.last; w++) { sum += f32(x[base + h * p.W + w]); }
   }
-  out[i] = Stored(sum / f32(KERNEL * KERNEL));
+  out[i] = Stored(sum / countOf(rows, columns));
 }
 
 @compute @workgroup_size(WG)
@@ -149,8 +156,10 @@ fn avgPoolBackward(
   var sum = 0.0;
   for (var oh = rows.first; oh < rows.last; oh++) {
     for (var ow = columns.first; ow < columns.last; ow++) {
-      sum += f32(dOut[(at.plane * p.OH + oh) * p.OW + ow]);
+      let d = f32(dOut[(at.plane * p.OH + oh) * p.OW + ow]);
+      // Where all windows divide by the same, the sum does.
+      if (COUNT_PAD) { sum += d; } else { sum += d / countOf(windowOf(oh, p.H), windowOf(ow, p.W)); }
     }
   }
-  dxMean[i] = Stored(sum / f32(KERNEL * KERNEL));
+  dxMean[i] = Stored(select(sum, sum / f32(KERNEL * KERNEL), COUNT_PAD));
 }

@@ -3,10 +3,12 @@ import pc from 'picocolors';
 import { engineVersion } from '../gpu/platform.ts';
 import { UserError, messageOf } from '../util/errors.ts';
 import { didYouMean } from '../util/nearest.ts';
+import { attentionCommand } from './attention.ts';
 import { benchCommand } from './bench.ts';
 import { dataCommand } from './data.ts';
 import { demoCommand } from './demo.ts';
 import { doctorCommand } from './doctor.ts';
+import { evalCommand } from './eval.ts';
 import { explainCommand } from './explain.ts';
 import { exportCommand } from './export.ts';
 import { importCommand } from './import.ts';
@@ -46,7 +48,8 @@ export async function main(argv: readonly string[]): Promise<number> {
 }
 
 const commands = [
-  ...[trainCommand, sampleCommand, reconstructCommand, exportCommand, importCommand],
+  ...[trainCommand, sampleCommand, attentionCommand, reconstructCommand],
+  ...[evalCommand, exportCommand, importCommand],
   ...[dataCommand, seq2seqCommand, translateCommand, profileCommand, explainCommand],
   ...[benchCommand, tuneCommand, doctorCommand, demoCommand],
 ];

@@ -5,6 +5,7 @@ import { Capture } from './capture.ts';
 import type { CaptureOptions } from './capture.ts';
 import { Choices } from './choices.ts';
 import type { Choice } from './choices.ts';
+import { Loans } from './loans.ts';
 import { PipelineCache } from './pipelines.ts';
 import { hostMemoryBytes, resetPollThrottle } from './platform.ts';
 import { BufferPool, guardBytes, guardWord } from './pool.ts';
@@ -76,6 +77,7 @@ export class Gpu {
   readonly pipelines: PipelineCache;
   readonly recorder: Recorder;
   readonly choices: Choices;
+  readonly loans = new Loans();
   readonly #guard: boolean;
   readonly #waiters = new Set<(error: Error) => void>();
   #failure: Error | undefined;
@@ -147,6 +149,7 @@ export class Gpu {
     const capture = this.#keepAlive === 0 ? this.#capture : undefined;
     const block = capture === undefined ? this.pool.acquire(bytes, label) : undefined;
     const storage = new Storage(this.#nextId++, bytes, label, block);
+    if (capture === undefined) this.loans.note(() => this.release(storage));
     if (capture !== undefined) capture.virtual.add(storage);
     else if (this.#keepAlive === 0) this.#scopes.at(-1)?.add(storage);
     return storage;
@@ -179,6 +182,7 @@ export class Gpu {
     for (const row of cutRows(storages, limit)) {
       const offsets = rowOffsets(row);
       const whole = this.pool.acquire(rowEnd(row, offsets), label);
+      this.loans.note(() => this.pool.release(whole));
       const encoder = this.device.createCommandEncoder();
       const placed = row.map((storage, i) => {
         const block = storage.block;

@@ -16,9 +16,9 @@ export interface GridOptions {
   readonly height: number;
   readonly width: number;
   /** Default: near a square, with full rows where n allows it. */
-  readonly columns?: number;
+  readonly columns?: number | undefined;
   /** White pixels between the images and round the grid. Default 2. */
-  readonly padding?: number;
+  readonly padding?: number | undefined;
 }
 
 const GREY = 0;

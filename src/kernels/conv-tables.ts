@@ -54,9 +54,8 @@ class PlanCache {
     const gpu = this.#gpu;
     const storages: Record<string, Storage> = {};
     for (const [name, data] of Object.entries(tables)) {
-      const storage = gpu.persistent(() =>
-        gpu.alloc(Math.max(8, data.byteLength), `${name} of ${key}`),
-      );
+      const alloc = () => gpu.alloc(Math.max(8, data.byteLength), `${name} of ${key}`);
+      const storage = gpu.loans.except(() => gpu.persistent(alloc));
       gpu.write(storage, data);
       storages[name] = storage;
     }

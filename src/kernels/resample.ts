@@ -19,7 +19,7 @@ const bytesOf =
 const poolRecord = {
   file: 'resample/pool.wgsl',
   dims: poolDims,
-  tile: { KERNEL: 2, STRIDE: 2 },
+  tile: { KERNEL: 2, STRIDE: 2, COUNT_PAD: 'true' },
   flops: ({ N, H, W }: PlaneDims) => N * H * W,
 } as const;
 export const maxPool = kernel({
@@ -107,13 +107,16 @@ export interface PoolSizes {
   readonly kernel: number;
   readonly stride: number;
   readonly padding: number;
+  /** Of means: is the padding counted, as zeros? Default true. */
+  readonly countIncludePad?: boolean | undefined;
   /** What the numbers are made of. */
   readonly stored?: Stored;
 }
 
 function poolArgs(sizes: PoolSizes) {
   const { N, H, W, OH, OW, kernel: KERNEL, stride: STRIDE, padding, stored = 'f32' } = sizes;
-  return { dims: { N, H, W, OH, OW, padding }, tile: { KERNEL, STRIDE }, stored };
+  const tile = { KERNEL, STRIDE, COUNT_PAD: String(sizes.countIncludePad ?? true) };
+  return { dims: { N, H, W, OH, OW, padding }, tile, stored };
 }
 
 /** out = largest of each window, index (u32) = its place h·W + w in the plane; of equal values the first. */
@@ -143,13 +146,13 @@ export function maxPool2dGather(
   maxPoolGather.run(gpu, { tensors: { x, index, gathered: out }, ...poolArgs(args) });
 }
 
-/** out = mean of each window, the padding counted as zeros. */
+/** out = mean of each window, the padding counted as zeros unless it is not to be. */
 export function avgPool2d(gpu: Gpu, args: PoolSizes & { x: Storage; out: Storage }): void {
   const { x, out } = args;
   avgPool.run(gpu, { tensors: { x, out }, ...poolArgs(args) });
 }
 
-/** dx = Σ of dOut/kernel² over the windows that hold the pixel. */
+/** dx = Σ of dOut/(what its window's mean divides by) over the windows that hold the pixel. */
 export function avgPool2dBackward(
   gpu: Gpu,
   args: PoolSizes & { dOut: Storage; dx: Storage },

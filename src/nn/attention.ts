@@ -24,17 +24,49 @@ export interface BlockOptions extends WeightOptions {
 /** A position of a feature map: row, column. */
 export type Place = readonly [row: number, column: number];
 
+/** Positions of a feature map that follow one another, row by row. */
+export interface Queries {
+  readonly first: number;
+  readonly count: number;
+}
+
 /** A block that maps x (N, C, H, W) to a tensor of the same H and W, and can say where each position looked. */
 export abstract class AttentionLayer extends Layer {
+  /** Told of what the block is given, before each of its forward passes: for viewers, which set it and take it away again. */
+  onInput: ((x: Tensor, labels?: Tensor) => void) | undefined;
+
+  constructor(tape: Tape) {
+    super(tape);
+    const forward = this.forward.bind(this);
+    this.forward = (x, labels) => {
+      this.onInput?.(x, labels);
+      return forward(x, labels);
+    };
+  }
+
   /** `labels` (N) u32, for kinds that are told classes. */
   abstract override forward(x: Tensor, labels?: Tensor): Tensor;
 
+  /** Maps that it makes of an input. */
+  readonly heads: number = 1;
+  /** Is the map the same wherever one asks from? Default false. */
+  readonly everywhere: boolean = false;
+
   /**
-   * The weights (N, heads, H', W') by which a position of x gathers the values at the positions of the map, made anew and
-   * summing to 1 over H'·W': for viewers, not for training. `labels` as in `forward`. Throws a RangeError for a place
-   * outside x.
+   * The weights (N, heads, count, H', W') by which positions of x, `first` and those after it in row order, gather the values
+   * at the positions of the map, made anew and summing to 1 over H'·W': for viewers, not for training. `labels` as in
+   * `forward`. Memory grows with `count`, not with the square of the positions.
    */
-  abstract map(x: Tensor, query: Place, labels?: Tensor): Tensor;
+  abstract maps(x: Tensor, queries: Queries, labels?: Tensor): Tensor;
+
+  /** The same (N, heads, H', W') of one position. Throws a RangeError for a place outside x. */
+  map(x: Tensor, [row, column]: Place, labels?: Tensor): Tensor {
+    const [H, W] = [dim(x.shape, 2), dim(x.shape, 3)];
+    requirePlace([row, column], [H, W]);
+    const maps = this.maps(x, { first: row * W + column, count: 1 }, labels);
+    const [N, heads, , ...size] = maps.shape;
+    return reshape(maps, [N ?? 1, heads ?? 1, ...size]);
+  }
 }
 
 export interface SelfAttentionOptions extends BlockOptions {
@@ -73,10 +105,9 @@ export function requirePlace([row, column]: Place, [H, W]: readonly [number, num
   }
 }
 
-/** The column of queries (N, D, 1) at a place of a map of H rows and W columns. */
-export function queryAt(q: Tensor, place: Place, size: readonly [number, number]): Tensor {
-  requirePlace(place, size);
-  return slice(q, 2, place[0] * size[1] + place[1], 1);
+/** Some columns (N, D, count) of queries (N, D, positions). */
+export function queriesOf(q: Tensor, { first, count }: Queries): Tensor {
+  return slice(q, 2, first, count);
 }
 
 /** softmax(scale·QᵀK), the weights (N, queries, keys) of queries (N, D, queries) over keys (N, D, keys). */
@@ -128,10 +159,10 @@ export class SelfAttention extends AttentionLayer {
     return reshape(this.mix(q, k, v, flat(shortcut)), shortcut.shape);
   }
 
-  override map(x: Tensor, query: Place): Tensor {
+  override maps(x: Tensor, queries: Queries): Tensor {
     const size = [dim(x.shape, 2), dim(x.shape, 3)] as const;
     const { q, k } = this.project(x);
-    return reshape(this.weights(queryAt(q, query, size), k), [-1, 1, ...size]);
+    return reshape(this.weights(queriesOf(q, queries), k), [-1, 1, queries.count, ...size]);
   }
 
   /** gamma times the values gathered for each query, plus the shortcut (N, C, HW): what other kinds of this block do otherwise. */
@@ -187,11 +218,11 @@ export class PooledSelfAttention extends AttentionLayer {
     return residual(this.#o.forward(mixed), this.gamma, x);
   }
 
-  override map(x: Tensor, query: Place): Tensor {
+  override maps(x: Tensor, queries: Queries): Tensor {
     const q = flat(this.#theta.forward(x));
     const k = maxPool2d(this.#phi.forward(x), 2);
     const size = [dim(k.shape, 2), dim(k.shape, 3)] as const;
-    const asked = queryAt(q, query, [dim(x.shape, 2), dim(x.shape, 3)]);
-    return reshape(weightsOf(asked, flat(k), 1), [-1, 1, ...size]);
+    const weights = weightsOf(queriesOf(q, queries), flat(k), 1);
+    return reshape(weights, [-1, 1, queries.count, ...size]);
   }
 }

@@ -5,7 +5,7 @@ import { reshape } from '../ops/layout.ts';
 import { add } from '../ops/pointwise.ts';
 import { dim } from '../util/shape.ts';
 import { SelfAttention } from './attention.ts';
-import type { Place, SelfAttentionOptions } from './attention.ts';
+import type { Queries, SelfAttentionOptions } from './attention.ts';
 import { Embedding } from './embedding.ts';
 import { zeros } from './init.ts';
 
@@ -30,8 +30,8 @@ export class ClassAttention extends SelfAttention {
     return this.attend(x, this.#told(x, labels));
   }
 
-  override map(x: Tensor, query: Place, labels?: Tensor): Tensor {
-    return super.map(this.#told(x, labels), query);
+  override maps(x: Tensor, queries: Queries, labels?: Tensor): Tensor {
+    return super.maps(this.#told(x, labels), queries);
   }
 
   #told(x: Tensor, labels: Tensor | undefined): Tensor {

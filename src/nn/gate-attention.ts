@@ -1,13 +1,14 @@
 import { to } from '../autograd/cast.ts';
 import type { Tape } from '../autograd/tape.ts';
 import type { Tensor } from '../autograd/tensor.ts';
+import { expand, reshape } from '../ops/layout.ts';
 import { add, div, mul } from '../ops/pointwise.ts';
 import { sum } from '../ops/reduce.ts';
 import { resizeBilinear } from '../ops/resample.ts';
 import { dim } from '../util/shape.ts';
 import { ReLU, Sigmoid } from './activation.ts';
-import { AttentionLayer, requirePlace } from './attention.ts';
-import type { BlockOptions, Place } from './attention.ts';
+import { AttentionLayer } from './attention.ts';
+import type { BlockOptions, Queries } from './attention.ts';
 import { Conv2d } from './conv.ts';
 import { Sequential } from './module.ts';
 import { spectralNorm } from './weighted.ts';
@@ -62,11 +63,15 @@ export class AttentionGenerator extends AttentionLayer {
     return this.#out.forward(add(mul(x, this.gate(x)), x));
   }
 
-  /** The gate (N, 1, H, W) over its own sum: it is the same wherever one asks from. */
-  override map(x: Tensor, query: Place): Tensor {
-    requirePlace(query, [dim(x.shape, 2), dim(x.shape, 3)]);
+  /** No position looks at another. */
+  override readonly everywhere = true;
+
+  /** The gate (N, 1, count, H, W) over its own sum, over and over. */
+  override maps(x: Tensor, { count }: Queries): Tensor {
     const gate = to(this.gate(x), 'f32');
-    return div(gate, sum(gate, [2, 3], { keepdim: true }));
+    const share = div(gate, sum(gate, [2, 3], { keepdim: true }));
+    const [N = 1, , H = 1, W = 1] = share.shape;
+    return expand(reshape(share, [N, 1, 1, H, W]), [N, 1, count, H, W]);
   }
 
   /** a (N, 1, H, W) in (0, 1). */

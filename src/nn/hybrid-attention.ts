@@ -4,7 +4,7 @@ import type { Tensor } from '../autograd/tensor.ts';
 import { mul, relu, sigmoid } from '../ops/pointwise.ts';
 import { mean } from '../ops/reduce.ts';
 import { AttentionLayer, SelfAttention, pointwiseConv } from './attention.ts';
-import type { Place, SelfAttentionOptions } from './attention.ts';
+import type { Queries, SelfAttentionOptions } from './attention.ts';
 import type { Conv2d } from './conv.ts';
 import { Layer } from './module.ts';
 
@@ -44,7 +44,7 @@ export class HybridAttention extends AttentionLayer {
     return this.#spatial.forward(this.#channel.forward(x));
   }
 
-  override map(x: Tensor, query: Place): Tensor {
-    return this.#spatial.map(this.#channel.forward(x), query);
+  override maps(x: Tensor, queries: Queries): Tensor {
+    return this.#spatial.maps(this.#channel.forward(x), queries);
   }
 }

@@ -5,8 +5,8 @@ import type { MaskOptions } from '../ops/attention-common.ts';
 import { permute, reshape } from '../ops/layout.ts';
 import { residual } from '../ops/residual.ts';
 import { dim } from '../util/shape.ts';
-import { AttentionLayer, flat, gammaOf, pointwiseConv, queryAt, weightsOf } from './attention.ts';
-import type { BlockOptions, Place } from './attention.ts';
+import { AttentionLayer, flat, gammaOf, pointwiseConv, queriesOf, weightsOf } from './attention.ts';
+import type { BlockOptions, Queries } from './attention.ts';
 import type { Conv2d } from './conv.ts';
 import { Linear } from './linear.ts';
 import { Module } from './module.ts';
@@ -28,12 +28,12 @@ export class MultiHeadSelfAttention extends AttentionLayer {
   readonly #key: Conv2d;
   readonly #value: Conv2d;
   readonly #out: Conv2d;
-  readonly #heads: number;
+  override readonly heads: number;
   readonly #width: number;
 
   constructor(tape: Tape, channels: number, options: MultiHeadSelfAttentionOptions) {
     super(tape);
-    this.#heads = options.heads;
+    this.heads = options.heads;
     this.#width = channels / options.heads;
     if (!Number.isInteger(this.#width)) {
       throw new RangeError(
@@ -54,11 +54,11 @@ export class MultiHeadSelfAttention extends AttentionLayer {
     return residual(this.#out.forward(reshape(mixed, x.shape)), this.gamma, x);
   }
 
-  override map(x: Tensor, query: Place): Tensor {
+  override maps(x: Tensor, queries: Queries): Tensor {
     const size = [dim(x.shape, 2), dim(x.shape, 3)] as const;
-    const q = queryAt(this.#split(this.#query, x), query, size);
+    const q = queriesOf(this.#split(this.#query, x), queries);
     const weights = weightsOf(q, this.#split(this.#key, x), this.#scale);
-    return reshape(weights, [-1, this.#heads, ...size]);
+    return reshape(weights, [-1, this.heads, queries.count, ...size]);
   }
 
   get #scale(): number {

@@ -30,11 +30,17 @@ export interface PoolOptions {
   readonly padding?: number;
 }
 
+export interface AvgPoolOptions extends PoolOptions {
+  /** Is padding counted in a mean, as zeros? Default true. */
+  readonly countIncludePad?: boolean;
+}
+
 interface PoolAttrs {
   readonly shape: Shape;
   readonly kernel: number;
   readonly stride: number;
   readonly padding: number;
+  readonly countIncludePad?: boolean | undefined;
 }
 
 function poolAttrs(op: string, x: Tensor, kernel: number, options: PoolOptions): PoolAttrs {
@@ -59,7 +65,7 @@ function poolShape(op: string, { shape, kernel, stride, padding }: PoolAttrs): S
 
 function poolSizes(op: string, attrs: PoolAttrs) {
   const out = poolShape(op, attrs);
-  const { kernel, stride, padding } = attrs;
+  const { kernel, stride, padding, countIncludePad } = attrs;
   return {
     ...planesOf(op, attrs.shape),
     OH: dim(out, 2),
@@ -67,6 +73,7 @@ function poolSizes(op: string, attrs: PoolAttrs) {
     kernel,
     stride,
     padding,
+    countIncludePad,
   };
 }
 
@@ -173,9 +180,11 @@ export function maxPool2d(x: Tensor, kernel: number, options: PoolOptions = {}):
   return at(maxPoolOp([x], poolAttrs('maxPool2d', x, kernel, options)), 0);
 }
 
-/** torch.nn.functional.avg_pool2d, padding counted. Shapes and errors as maxPool2d. */
-export function avgPool2d(x: Tensor, kernel: number, options: PoolOptions = {}): Tensor {
-  return only(avgPoolOp([x], poolAttrs('avgPool2d', x, kernel, options)));
+/** torch.nn.functional.avg_pool2d. Shapes and errors as maxPool2d. */
+export function avgPool2d(x: Tensor, kernel: number, options: AvgPoolOptions = {}): Tensor {
+  const { countIncludePad = true } = options;
+  const attrs = { ...poolAttrs('avgPool2d', x, kernel, options), countIncludePad };
+  return only(avgPoolOp([x], attrs));
 }
 
 // ---- enlarging ------------------------------------------------------------------------------------------------------

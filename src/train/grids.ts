@@ -5,25 +5,49 @@ import type { TrainConfig } from './options.ts';
 
 /** Of a frame, in an animation. */
 const delayMs = 125;
+const morphDelayMs = 60;
 
 /** What images are of: the part of a config that says. */
 type ImageConfig = Pick<TrainConfig, 'channels' | 'frames' | 'imageSize'>;
 
-/** n images as one picture, near a square; n clips as a row each, their frames from left to right. */
-export function stillOf(images: Float32Array, n: number, config: ImageConfig): Picture {
+/**
+ * n images as one picture, in `columns` or near a square; n clips as a row each, their frames from left to right.
+ */
+export function stillOf(
+  images: Float32Array,
+  n: number,
+  config: ImageConfig,
+  { columns }: { readonly columns?: number | undefined } = {},
+): Picture {
   const { channels, frames, imageSize } = config;
   const size = { channels, height: imageSize, width: imageSize };
-  if (frames === 1) return imageGrid(images, { n, ...size });
+  if (frames === 1) return imageGrid(images, { n, ...size, columns });
   const rows = Array.from({ length: n }, (_u, clip) =>
     Array.from({ length: frames }, (_v, t) => frameOf(images, { clip, t }, config)),
   );
   return imageGrid(joined(rows.flat()), { n: n * frames, columns: frames, ...size });
 }
 
+/** Images one after the other as an animated PNG. */
+export function morphOf(images: Float32Array, n: number, config: ImageConfig): Uint8Array {
+  const { channels, imageSize } = config;
+  const size = { n: 1, padding: 0, channels, height: imageSize, width: imageSize };
+  const each = images.length / n;
+  const pictures = Array.from({ length: n }, (_u, i) =>
+    imageGrid(images.subarray(i * each, (i + 1) * each), size),
+  );
+  return encodeApng(pictures, { delayMs: morphDelayMs });
+}
+
 /** n clips as an animated PNG: a grid near a square, in which all of them move. */
-export function movingOf(images: Float32Array, n: number, config: ImageConfig): Uint8Array {
+export function movingOf(
+  images: Float32Array,
+  n: number,
+  config: ImageConfig,
+  { padding }: { readonly padding?: number } = {},
+): Uint8Array {
   const { channels, frames, imageSize } = config;
-  const size = { n, channels, height: imageSize, width: imageSize };
+  const size = { n, channels, height: imageSize, width: imageSize, padding };
   const pictures = Array.from({ length: frames }, (_u, t) => {
     const now = Array.from({ length: n }, (_v, clip) => frameOf(images, { clip, t }, config));
     return imageGrid(joined(now), size);

@@ -2,14 +2,16 @@ import { join } from 'node:path';
 import { writeFileAtomic } from '../io/atomic.ts';
 import { encodePng } from '../io/png.ts';
 import type { Picture } from '../io/png.ts';
+import { writeAttention } from './attention/record.ts';
 import { curveColours, lineChart } from './chart.ts';
 import { movingOf, stillOf } from './grids.ts';
+import { latents } from './latents.ts';
 import type { Learner } from './learner.ts';
 import { drawReconstructions } from './reconstruct.ts';
 import type { Originals, Reconstructor } from './reconstruct.ts';
-import { runPaths } from './run-folder.ts';
+import { runPaths, stepName } from './run-folder.ts';
 import type { MetricLine } from './run-folder.ts';
-import { gridLabels, latents } from './sampler.ts';
+import { gridLabels } from './sampler.ts';
 import type { Sampler } from './sampler.ts';
 
 const gridImages = 64;
@@ -26,7 +28,7 @@ interface Drawing {
 
 /**
  * Writes the grid of a run's fixed latents, of averaged weights as the sampler's are, and where there are originals a picture
- * of them and of their reconstructions. Returns the path of the first.
+ * of them and of their reconstructions, and where the generator's attention looks. Returns the path of the first.
  */
 export async function drawPictures(run: string, drawing: Drawing): Promise<string> {
   const { learner, reconstructor, originals, step } = drawing;
@@ -44,17 +46,21 @@ async function drawSamples(run: string, { learner, sampler, step }: Drawing): Pr
   sampler.settle(learner.generator);
   const n = frames > 1 ? stripClips : gridImages;
   const z = latents(seed, n, latentSize);
-  const labels = classes === 0 ? undefined : gridLabels(n, Math.sqrt(n), classes);
+  const columns = Math.sqrt(n);
+  const labels = classes === 0 ? undefined : gridLabels(n, columns, classes);
   const images = await sampler.images(z, labels);
   const name = `step-${stepName(step)}`;
   if (frames > 1) {
     await writeFileAtomic(join(runPaths(run).samples, `${name}.apng`), movingOf(images, n, config));
   }
+  await writeAttention(run, {
+    average: learner.average,
+    config,
+    grid: { n, columns },
+    labels,
+    step,
+  });
   return writePicture(run, name, stillOf(images, n, config));
-}
-
-function stepName(step: number): string {
-  return String(step).padStart(7, '0');
 }
 
 async function writePicture(run: string, name: string, picture: Picture): Promise<string> {

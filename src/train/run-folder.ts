@@ -37,11 +37,19 @@ export function runPaths(run: string) {
     metrics: join(run, 'metrics.jsonl'),
     alarms: join(run, 'alarms.jsonl'),
     samples: join(run, 'samples'),
+    attention: join(run, 'attention'),
     losses: join(run, 'losses.svg'),
   };
 }
 
-const runFolders: readonly string[] = ['samples', 'checkpoints'];
+/** Those of a new run, and one that is made where there is something to put into it. */
+const newFolders: readonly string[] = ['samples', 'checkpoints'];
+const runFolders: readonly string[] = [...newFolders, 'attention'];
+
+/** A step as it is written in the names of files. */
+export function stepName(step: number): string {
+  return String(step).padStart(7, '0');
+}
 
 /** Throws a `UserError` if the folder holds a run, or anything else, or cannot be written to. Changes nothing. */
 export function refuseUsedFolder(run: string): void {
@@ -86,7 +94,7 @@ function refuseUnwritable(run: string): void {
  * be begun again. A folder that this process has taken already is a run that begins again at step 0.
  */
 export function createRunFolder(run: string, config: TrainConfig): Promise<void> {
-  return makeRunFolder(run, configToYaml(config), runFolders);
+  return makeRunFolder(run, configToYaml(config), newFolders);
 }
 
 /** The same for a run of any kind, of its options as YAML and the folders in it, which are of `createRunFolder`'s. */

@@ -5,7 +5,6 @@ import type { Net } from '../models/gan.ts';
 import { copyInto } from '../ops/copy.ts';
 import { Rng } from '../ops/random.ts';
 import { upsampleNearest2x } from '../ops/resample.ts';
-import { HostRng } from '../util/philox.ts';
 import { sizeOf } from '../util/shape.ts';
 
 /** Passes that settle batch-norm statistics and power iterations of averaged weights. */
@@ -16,12 +15,6 @@ const settlingSeed = 0x5a6a4e;
 /** Images in one run of a sampler's program, for a training batch. */
 export function samplerBatch(batch: number): number {
   return Math.min(batch, 64);
-}
-
-/** Latent vectors (count, latentSize) of a seed; row i is the same for every count. */
-export function latents(seed: number, count: number, latentSize: number): Float32Array {
-  const rng = new HostRng(seed, { stream: [3, 0] });
-  return Float32Array.from({ length: count * latentSize }, () => rng.normal());
 }
 
 /** The classes of a grid's images, a row of them a class, over and over. */
@@ -68,7 +61,8 @@ export function captureSampler(generator: Net, input: SamplerInput, rng: Rng) {
   return { evaluate, settle, images };
 }
 
-function enlarged(images: Tensor, size: number): Tensor {
+/** Smaller images enlarged to a side, each pixel to a square. */
+export function enlarged(images: Tensor, size: number): Tensor {
   const [side = size] = images.shape.slice(-1);
   return side < size ? enlarged(upsampleNearest2x(images), size) : images;
 }
@@ -142,6 +136,28 @@ export class Sampler {
   }
 
   /**
+   * Settles, and then gives batch norms the mean of their running statistics over `count` passes more, each on noise of its
+   * own: standing statistics (Brock et al. 2019, §3), in which all but the last few passes weigh the same. False, and nothing
+   * more than settled, for a generator without batch norm.
+   */
+  async stand(count: number, from?: Net): Promise<boolean> {
+    this.settle(from);
+    const kept = [...this.#generator.namedBuffers()]
+      .filter(([name]) => /(^|\.)running_(mean|var)$/.test(name))
+      .map(([, buffer]) => ({ buffer, sums: new Float64Array(buffer.size) }));
+    if (kept.length === 0) return false;
+    for (let pass = 0; pass < count; pass++) {
+      this.#settle.run();
+      for (const { buffer, sums } of kept) {
+        const values = await buffer.read();
+        values.forEach((v, i) => (sums[i] = (sums[i] ?? 0) + v));
+      }
+    }
+    for (const { buffer, sums } of kept) buffer.set(Float32Array.from(sums, (sum) => sum / count));
+    return true;
+  }
+
+  /**
    * Images (count, C, S, S) in [−1, 1] for latents (count, latentSize), and for labels (count) where the generator is told
    * classes.
    */
@@ -165,6 +181,11 @@ export class Sampler {
       out.set(made.subarray(0, wanted * each), first * each);
     }
     return out;
+  }
+
+  /** Images that one run of the program makes. */
+  get batch(): number {
+    return this.#batch;
   }
 
   close(): void {

@@ -8,6 +8,7 @@ import {
   maxPool2d as maxPoolRef,
   maxPool2dBackward,
   poolSize,
+  type Pool,
 } from '../reference/pool.ts';
 import { bilinear, bilinearBackward, nearest, nearestBackward } from '../reference/resize.ts';
 import { eachCase } from '../support/cases.ts';
@@ -29,6 +30,10 @@ const windows = [
   { kernel: 3, stride: 2, padding: 1 },
   { kernel: 2, stride: 1, padding: 0 },
 ] as const;
+const insideOnly: Omit<Pool, 'x'> = {
+  ...{ N: 2, C: 3, H: 5, W: 6, kernel: [3, 3], stride: [1, 1], pad: [1, 1] },
+  countIncludePad: false,
+};
 each(
   'pooling',
   (['max', 'avg'] as const).flatMap((kind) =>
@@ -66,6 +71,16 @@ each(
     ),
   ),
 );
+each('means over what lies inside', [
+  {
+    name: '2×3×5×6 window 3 stride 1 pad 1',
+    inputs: { x: randomInput([2, 3, 5, 6], 7) },
+    op: ({ x }) => avgPool2d(x!, 3, { stride: 1, padding: 1, countIncludePad: false }),
+    forward: ({ x }, r) => ({ shape: [2, 3, 5, 6], data: avgPoolRef({ x: x!, ...insideOnly }, r) }),
+    backward: ({ x }, dy, r) => ({ x: avgPool2dBackward({ x: x!, ...insideOnly }, dy, r).dx }),
+    halves: {},
+  },
+]);
 each(
   'enlarging',
   images.flatMap((sizes): OpCase[] => {

@@ -28,6 +28,7 @@ interface PoolCase {
   readonly kernel: number;
   readonly stride: number;
   readonly padding: number;
+  readonly countIncludePad?: boolean;
 }
 
 const poolCases: readonly PoolCase[] = [
@@ -50,6 +51,7 @@ function poolInputs(c: PoolCase) {
   const reference = {
     ...{ x, N: c.N, C: 1, H: c.H, W: c.W },
     ...{ kernel: square(c.kernel), stride: square(c.stride), pad: square(c.padding) },
+    ...(c.countIncludePad === undefined ? {} : { countIncludePad: c.countIncludePad }),
   };
   return { sizes, x, outputs, reference, dOut: randomData(outputs, 5) };
 }
@@ -97,7 +99,15 @@ describe('pooling', () => {
     expect([...wordsOf(index)]).toEqual([0, 6, 3, 4, 6, 6, 8, 9, 10]);
   });
 
-  test.each(poolCases.map((c) => [poolName(c), c] as const))('mean: %s', async (_name, c) => {
+  const inside = [poolCases[3]!, poolCases[4]!, poolCases[5]!].map((c) => ({
+    ...c,
+    countIncludePad: false,
+  }));
+  const meanCases = [
+    ...poolCases.map((c) => [poolName(c), c] as const),
+    ...inside.map((c) => [`${poolName(c)} that is not counted`, c] as const),
+  ];
+  test.each(meanCases)('mean: %s', async (_name, c) => {
     const { sizes, x, outputs, reference, dOut } = poolInputs(c);
     const found = await execute(
       gpu,

@@ -64,3 +64,14 @@ test('a class that there is not is refused, with those that there are', async ()
   const call = ['sample', '--run', run, '--class', 'lihgt', '--out', join(folder, 'none.png')];
   expect(complaintOf(await runCli(call))).toContain('did you mean light? There are dark, light');
 });
+
+test('a sweep has a row a latent and a column a class', async () => {
+  const out = join(folder, 'sweep.png');
+  await runWell(['sample', '--run', run, '--n', '2', '--seed', '3', '--sweep', '--out', out]);
+  const { side, tiles } = readGrid(out, size);
+  expect([side, tiles.length]).toEqual([2, 4]);
+  // Red is what the classes differ in.
+  const red = tiles.map(({ pixels }) => pixels.filter((_v, i) => i % 4 === 0));
+  const mean = red.map((values) => values.reduce((sum, v) => sum + v, 0) / values.length);
+  for (const row of [0, 2]) expect(mean[row + 1]! - mean[row]!).toBeGreaterThan(10);
+});

@@ -43,6 +43,7 @@ describe('train on a folder of images', () => {
 
   test('leaves config, metrics, losses, samples and checkpoints', () => {
     expect(namesIn(run)).toEqual([
+      'attention',
       'checkpoints',
       'config.yaml',
       'losses.svg',

@@ -230,6 +230,13 @@ def pooling():
                 params = dict(kind=kind, N=N, C=C, H=H, W=W, kernel=k, stride=s, pad=p)
                 fam.case(f'{kind}_{name}{"_ties" if ties else ""}', params,
                          dict(x=x, y=y, dy=dy, dx=grads(y, dy, [x])[0]))
+    for name in ('k3_s2_p1', 'k3_s1_p1', 'k2x3_s3x1'):
+        N, C, H, W, k, s, p = cases[name]
+        x = leaf(fam.normal(N, C, H, W))
+        y = F.avg_pool2d(x, k, s, p, count_include_pad=False)
+        dy = fam.normal(*y.shape)
+        params = dict(kind='avg', N=N, C=C, H=H, W=W, kernel=k, stride=s, pad=p, countIncludePad=False)
+        fam.case(f'avg_{name}_inside', params, dict(x=x, y=y, dy=dy, dx=grads(y, dy, [x])[0]))
     return fam.save()
 
 

@@ -104,6 +104,7 @@ sys.dont_write_bytecode = True  # no __pycache__ in the tree
 
 import golden_augment as augment
 import golden_dcgan as dcgan
+import golden_inception as inception
 import golden_kinds as kinds
 import golden_losses as losses
 import golden_models as models
@@ -124,6 +125,7 @@ FAMILIES = [
     resnet.resnet_step, dcgan.dcgan_step, progressive.progressive_step, vae.vae,
     kinds.attention_kinds, kinds.multi_head_attention,
     video.video_step, video.space_time_attention,
+    inception.inception,
     seq2seq.layer_norm, seq2seq.cross_entropy, seq2seq.transformer,
     augment.diff_augment,
 ]

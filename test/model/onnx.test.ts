@@ -23,7 +23,7 @@ import { resolveConfig } from '../../src/train/config.ts';
 import { onnxOf } from '../../src/train/export/onnx.ts';
 import { createGan } from '../../src/train/gan.ts';
 import { createLearner } from '../../src/train/learners.ts';
-import { latents } from '../../src/train/sampler.ts';
+import { latents } from '../../src/train/latents.ts';
 import { HostRng } from '../../src/util/philox.ts';
 import { expectClose } from '../support/close.ts';
 import { openTestGpu } from '../support/device.ts';
@@ -108,7 +108,10 @@ const bodies: Record<string, (x: Tensor) => Tensor> = {
   pools: (x) => {
     const wide = resample.upsampleNearest2x(planes(x));
     const pooled = resample.maxPool2d(wide, 3, { stride: 2, padding: 1 });
-    return pointwise.add(pooled, resample.avgPool2d(wide, 3, { stride: 2, padding: 1 }));
+    const means = [true, false].map((countIncludePad) =>
+      resample.avgPool2d(wide, 3, { stride: 2, padding: 1, countIncludePad }),
+    );
+    return layout.concat([pooled, ...means], 1);
   },
   'sizes bilinearly': (x) => resample.resizeBilinear(resample.upsampleNearest2x(planes(x)), [7, 9]),
   'sizes from corner to corner': (x) =>

@@ -15,7 +15,7 @@ import { exporters } from '../../src/train/export/weights.ts';
 import type { NetName } from '../../src/train/export/weights.ts';
 import { importRun } from '../../src/train/import.ts';
 import { openGenerator } from '../../src/train/sample.ts';
-import { latents } from '../../src/train/sampler.ts';
+import { latents } from '../../src/train/latents.ts';
 import { train } from '../../src/train/trainer.ts';
 import { bitsOfHalf, halfFromBits } from '../../src/util/half.ts';
 import { loadGolden } from '../golden/load.ts';
@@ -45,7 +45,7 @@ const tensorsOf = (path: string) => decodeSafetensors(readFileSync(path), { name
 /** What a run's generator makes of latents, in evaluation mode. */
 async function imagesOf(run: string, seeds: Float32Array): Promise<Float32Array> {
   const checkpoint = await readNewestCheckpoint(run);
-  const { sampler } = await openGenerator(new Tape(gpu), checkpoint, 'ema');
+  const { sampler } = await openGenerator(new Tape(gpu), checkpoint, { weights: 'ema' });
   const images = await sampler.images(seeds);
   sampler.close();
   return images;

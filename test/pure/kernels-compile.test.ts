@@ -515,6 +515,7 @@ describe.each(Object.entries(machines))('variants for %s', (_name, machine) => {
           const image = input(2, 3, size, size);
           twice(image, (x) => maxPool2d(square(x), 2));
           twice(image, (x) => avgPool2d(square(x), 3, { stride: 2, padding: 1 }));
+          twice(image, (x) => avgPool2d(square(x), 3, { padding: 1, countIncludePad: false }));
           twice(image, (x) => upsampleNearest2x(square(x)));
           twice(image, (x) => resizeBilinear(square(x), [3, 7]));
           twice(image, (x) => softmax(x));

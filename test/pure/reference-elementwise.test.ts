@@ -167,6 +167,7 @@ describe('pooling', () => {
     { N: 1, C: 2, H: 7, W: 5, kernel: [3, 3], stride: [2, 2], pad: [1, 1] },
     { N: 4, C: 1, H: 3, W: 4, kernel: [1, 1] },
     { N: 1, C: 3, H: 5, W: 6, kernel: [3, 2], stride: [1, 3], pad: [1, 0] },
+    { N: 1, C: 2, H: 7, W: 5, kernel: [3, 3], stride: [2, 2], pad: [1, 1], countIncludePad: false },
   ];
   it.each(cases)('%j', (size) => {
     const inputs = [distinct(size.N * size.C * size.H * size.W, 1)];

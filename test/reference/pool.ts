@@ -1,5 +1,4 @@
-// Max and average pooling of x [N, C, H, W] → [N, C, P, Q], as torch.nn.functional (no dilation, floor mode,
-// count_include_pad). Max: padding is −∞, and the first maximum of a window in row order takes the gradient.
+// Max and average pooling of x [N, C, H, W] → [N, C, P, Q], as torch.nn.functional (no dilation, floor mode). Max: padding is −∞, and the first maximum of a window in row order takes the gradient.
 import { conv2dSize, type Pair } from './conv.ts';
 import { type Data, type Round } from './naive.ts';
 
@@ -13,6 +12,8 @@ export interface Pool {
   /** Default: the kernel. */
   readonly stride?: Pair;
   readonly pad?: Pair;
+  /** Of means. Default true. */
+  readonly countIncludePad?: boolean;
 }
 
 export function poolSize(o: Pick<Pool, 'H' | 'W' | 'kernel' | 'stride' | 'pad'>): [number, number] {
@@ -67,22 +68,25 @@ export function maxPool2dBackward(o: Pool, dy: Data, r: Round): { dx: Float64Arr
   return { dx };
 }
 
+/** What a mean over a window divides by. */
+function areaOf({ kernel, countIncludePad = true }: Pool, window: readonly number[]): number {
+  return countIncludePad ? kernel[0] * kernel[1] : window.length;
+}
+
 export function avgPool2d(o: Pool, r: Round): Float64Array {
   const y = outputs(o);
-  const area = o.kernel[0] * o.kernel[1];
   eachWindow(o, (iy, window) => {
     let sum = 0;
     for (const i of window) sum = r(sum + o.x[i]!);
-    y[iy] = r(sum / area);
+    y[iy] = r(sum / areaOf(o, window));
   });
   return y;
 }
 
 export function avgPool2dBackward(o: Pool, dy: Data, r: Round): { dx: Float64Array } {
   const dx = new Float64Array(o.x.length);
-  const area = o.kernel[0] * o.kernel[1];
   eachWindow(o, (iy, window) => {
-    for (const i of window) dx[i] = r(dx[i]! + r(dy[iy]! / area));
+    for (const i of window) dx[i] = r(dx[i]! + r(dy[iy]! / areaOf(o, window)));
   });
   return { dx };
 }

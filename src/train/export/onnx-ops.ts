@@ -74,13 +74,17 @@ interface PoolAttrs {
   readonly kernel: number;
   readonly stride: number;
   readonly padding: number;
+  /** Of means alone. */
+  readonly countIncludePad?: boolean | undefined;
 }
 
 const pool =
-  (op: string, more: Readonly<Record<string, number>> = {}): Rule<PoolAttrs> =>
-  ({ graph, names }, { kernel, stride, padding }) => {
+  (op: string): Rule<PoolAttrs> =>
+  ({ graph, names }, { kernel, stride, padding, countIncludePad }) => {
     const pads = Array<number>(4).fill(padding);
-    const ints = { kernel_shape: [kernel, kernel], strides: [stride, stride], pads, ...more };
+    const counted =
+      countIncludePad === undefined ? {} : { count_include_pad: Number(countIncludePad) };
+    const ints = { kernel_shape: [kernel, kernel], strides: [stride, stride], pads, ...counted };
     return graph.node(op, names, { ints });
   };
 
@@ -198,7 +202,7 @@ export const onnxRules: ReadonlyMap<string, Rule<never>> = new Map<string, Rule<
     conv2d: conv,
     convTranspose2d: convTranspose,
     maxPool2d: pool('MaxPool'),
-    avgPool2d: pool('AveragePool', { count_include_pad: 1 }),
+    avgPool2d: pool('AveragePool'),
     upsampleNearest2x: (op: OpToWrite) => resize(op, ['nearest', 'asymmetric']),
     resizeBilinear: (op: OpToWrite, { alignCorners }: { alignCorners: boolean }) =>
       resize(op, ['linear', alignCorners ? 'align_corners' : 'half_pixel']),

@@ -7,7 +7,7 @@ import type { Net } from '../../models/gan.ts';
 import { UserError } from '../../util/errors.ts';
 import { sameShape, showShape } from '../../util/shape.ts';
 import type { Shape } from '../../util/shape.ts';
-import { latents } from '../sampler.ts';
+import { latents } from '../latents.ts';
 import { foldAffine } from './fold.ts';
 import { onnxRules } from './onnx-ops.ts';
 import type { GraphWriter, OnnxAttributes } from './onnx-ops.ts';

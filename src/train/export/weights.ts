@@ -71,7 +71,7 @@ async function openNet(gpu: Gpu, checkpoint: Checkpoint, net: NetName): Promise<
     return other;
   }
   const weights = net === 'average' ? 'ema' : 'last';
-  const { generator, sampler } = await openGenerator(tape, checkpoint, weights);
+  const { generator, sampler } = await openGenerator(tape, checkpoint, { weights });
   sampler.close();
   return generator;
 }

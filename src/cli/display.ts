@@ -17,6 +17,8 @@ export class TrainDisplay implements TrainEvents {
   #ready = false;
   /** Nobody reads any more. */
   #muted = false;
+  /** Does the last line say how far work between two steps is? */
+  #working = false;
   #bar: SingleBar | undefined;
   #line: MetricLine | undefined;
   #shown: ReadyInfo['shown'] = {};
@@ -37,13 +39,22 @@ export class TrainDisplay implements TrainEvents {
     if (this.#muted) return;
     // The bar keeps the cursor in its line: it is taken away, and drawn again below the text.
     this.#bar?.stop();
-    process.stdout.write(`${text}\n`);
+    process.stdout.write(`${this.#working ? '\r\x1b[K' : ''}${text}\n`);
+    this.#working = false;
     this.#bar?.start(this.#config.steps, this.#step, this.#payload());
   }
 
   dataProgress({ stage, done, total }: DataProgress): void {
     if (!this.#live || this.#muted) return;
     process.stdout.write(`\r\x1b[K${stage}: ${done}/${total}${done === total ? '\n' : ''}`);
+  }
+
+  /** How far work between two steps is, on a terminal; `log` writes over the line. */
+  work(what: string, done: number, total: number): void {
+    if (!this.#live || this.#muted) return;
+    if (!this.#working) this.#bar?.stop();
+    this.#working = true;
+    process.stdout.write(`\r\x1b[K${what}: ${done}/${total}`);
   }
 
   dataset(dataset: Dataset): void {

@@ -68,7 +68,7 @@ export function configFlags(
 /** What a run's data, length and reports decide has no part in one step of it. */
 const beyondAStep: readonly ConfigKey[] = [
   ...(['data', 'steps', 'flip', 'strict', 'timeLimit'] as const),
-  ...(['sampleEvery', 'checkpointEvery', 'logEvery'] as const),
+  ...(['sampleEvery', 'checkpointEvery', 'logEvery', 'evalEvery', 'evalSamples'] as const),
 ];
 const stepKeys = configKeys.filter((key) => !beyondAStep.includes(key));
 

@@ -12,9 +12,12 @@ import { readConfigFile, resolveConfig } from '../train/config.ts';
 import type { PartialConfig, TrainConfig } from '../train/options.ts';
 import { refuseUsedFolder, runPaths } from '../train/run-folder.ts';
 import { lockRun, unlockRun } from '../train/run-lock.ts';
+import { evaluationDuring, evaluationLine } from '../train/eval/during.ts';
+import { together } from '../train/observers.ts';
 import { train } from '../train/trainer.ts';
-import type { TrainResult } from '../train/trainer.ts';
-import { UserError } from '../util/errors.ts';
+import type { TrainEvents, TrainResult } from '../train/trainer.ts';
+import type { Evaluation } from '../train/eval/evaluate.ts';
+import { UserError, fail } from '../util/errors.ts';
 import type { ExitState } from './main.ts';
 import { adapterOption, addConfigOptions, configFlags, someText, wholeNumber } from './options.ts';
 import { TrainDisplay } from './display.ts';
@@ -150,10 +153,21 @@ async function trainInto(
     if (saved !== undefined && saved.checkpoint === undefined) {
       display.log(`resumed   at step 0, from config.yaml: ${run} has no checkpoint yet`);
     }
+    let dataset = counted;
     const openData = () =>
-      openBeside(gpu, flags, async () => counted ?? (await openDataOf(config, display)));
+      openBeside(gpu, flags, async () => (dataset ??= await openDataOf(config, display)));
+    const opened = () => dataset ?? fail('the data are not open');
+    const observers = [display, ...evaluations({ run, config, gpu, opened }, display)];
     const resume = saved?.checkpoint;
-    const result = await train({ gpu, openData, config, run, resume, stop, events: display });
+    const result = await train({
+      gpu,
+      openData,
+      config,
+      run,
+      resume,
+      stop,
+      events: together(...observers),
+    });
     display.finish(result, { run, paths: runPaths(run) });
     return result;
   } finally {
@@ -161,6 +175,39 @@ async function trainInto(
     release();
     gpu.close();
   }
+}
+
+/** What evaluates a run while it trains, where that is asked for. */
+function evaluations(
+  parts: { run: string; config: TrainConfig; gpu: Gpu; opened: () => Dataset },
+  display: TrainDisplay,
+): TrainEvents[] {
+  const { run, config, gpu, opened } = parts;
+  if (config.evalEvery === undefined) return [];
+  const log = (line: string) => {
+    display.log(line);
+  };
+  const onEvaluation = (evaluation: Evaluation, best: Evaluation | undefined) => {
+    log(`eval      step ${evaluation.step}: ${evaluationLine(evaluation, best)}`);
+  };
+  const onWork = (what: string) => (done: number, total: number) => {
+    display.work(what, done, total);
+  };
+  const cache = cacheDir();
+  return [
+    evaluationDuring({
+      ...{
+        run,
+        config,
+        cacheDir: cache,
+        gpu: () => gpu,
+        dataset: opened,
+        log,
+        onWork,
+        onEvaluation,
+      },
+    }),
+  ];
 }
 
 /** The config that tells both nets the classes of the data. Throws a `UserError` where there is but one. */

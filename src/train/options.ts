@@ -71,6 +71,12 @@ export const configSchema = z.strictObject({
   strict: z.boolean().describe('a broken image is an error instead of being skipped'),
   sampleEvery: count.describe('steps between sample grids'),
   checkpointEvery: count.describe('steps between checkpoints'),
+  evalEvery: count
+    .optional()
+    .describe('steps between evaluations, each of a checkpoint; none where it is left out'),
+  evalSamples: count
+    .min(6)
+    .describe('images that an evaluation makes, and real ones it holds them against'),
   logEvery: count.describe('steps between lines of metrics.jsonl'),
   timeLimit: z.number().positive().optional().describe('stop and save after this many minutes'),
 });
@@ -106,6 +112,7 @@ export const defaults = {
   strict: false,
   sampleEvery: 500,
   checkpointEvery: 1000,
+  evalSamples: 2048,
   logEvery: 10,
 } as const satisfies Partial<TrainConfig>;
 

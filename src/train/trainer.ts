@@ -10,6 +10,7 @@ import { checkBatchFits, createLearnerThatFits } from './capacity.ts';
 import { NonFiniteError, restoreLearner, saveCheckpoint, sumsToGoOnWith } from './checkpoint.ts';
 import type { Checkpoint, MetricSums } from './checkpoint.ts';
 import { optionName } from './check.ts';
+import { evaluatesAt } from './eval/schedule.ts';
 import type { TrainConfig } from './options.ts';
 import { stepInputs } from './learner.ts';
 import type { Learner, StepInput } from './learner.ts';
@@ -26,16 +27,16 @@ import {
 } from './run-folder.ts';
 import type { MetricLine } from './run-folder.ts';
 
-/** What a run tells whoever started it; the trainer prints nothing. */
+/** What a run tells whoever started it; the trainer prints nothing, and waits for those that take their time. */
 export interface TrainEvents {
   /** Before the first step. */
-  onReady?(info: ReadyInfo): void;
+  onReady?(info: ReadyInfo): void | Promise<void>;
   /** Where a training whose steps differ begins with other ones. */
   onStage?(stage: string): void;
   onStep?(step: number): void;
   onMetrics?(line: MetricLine): void;
-  onSamples?(path: string, step: number): void;
-  onCheckpoint?(path: string, step: number): void;
+  onSamples?(path: string, step: number): void | Promise<void>;
+  onCheckpoint?(path: string, step: number): void | Promise<void>;
 }
 
 export interface ReadyInfo {
@@ -107,7 +108,7 @@ export async function train(options: TrainOptions): Promise<TrainResult> {
   const { classes: classNames } = dataset;
   const state = { learner, loader, originals, classNames, firstStep, earlier, seconds, sums };
   const loop = await Loop.open({ ...options, ...state });
-  events.onReady?.(loop.info);
+  await events.onReady?.(loop.info);
   await saveConfig(run, config);
   try {
     return await loop.run();
@@ -267,7 +268,8 @@ class Loop {
       const last = step === config.steps || why !== 'finished';
       if (last) await this.#logRest();
       if (last || step % config.sampleEvery === 0) samples = await this.#drawSamples(step);
-      if (last || step % config.checkpointEvery === 0) checkpoint = await this.#save(step);
+      const due = step % config.checkpointEvery === 0 || evaluatesAt(step, config);
+      if (last || due) checkpoint = await this.#save(step);
       if (last) break;
     }
     this.#close();
@@ -366,7 +368,7 @@ class Loop {
     await this.#settleReadback();
     const path = await drawPictures(run, { learner, originals, ...this.#built, step });
     await drawCurves(run, learner.shown, this.#metrics);
-    events?.onSamples?.(path, step);
+    await events?.onSamples?.(path, step);
     return path;
   }
 
@@ -381,7 +383,7 @@ class Loop {
     };
     const path = await saveCheckpoint(run, learner, progress);
     this.#saved = path;
-    events?.onCheckpoint?.(path, step);
+    await events?.onCheckpoint?.(path, step);
     return path;
   }
 

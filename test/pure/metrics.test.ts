@@ -7,6 +7,7 @@ import { drawSubsets, kernelDistance } from '../../src/train/eval/kernel-distanc
 import { momentsOf, pivotedCholesky } from '../../src/train/eval/factor.ts';
 import { neighbourMeasures } from '../../src/train/eval/neighbours.ts';
 import { nuclearNorm } from '../../src/train/eval/nuclear.ts';
+import { resolveConfig } from '../../src/train/config.ts';
 import { HostRng } from '../../src/util/philox.ts';
 import { loadGoldenCases } from '../golden/load.ts';
 
@@ -144,6 +145,13 @@ describe('measures of generators', () => {
     );
     const subsets = [{ real: Uint32Array.of(0), made: Uint32Array.of(0) }];
     expect(() => kernelDistance(rows, rows, subsets)).toThrow('needs two rows at least');
+  });
+
+  test('clips are not evaluated while training', () => {
+    const clips = { data: 'moving-shapes', preset: 'video-32-tiny', evalEvery: 5 };
+    expect(() => resolveConfig(clips)).toThrow(
+      '--eval-every 5 measures stills, and video-32-tiny makes clips: leave it out',
+    );
   });
 
   test('long work tells how far it is, and ends at all of it', () => {

@@ -19,6 +19,8 @@ export class TrainDisplay implements TrainEvents {
   #ready = false;
   /** Nobody reads any more. */
   #muted = false;
+  /** Does the last line say how far work between two steps is? */
+  #working = false;
   #bar: SingleBar | undefined;
   #line: MetricLine | undefined;
   #shown: ReadyInfo['shown'] = {};
@@ -39,7 +41,8 @@ export class TrainDisplay implements TrainEvents {
     if (this.#muted) return;
     // The bar keeps the cursor in its line: it is taken away, and drawn again below the text.
     this.#bar?.stop();
-    process.stdout.write(`${text}\n`);
+    process.stdout.write(`${this.#working ? '\r\x1b[K' : ''}${text}\n`);
+    this.#working = false;
     this.#bar?.start(this.#config.steps, this.#step, this.#payload());
   }
 
@@ -47,6 +50,14 @@ export class TrainDisplay implements TrainEvents {
     if (!this.#live || this.#muted) return;
     const of = total === undefined ? '' : `/${total}`;
     process.stdout.write(`\r\x1b[K${stage}: ${done}${of}${done === total ? '\n' : ''}`);
+  }
+
+  /** How far work between two steps is, on a terminal; `log` writes over the line. */
+  work(what: string, done: number, total: number): void {
+    if (!this.#live || this.#muted) return;
+    if (!this.#working) this.#bar?.stop();
+    this.#working = true;
+    process.stdout.write(`\r\x1b[K${what}: ${done}/${total}`);
   }
 
   dataset(dataset: Dataset): void {

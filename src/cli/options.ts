@@ -78,6 +78,7 @@ const beyondAStep: readonly ConfigKey[] = [
   ...(['data', 'steps', 'resize', 'flip', 'balanced', 'strict', 'timeLimit'] as const),
   ...(['cache', 'cacheLimit'] as const),
   ...(['sampleEvery', 'checkpointEvery', 'keep', 'logEvery', 'tensorboard'] as const),
+  ...(['evalEvery', 'evalSamples'] as const),
   ...(['onNan', 'rollbackFactor', 'rollbacks'] as const),
 ];
 const stepKeys = configKeys.filter((key) => !beyondAStep.includes(key));

@@ -14,8 +14,11 @@ import type { PartialConfig, TrainConfig } from '../train/options.ts';
 import { trainWithRollbacks } from '../train/rollback.ts';
 import { refuseUsedFolder, runPaths } from '../train/run-folder.ts';
 import { lockRun, unlockRun } from '../train/run-lock.ts';
-import type { TrainResult } from '../train/trainer.ts';
-import { UserError } from '../util/errors.ts';
+import { evaluationDuring, evaluationLine } from '../train/eval/during.ts';
+import { together } from '../train/observers.ts';
+import type { TrainEvents, TrainResult } from '../train/trainer.ts';
+import type { Evaluation } from '../train/eval/evaluate.ts';
+import { UserError, fail } from '../util/errors.ts';
 import type { ExitState } from './main.ts';
 import {
   adapterOption,
@@ -176,6 +179,8 @@ async function trainInto(
   try {
     display.device(gpu.adapter);
     tellWhereFrom(run, saved, display);
+    const opened = { gpu: () => gpu, dataset: () => data ?? fail('the data are not open') };
+    const events = together(display, ...evaluations({ run, config, ...opened }, display));
     let first: Gpu | undefined = gpu;
     const result = await trainWithRollbacks({
       openGpu: async () => {
@@ -189,7 +194,7 @@ async function trainInto(
       },
       openData: async () =>
         (data ??= await openBeside(gpu, flags, () => openDataOf(config, { run, display }))),
-      ...{ config, run, resume: saved?.checkpoint, stop, events: display },
+      ...{ config, run, resume: saved?.checkpoint, stop, events },
     });
     display.finish(result, { run, paths: runPaths(run) });
     return { ...result, signal: stop.signal };
@@ -218,6 +223,25 @@ function tellWhereFrom(run: string, saved: Saved | undefined, display: TrainDisp
   }
   if (checkpoint !== undefined) return;
   display.log(`resumed   at step 0, from config.yaml: ${run} has no checkpoint yet`);
+}
+
+/** What evaluates a run while it trains, where that is asked for. */
+function evaluations(
+  parts: { run: string; config: TrainConfig; gpu: () => Gpu; dataset: () => Dataset },
+  display: TrainDisplay,
+): TrainEvents[] {
+  const { config } = parts;
+  if (config.evalEvery === undefined) return [];
+  const log = (line: string) => {
+    display.log(line);
+  };
+  const onEvaluation = (evaluation: Evaluation, best: Evaluation | undefined) => {
+    log(`eval      step ${evaluation.step}: ${evaluationLine(evaluation, best)}`);
+  };
+  const onWork = (what: string) => (done: number, total: number) => {
+    display.work(what, done, total);
+  };
+  return [evaluationDuring({ ...parts, cacheDir: cacheDir(), log, onWork, onEvaluation })];
 }
 
 /** The config that tells both nets the classes of the data. Throws a `UserError` where there is but one. */

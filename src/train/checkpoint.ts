@@ -56,7 +56,7 @@ const metricsSchema = z.object({
 /** What options are in checkpoints of before there were these. */
 const laterOptions = {
   ...{ frames: 1, augment: [], tensorboard: false, keep: 3 },
-  ...{ resize: 'cover', balanced: false, cache: true, cacheLimit: 20 },
+  ...{ resize: 'cover', balanced: false, cache: true, cacheLimit: 20, evalSamples: 2048 },
   ...rollbackDefaults,
 } satisfies Partial<TrainConfig>;
 

@@ -1,31 +1,31 @@
 import type { TrainEvents } from './trainer.ts';
 
-/** Observers as one: each is told everything, in their order. */
-export function together(...observers: readonly TrainEvents[]): TrainEvents {
-  const each = (tell: (one: TrainEvents) => void) => {
-    for (const one of observers) tell(one);
-  };
+/**
+ * Several observers as one: each is told of everything, one after the other in this order. An event is over when the last
+ * of them is done with it, and an error of one of them is the event's.
+ */
+export function together(...observers: readonly TrainEvents[]): Required<TrainEvents> {
   return {
-    onReady: (info) => {
-      each((one) => one.onReady?.(info));
+    async onReady(info) {
+      for (const one of observers) await one.onReady?.(info);
     },
-    onStage: (stage) => {
-      each((one) => one.onStage?.(stage));
+    onStage(stage) {
+      for (const one of observers) one.onStage?.(stage);
     },
-    onStep: (step) => {
-      each((one) => one.onStep?.(step));
+    onStep(step) {
+      for (const one of observers) one.onStep?.(step);
     },
-    onMetrics: (line) => {
-      each((one) => one.onMetrics?.(line));
+    onMetrics(line) {
+      for (const one of observers) one.onMetrics?.(line);
     },
-    onAlarm: (alarm) => {
-      each((one) => one.onAlarm?.(alarm));
+    onAlarm(alarm) {
+      for (const one of observers) one.onAlarm?.(alarm);
     },
-    onSamples: async (path, step) => {
+    async onSamples(path, step) {
       for (const one of observers) await one.onSamples?.(path, step);
     },
-    onCheckpoint: (path, step) => {
-      each((one) => one.onCheckpoint?.(path, step));
+    async onCheckpoint(path, step) {
+      for (const one of observers) await one.onCheckpoint?.(path, step);
     },
   };
 }

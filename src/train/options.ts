@@ -85,6 +85,12 @@ export const configSchema = z.strictObject({
   sampleEvery: count.describe('steps between sample grids'),
   checkpointEvery: count.describe('steps between checkpoints'),
   keep: count.describe('checkpoints that are kept, the newest ones'),
+  evalEvery: count
+    .optional()
+    .describe('steps between evaluations, each of a checkpoint; none where it is left out'),
+  evalSamples: count
+    .min(6)
+    .describe('images that an evaluation makes, and real ones it holds them against'),
   logEvery: count.describe('steps between lines of metrics.jsonl'),
   onNan: z
     .enum(['stop', 'rollback'])
@@ -139,6 +145,7 @@ export const defaults = {
   sampleEvery: 500,
   checkpointEvery: 1000,
   keep: 3,
+  evalSamples: 2048,
   logEvery: 10,
   ...rollbackDefaults,
   tensorboard: false,

@@ -10,6 +10,7 @@ export function checkOptions(config: TrainConfig): void {
   const { imageSize, attentionG, attentionD, conditional, classes, stageSteps } = config;
   const { family } = presets[config.preset];
   checkFrames(config);
+  checkEvaluation(config);
   const reason = family.refuse(config);
   if (reason !== undefined) throw new UserError(reason);
   if (stageSteps !== undefined && family.steps === undefined) {
@@ -47,6 +48,14 @@ function checkFrames({ preset, frames }: TrainConfig): void {
     clips
       ? `--frames 1 is a still, and ${preset} makes clips: give 2 or more`
       : `--frames ${frames} says nothing to ${preset}, which makes stills; clips are made by ${makers.join(' and ')}`,
+  );
+}
+
+/** Refuses to evaluate clips: what measures them looks at stills. */
+function checkEvaluation({ evalEvery, frames, preset }: TrainConfig): void {
+  if (evalEvery === undefined || frames === 1) return;
+  throw new UserError(
+    `--eval-every ${evalEvery} measures stills, and ${preset} makes clips: leave it out`,
   );
 }
 

@@ -8,6 +8,7 @@ import type { Built } from './built.ts';
 import { checkBatchFits, createLearnerThatFits } from './capacity.ts';
 import { restoreLearner, saveCheckpoint, sumsToGoOnWith } from './checkpoint.ts';
 import type { Checkpoint, MetricSums } from './checkpoint.ts';
+import { evaluatesAt } from './eval/schedule.ts';
 import { withWayOn } from './failures.ts';
 import { setAsideAfter } from './fallback.ts';
 import { History } from './history.ts';
@@ -35,10 +36,10 @@ import { tensorboard } from './tensorboard.ts';
 import { Watch } from './watch.ts';
 import type { Alarm } from './watch.ts';
 
-/** What a run tells whoever started it; the trainer prints nothing. */
+/** What a run tells whoever started it; the trainer prints nothing, and waits for those that take their time. */
 export interface TrainEvents {
   /** Before the first step. */
-  onReady?(info: ReadyInfo): void;
+  onReady?(info: ReadyInfo): void | Promise<void>;
   /** Where a training whose steps differ begins with other ones. */
   onStage?(stage: string): void;
   onStep?(step: number): void;
@@ -46,7 +47,7 @@ export interface TrainEvents {
   /** Something goes wrong, as the line just told shows. */
   onAlarm?(alarm: Alarm): void;
   onSamples?(path: string, step: number): void | Promise<void>;
-  onCheckpoint?(path: string, step: number): void;
+  onCheckpoint?(path: string, step: number): void | Promise<void>;
 }
 
 export interface TrainOptions {
@@ -114,7 +115,7 @@ export async function train(options: TrainOptions): Promise<TrainResult> {
     sums,
   };
   const loop = await Loop.open({ ...options, ...state });
-  events.onReady?.(loop.info);
+  await events.onReady?.(loop.info);
   await saveConfig(run, config);
   try {
     return await loop.run();
@@ -252,7 +253,8 @@ class Loop {
       // Whoever stops a run may not wait for pictures.
       if (why !== 'finished') checkpoint = await this.#save(step);
       if (last || step % config.sampleEvery === 0) samples = await this.#drawSamples(step);
-      const due = step === config.steps || step % config.checkpointEvery === 0;
+      const due =
+        step === config.steps || step % config.checkpointEvery === 0 || evaluatesAt(step, config);
       if (why === 'finished' && due) checkpoint = await this.#save(step);
       if (last) break;
     }
@@ -329,7 +331,7 @@ class Loop {
     };
     const path = await saveCheckpoint(run, learner, progress);
     this.#saved = path;
-    events?.onCheckpoint?.(path, step);
+    await events?.onCheckpoint?.(path, step);
     return path;
   }
 

@@ -12,13 +12,16 @@ export interface Subset {
 /** Stream of the host's random numbers that draws the subsets. */
 const subsetStream = [0x4b49, 0] as const;
 
-/** `count` subsets of `size` rows each, drawn without replacement; of all rows where there are fewer. */
+/**
+ * `count` subsets of `size` rows each, drawn without replacement; of half of them where there are too few for two such subsets
+ * side by side, so that the estimates still differ.
+ */
 export function drawSubsets(
   rows: { readonly real: number; readonly made: number },
   { count = 100, size = 1000, seed = 0 } = {},
 ): Subset[] {
   const rng = new HostRng(seed, { stream: subsetStream });
-  const each = Math.min(size, rows.real, rows.made);
+  const each = Math.min(size, Math.max(2, Math.floor(Math.min(rows.real, rows.made) / 2)));
   return Array.from({ length: count }, () => ({
     real: rng.permutation(rows.real).slice(0, each),
     made: rng.permutation(rows.made).slice(0, each),

@@ -1,0 +1,83 @@
+import type { Dataset } from '../../data/dataset.ts';
+import type { Gpu } from '../../gpu/device.ts';
+import { readCheckpoint } from '../checkpoint.ts';
+import type { TrainConfig } from '../options.ts';
+import type { TrainEvents } from '../trainer.ts';
+import { bestOf, distanceOf, keepBest } from './best.ts';
+import { evaluateCheckpoint } from './evaluate.ts';
+import type { Evaluation } from './evaluate.ts';
+import { appendEvaluation, readEvaluations, rewindEvaluations } from './lines.ts';
+import type { OnWork } from './dots.ts';
+import type { MetricName } from './measure.ts';
+import { openExtractor } from './open-extractor.ts';
+import { evaluatesAt } from './schedule.ts';
+
+export interface DuringTraining {
+  readonly run: string;
+  readonly config: TrainConfig;
+  readonly cacheDir: string;
+  /** The device and the data of the run, asked for at each evaluation. */
+  readonly gpu: () => Gpu;
+  readonly dataset: () => Dataset;
+  readonly onWork?: ((what: string) => OnWork) | undefined;
+  readonly log?: ((line: string) => void) | undefined;
+  /** Takes each evaluation, and the best so far. */
+  readonly onEvaluation?: (evaluation: Evaluation, best: Evaluation | undefined) => void;
+}
+
+/** What is measured while training: all that there is. */
+const metrics: readonly MetricName[] = ['fd', 'kid', 'is', 'pr'];
+
+/**
+ * An observer that evaluates every `evalEvery` steps: the checkpoint, as it is read back from its file, so that it gives the
+ * numbers that `wgsagan eval` gives, and no bit of the training is touched. Adds a line to eval.jsonl and keeps the best
+ * checkpoint.
+ */
+export function evaluationDuring(options: DuringTraining): TrainEvents {
+  const { run, config, gpu, dataset, cacheDir, onWork, log, onEvaluation } = options;
+  return {
+    onCheckpoint: async (path, step) => {
+      if (!evaluatesAt(step, config)) return;
+      const evaluation = await gpu().loans.during(async () => {
+        const training = onWork?.('training a classifier on the images: step');
+        const source = { cacheDir, log, onWork: training };
+        const extractor = await openExtractor(gpu(), dataset(), source);
+        const checkpoint = await readCheckpoint(path);
+        const what = { dataset: dataset(), extractor };
+        const how = {
+          n: config.evalSamples,
+          generator: 'ema' as const,
+          metrics,
+          cacheDir,
+          onWork,
+          log,
+        };
+        try {
+          return await evaluateCheckpoint(gpu(), checkpoint, what, how);
+        } finally {
+          extractor.close();
+        }
+      });
+      // A run that was resumed from a step before this one comes to it again, to the same numbers.
+      await rewindEvaluations(run, step - 1);
+      await appendEvaluation(run, evaluation);
+      await keepBest(run, evaluation);
+      onEvaluation?.(evaluation, bestOf(readEvaluations(run), evaluation));
+    },
+  };
+}
+
+/** An evaluation in a line for people. */
+export function evaluationLine(evaluation: Evaluation, best: Evaluation | undefined): string {
+  const { fid, kid, precision, recall, seconds } = evaluation;
+  const parts = [
+    `${fid === undefined ? 'FD' : 'FID'} ${distanceOf(evaluation).toFixed(3)}`,
+    ...(kid === undefined ? [] : [`KID ${kid.toFixed(4)}`]),
+    ...(precision === undefined ? [] : [`precision ${precision.toFixed(2)}`]),
+    ...(recall === undefined ? [] : [`recall ${recall.toFixed(2)}`]),
+    best === undefined || best.step === evaluation.step
+      ? 'the best so far'
+      : `best ${distanceOf(best).toFixed(3)} at step ${best.step}`,
+  ];
+  return `${parts.join(', ')} (${seconds.toFixed(1)} s)`;
+}

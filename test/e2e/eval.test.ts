@@ -1,0 +1,111 @@
+// Evaluation from the command line: while training, and of the checkpoints that it leaves.
+import {
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  readdirSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
+import { join } from 'node:path';
+import sharp from 'sharp';
+import { beforeAll, expect, test } from 'vitest';
+import { cacheDir } from '../../src/gpu/platform.ts';
+import type { Evaluation } from '../../src/train/eval/evaluate.ts';
+import { readEvaluations } from '../../src/train/eval/lines.ts';
+import { complaintOf, runCli, tempFolder } from '../support/cli.ts';
+
+const folder = tempFolder();
+const at = (...path: string[]) => join(folder, ...path);
+const env = { XDG_CACHE_HOME: at('cache') };
+const net = ['--preset', 'sagan-32-tiny', '--image-size', '8', '--width', '4', '--batch', '4'];
+const every = ['--sample-every', '100', '--checkpoint-every', '100', '--ema-start', '1'];
+const call = (out: string, more: readonly string[]) => [
+  ...['train', '--data', at('data'), '--out', at(out), ...net, ...every, ...more],
+];
+const checkpoint = (out: string, name: string) =>
+  readFileSync(at(out, 'checkpoints', `${name}.safetensors`));
+
+async function well(args: readonly string[]): Promise<string> {
+  const { code, stdout, stderr } = await runCli(args, { env });
+  expect(code, stderr).toBe(0);
+  return stdout;
+}
+
+beforeAll(async () => {
+  // A cache of its own, but for the drivers.
+  mkdirSync(at('cache', 'wgsagan'), { recursive: true });
+  for (const name of ['drivers', 'shaders'].filter((one) => existsSync(join(cacheDir(), one)))) {
+    symlinkSync(join(cacheDir(), name), at('cache', 'wgsagan', name));
+  }
+  mkdirSync(at('data'));
+  for (let i = 0; i < 12; i++) {
+    const background = { r: 20 * i, g: 255 - 20 * i, b: 90 };
+    const plain = sharp({ create: { width: 8, height: 8, channels: 3, background } });
+    await plain.png().toFile(at('data', `${i}.png`));
+  }
+  const evaluated = ['--steps', '6', '--eval-every', '2', '--eval-samples', '20'];
+  const stdout = await well(call('run', evaluated));
+  expect(stdout.match(/^eval +step [246]: FD [\d.]+, KID /gm)).toHaveLength(3);
+});
+
+test('a run is measured at its intervals, the best checkpoint is kept, and no bit of it is another', async () => {
+  const lines = readEvaluations(at('run'));
+  expect(lines.map(({ step }) => step)).toEqual([2, 4, 6]);
+  for (const line of lines) {
+    expect(line).toMatchObject({ extractor: 'classifier-own (quarter turns)', n: 20, real: 12 });
+    expect(line.weights).toMatch(/^[0-9a-f]{64}$/);
+    expect(line).not.toHaveProperty('fid');
+  }
+  const best = lines.reduce((a, b) => (b.fd! < a.fd! ? b : a));
+  expect(checkpoint('run', 'best').equals(checkpoint('run', `step-000000${best.step}`))).toBe(true);
+
+  await well(call('plain', ['--steps', '6']));
+  // Their configs differ, which are in the head of the file: the tensors are what lies behind it.
+  const tensors = (out: string) => {
+    const bytes = checkpoint(out, 'step-0000006');
+    return bytes.subarray(8 + Number(bytes.readBigUInt64LE()));
+  };
+  expect(tensors('run').equals(tensors('plain'))).toBe(true);
+});
+
+test('a checkpoint has the numbers that it had while training, and a line is added', async () => {
+  const json = at('result.json');
+  const flags = ['--run', at('run'), '--n', '20', '--json', json];
+  const stdout = await well(['eval', ...flags, '--checkpoint', 'best']);
+  const found = JSON.parse(readFileSync(json, 'utf8')) as Evaluation;
+  const lines = readEvaluations(at('run'));
+  expect(lines).toHaveLength(4);
+  expect(lines.at(-1)).toEqual(found);
+  const then = lines.find(({ step }) => step === found.step);
+  expect({ ...found, seconds: 0 }).toEqual({ ...then, seconds: 0 });
+  expect(stdout).toContain('20 made, 12 real, resize none');
+  expect(stdout).toMatch(/^FD +[\d.]+ +less$/m);
+  const kept = readdirSync(at('cache', 'wgsagan', 'eval')).map((name) => name.split('-')[0]);
+  expect(kept.sort()).toEqual(['classifier', 'features']);
+});
+
+test('a run that goes on keeps the best so far, and adds to what was measured', async () => {
+  await well(['train', '--out', at('run'), '--resume', '--steps', '8']);
+  const lines = readEvaluations(at('run'));
+  expect(lines.filter(({ step }) => step > 6).map(({ step }) => step)).toEqual([8]);
+  const best = lines.reduce((a, b) => (b.fd! < a.fd! ? b : a));
+  const bytes = checkpoint('run', 'best');
+  const head = JSON.parse(bytes.subarray(8, 8 + Number(bytes.readBigUInt64LE())).toString()) as {
+    __metadata__: { step: string };
+  };
+  expect(Number(head.__metadata__.step)).toBe(best.step);
+});
+
+test('what cannot be measured is said in one line, and nothing is written', async () => {
+  const said = async (...args: string[]) => complaintOf(await runCli(args, { env }));
+  const flags = ['eval', '--run', at('run')];
+  const before = readFileSync(at('run', 'eval.jsonl'), 'utf8');
+  expect(await said(...flags, '--metrics', 'fd,kdi')).toContain(
+    'kdi is unknown; did you mean kid?',
+  );
+  expect(await said(...flags, '--n', '5')).toBe('5 images are too few to measure; at least 6');
+  writeFileSync(at('no.safetensors'), 'no');
+  expect(await said(...flags, '--classifier', at('no.safetensors'))).toContain('no.safetensors');
+  expect(readFileSync(at('run', 'eval.jsonl'), 'utf8')).toBe(before);
+});

@@ -1,5 +1,5 @@
 // Full disks and read-only ones, by small file systems in memory. The commands run in a shell that mounts them.
-import { existsSync, mkdirSync, readFileSync } from 'node:fs';
+import { mkdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { beforeAll, describe, expect, inject, test } from 'vitest';
 import { runWell, tempFolder } from '../support/cli.ts';
@@ -33,12 +33,10 @@ const inDisk = (options: string, lines: readonly string[]) =>
 describe.skipIf(reason !== undefined)(`disks${reason === undefined ? '' : ` (${reason})`}`, () => {
   test('a full one ends the run with one line, and the last checkpoint loads', async () => {
     const grid = join(folder, 'grid.png');
-    const saved = join(folder, 'saved');
     const shown = inDisk('size=1500k', [
       `code wgsagan train --data '${images}' --out '${disk}/run' ${net} --steps 100000 --log-every 1 --every 1 --sample-every 100000 --keep 100000`,
       `ls -A '${disk}/run/checkpoints'`,
       `code wgsagan sample --run '${disk}/run' --n 4 --out '${grid}'`,
-      `cp -r '${disk}/run' '${saved}'`,
       // One more picture does not fit, and is not left half-written.
       `dd if=/dev/zero of='${disk}/fill' bs=1k 2>/dev/null || true`,
       `code wgsagan sample --run '${disk}/run' --n 4 --out '${disk}/grid.png'`,
@@ -56,11 +54,6 @@ describe.skipIf(reason !== undefined)(`disks${reason === undefined ? '' : ` (${r
     expect(shown).toMatch(
       /cannot write \S+disk\/grid\.png: the disk is full; .*\ncode 2\nfill\nrun\n$/,
     );
-    // On a disk with room the run goes on.
-    const step = Number(/step-(\d+)/.exec(whole ?? '')?.[1]);
-    const more = ['--steps', `${step + 2}`, '--keep', '2'];
-    await runWell(['train', '--out', saved, '--resume', ...more]);
-    expect(existsSync(join(saved, 'lock'))).toBe(false);
   });
 
   test('import leaves no run folder on a full one, nor on one that cannot be written to', async () => {
@@ -70,16 +63,20 @@ describe.skipIf(reason !== undefined)(`disks${reason === undefined ? '' : ` (${r
       ...['--steps', '1'],
     ]);
     await runWell(['export', '--run', run, '--format', 'safetensors', '--out', weights]);
-    const shown = inDisk('size=200k', [
+    const shown = inDisk('size=40k', [
       `code wgsagan import '${weights}' --out '${disk}/run' ${net}`,
-      `ls -A '${disk}'`,
+      `echo "there: $(ls -A '${disk}')."`,
       `mount -o remount,ro none '${disk}'`,
       `code wgsagan import '${weights}' --out '${disk}/run' ${net}`,
       `code wgsagan train --data '${images}' --out '${disk}/run' ${net} --steps 1`,
-      `ls -A '${disk}'`,
+      `echo "there: $(ls -A '${disk}')."`,
     ]);
-    const readOnly = `wgsagan: cannot make ${disk}/run: the file system is read-only; choose a folder on another disk (EROFS)\ncode 2\n`;
-    expect(shown).toMatch(/^wgsagan: cannot write \S+: the disk is full; [^\n]*\ncode 2\nwgsagan/m);
-    expect(shown.endsWith(readOnly + readOnly), shown).toBe(true);
+    expect(shown).toMatch(
+      /^wgsagan: cannot write \S+\.safetensors: the disk is full; [^\n]*\ncode 2\nthere: \.$/m,
+    );
+    const readOnly =
+      /^wgsagan: cannot make \S+run: the file system is read-only; choose a folder on another disk \(EROFS\)\ncode 2$/gm;
+    expect(shown.match(readOnly), shown).toHaveLength(2);
+    expect(shown).toMatch(/there: \.\n$/);
   });
 });

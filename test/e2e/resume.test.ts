@@ -119,14 +119,12 @@ describe('resume', () => {
     expectSameRun(run, whole);
   });
 
-  test.each([
-    ['cut short', (bytes: Buffer) => bytes.subarray(0, bytes.length - 1000)],
-    ['with a byte changed', (bytes: Buffer) => flipped(bytes, bytes.length - 5000)],
-  ])('goes on from the checkpoint before one that is %s, and says so', async (what, damage) => {
-    const run = join(folder, `damaged ${what}`);
+  test('goes on from the checkpoint before one with a byte changed, and says so', async () => {
+    const run = join(folder, 'damaged');
     cpSync(whole, run, { recursive: true });
     const newest = checkpointAt(run, steps);
-    const bad = damage(readFileSync(newest));
+    const right = readFileSync(newest);
+    const bad = flipped(right, right.length - 5000);
     writeFileSync(newest, bad);
     const before = snapshot(run);
     const grid = join(folder, 'damaged.png');

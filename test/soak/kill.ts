@@ -112,8 +112,10 @@ try {
       const args = begun ? ['--out', run, '--resume'] : first(run);
       const before = await stateOf(run);
       const part = await trainFor(args, kills < wanted ? 1.2 * rng.uniform() * usual : Infinity);
-      if (part.code === 0) {
-        usual = Math.min(usual, part.ms);
+      // Killed after its last checkpoint a run is done, and is told so.
+      const done = part.stderr.includes(`has ${steps} steps already`);
+      if (part.code === 0 || (part.code === 2 && done)) {
+        if (!done) usual = Math.min(usual, part.ms);
         break;
       }
       if (part.code !== null) {

@@ -15,7 +15,6 @@ import { train } from '../../src/train/trainer.ts';
 import { median } from '../../src/util/statistics.ts';
 import { writeImages } from '../support/images.ts';
 import { flatnessOf } from './flat.ts';
-import { referenceMs } from './reference-loop.ts';
 
 const { values: flags } = parseArgs({
   options: {
@@ -36,13 +35,11 @@ const watched = {
   rssBytes: { bound: 0.05 },
   heapBytes: { bound: 0.05 },
   arrayBytes: { bound: 0.05 },
-  // A step's time over that of a fixed loop run beside it: the machine does other things too.
-  stepRatio: { bound: 0.05 },
+  // The median of the steps since the row before.
+  stepMs: { bound: 0.05 },
 } as const;
 type Series = keyof typeof watched;
-type Row = Readonly<Record<Series | 'step' | 'stepMs', number>>;
-/** Steps between runs of that loop. */
-const loopEvery = 5;
+type Row = Readonly<Record<Series | 'step', number>>;
 
 const collect = globalThis.gc;
 if (collect === undefined) throw new Error('run by node --expose-gc --import tsx');
@@ -59,7 +56,6 @@ try {
   const run = join(folder, 'run');
   const rows: Row[] = [];
   let times: number[] = [];
-  let loops: number[] = [];
   let before = performance.now();
   await train({
     gpu,
@@ -70,8 +66,7 @@ try {
       onStep: (step) => {
         const now = performance.now();
         times.push(now - before);
-        if (step % loopEvery === 0) loops.push(referenceMs());
-        before = performance.now();
+        before = now;
         if (step % every !== 0) return;
         collect();
         const { rss, heapUsed, external, arrayBuffers } = process.memoryUsage();
@@ -86,11 +81,9 @@ try {
           heapBytes: heapUsed,
           arrayBytes: external + arrayBuffers,
           stepMs: median(times),
-          stepRatio: median(times) / median(loops),
         });
         if (step % (10 * every) === 0) process.stderr.write(`step ${step} of ${steps}\n`);
         times = [];
-        loops = [];
         before = performance.now();
       },
     },

@@ -1,0 +1,134 @@
+// Which checkpoint a run goes on from, what it keeps of a long one, and what a signal asks for.
+import { mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
+import { codeOfRun, onInterrupt } from '../../src/cli/signals.ts';
+import { writeSafetensors } from '../../src/io/safetensors.ts';
+import { checkpointFolder, readCheckpoint } from '../../src/train/checkpoint.ts';
+import { configToYaml, resolveConfig } from '../../src/train/config.ts';
+import { readNewestWhole, setAsideAfter } from '../../src/train/fallback.ts';
+import { History } from '../../src/train/history.ts';
+import { UserError } from '../../src/util/errors.ts';
+import { flatnessOf } from '../soak/flat.ts';
+
+let run = '';
+beforeEach(() => {
+  run = mkdtempSync(join(tmpdir(), 'wgsagan-fallback-'));
+  mkdirSync(checkpointFolder(run));
+});
+afterEach(() => {
+  rmSync(run, { recursive: true });
+});
+
+const config = configToYaml(resolveConfig({ data: 'faces', preset: 'sagan-32-tiny' }));
+const loader = JSON.stringify({ epoch: 0, cursor: 0, seed: 0, batch: 2, size: 12 });
+const nameOf = (step: number) => `step-000000${step}.safetensors`;
+const pathOf = (step: number) => join(checkpointFolder(run), nameOf(step));
+const write = (step: number, more: Record<string, string> = {}, checksum = true) =>
+  writeSafetensors(
+    pathOf(step),
+    new Map(),
+    { format: '1', step: `${step}`, loader, config, ...more },
+    { checksum },
+  );
+const damage = (step: number) => {
+  const bytes = readFileSync(pathOf(step));
+  bytes[bytes.length - 1]! ^= 1;
+  writeFileSync(pathOf(step), bytes);
+};
+
+describe('the checkpoint to go on from', () => {
+  test('is the newest that is whole; the others are named, and set aside later', async () => {
+    for (const step of [1, 2, 3]) await write(step);
+    damage(3);
+    damage(2);
+    const { checkpoint, refused } = await readNewestWhole(run, readCheckpoint);
+    expect(checkpoint.progress.step).toBe(1);
+    expect(refused).toHaveLength(2);
+    expect(refused[0]).toContain(`checkpoint ${pathOf(3)} is damaged`);
+    expect(readdirSync(checkpointFolder(run))).toEqual([1, 2, 3].map(nameOf));
+    await setAsideAfter(run, checkpoint.path);
+    expect(readdirSync(checkpointFolder(run))).toEqual([
+      ...[`damaged-${nameOf(2)}`, `damaged-${nameOf(3)}`, nameOf(1)],
+    ]);
+  });
+
+  test('is not an older one where the newest is whole, and not understood', async () => {
+    await write(1);
+    await write(2, { config: 'unheard-of: 3\n' });
+    await expect(readNewestWhole(run, readCheckpoint)).rejects.toThrow(/unknown key unheard-of/);
+  });
+
+  test('may be of before there were checksums and the options of today', async () => {
+    const older = config.replace(/^(keep|on-nan|rollback.*): .*\n/gm, '');
+    expect(older).not.toBe(config);
+    await write(4, { config: older }, false);
+    const { checkpoint } = await readNewestWhole(run, readCheckpoint);
+    expect(checkpoint.config).toMatchObject({ keep: 3, onNan: 'stop', rollbacks: 3 });
+  });
+
+  test.each([
+    ['step', '1e999', /was not written by wgsagan/],
+    ['step', '-1', /was not written by wgsagan/],
+    ['rollbacks', '0.5', /is damaged: 0\.5 is no state of a run/],
+  ])('is refused where its %s is %s', async (key, value, message) => {
+    await write(1, { [key]: value });
+    await expect(readCheckpoint(pathOf(1))).rejects.toThrow(UserError);
+    await expect(readCheckpoint(pathOf(1))).rejects.toThrow(message);
+  });
+});
+
+test('a chart keeps a bounded part of a long history, first and newest among it', () => {
+  const lines = Array.from({ length: 12_345 }, (_u, i) => i);
+  const kept = new History(lines).lines;
+  expect(kept.length).toBeGreaterThan(1000);
+  expect(kept.length).toBeLessThanOrEqual(2001);
+  expect([kept[0], kept.at(-1)]).toEqual([0, 12_344]);
+  // Taken up again half way it keeps the same.
+  const parts = new History(lines.slice(0, 5000));
+  for (const line of lines.slice(5000)) parts.add(line);
+  expect(parts.lines).toEqual(kept);
+  const few = [3, 1, 2];
+  expect(new History(few).lines).toEqual(few);
+});
+
+test('a series is flat unless its slope gains more than the bound', () => {
+  const noisy = (slope: number) =>
+    Array.from({ length: 40 }, (_u, i) => [i, 100 + slope * i + (i % 7 === 3 ? 60 : 0)] as const);
+  expect(flatnessOf(noisy(0), 0.01)).toMatchObject({ drift: 0, flat: true });
+  expect(flatnessOf(noisy(-1), 0.01).flat).toBe(true);
+  const grows = flatnessOf(noisy(1), 0.05);
+  expect(grows.flat).toBe(false);
+  expect(grows.drift).toBeCloseTo(39 / grows.middle, 1);
+  expect(() => flatnessOf([[0, 1]], 0)).toThrow(RangeError);
+});
+
+describe('a signal', () => {
+  test('again is none where it is SIGTERM; ^C after it quits', () => {
+    vi.useFakeTimers({ toFake: ['performance'] });
+    const seen: string[] = [];
+    const release = onInterrupt(
+      (signal) => seen.push(`first ${signal}`),
+      (signal) => seen.push(`again ${signal}`),
+    );
+    try {
+      for (const signal of ['SIGTERM', 'SIGTERM', 'SIGINT'] as const) {
+        process.emit(signal, signal);
+        vi.advanceTimersByTime(2000);
+      }
+    } finally {
+      release();
+      vi.useRealTimers();
+    }
+    expect(seen).toEqual(['first SIGTERM', 'again SIGINT']);
+  });
+
+  test('and how a run ended are its exit code', () => {
+    expect(codeOfRun('finished', 'SIGTERM')).toBe(0);
+    expect(codeOfRun('time', undefined)).toBe(75);
+    expect(codeOfRun('stopped', 'SIGTERM')).toBe(75);
+    expect(codeOfRun('stopped', 'SIGINT')).toBe(130);
+    expect(codeOfRun('stopped', 'SIGHUP')).toBe(130);
+  });
+});

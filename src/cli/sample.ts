@@ -13,6 +13,7 @@ import { unknownWord } from '../util/nearest.ts';
 import { checkWritable } from './files.ts';
 import type { ExitState } from './main.ts';
 import { adapterOption, positiveInt, someText, wholeNumber } from './options.ts';
+import { previewKind, previewOption, previewText, terminal } from './preview.ts';
 import { tunedChoices } from './tuned.ts';
 
 interface Flags {
@@ -23,6 +24,7 @@ interface Flags {
   readonly weights: string;
   readonly adapter: string;
   readonly class?: string;
+  readonly preview?: string;
 }
 
 export function sampleCommand(_state: ExitState): Command {
@@ -42,6 +44,7 @@ export function sampleCommand(_state: ExitState): Command {
       '--class <name>',
       'one class, by its name or number; every class has rows of its own otherwise',
     )
+    .addOption(previewOption())
     .addOption(adapterOption())
     .action(async (flags: Flags) => {
       await sample(flags);
@@ -57,6 +60,7 @@ async function sample(flags: Flags): Promise<void> {
   if (weights !== 'ema' && weights !== 'last') {
     throw new UserError(`--weights ${weights} is unknown; there are ema and last`);
   }
+  const shown = previewKind(flags.preview, terminal());
   const moves = out.toLowerCase().endsWith('.apng');
   checkWritable('--out', out, 'the grid', moves ? 'apng' : 'png');
   const checkpoint = await readNewestCheckpoint(run);
@@ -83,6 +87,10 @@ async function sample(flags: Flags): Promise<void> {
     };
     await writeFileAtomic(out, moves ? movingOf(images, n, config) : still());
     const what = frames === 1 ? 'images' : `clips of ${frames} frames`;
+    if (shown !== undefined) {
+      const text = previewText(shown, stillOf(images, n, config), process.stdout.columns);
+      process.stdout.write(`${text}\n`);
+    }
     process.stdout.write(
       `${out}: ${n} ${what} of ${imageSize}×${imageSize} from step ${checkpoint.progress.step} (${weights} weights, seed ${seed})${replaced}\n`,
     );

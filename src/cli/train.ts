@@ -18,6 +18,7 @@ import { UserError } from '../util/errors.ts';
 import type { ExitState } from './main.ts';
 import { adapterOption, addConfigOptions, configFlags, someText, wholeNumber } from './options.ts';
 import { TrainDisplay } from './display.ts';
+import { previewKind, previewOption, terminal } from './preview.ts';
 import { onInterrupt } from './signals.ts';
 import { tuneFor } from './tune.ts';
 import { tunedChoices } from './tuned.ts';
@@ -29,6 +30,7 @@ interface Flags {
   readonly adapter: string;
   readonly memory?: number;
   readonly tune?: boolean;
+  readonly preview?: string;
 }
 
 export function trainCommand(state: ExitState): Command {
@@ -39,6 +41,7 @@ export function trainCommand(state: ExitState): Command {
     .option('--resume', 'go on from the newest checkpoint in --out, to the same bits')
     .option('--memory <MiB>', 'most GPU memory to use', wholeNumber)
     .option('--tune', 'measure first which kernels are fastest here, where that is not known yet')
+    .addOption(previewOption())
     .addOption(adapterOption());
   addConfigOptions(command);
   command.action(async (options: Flags & Record<string, unknown>) => {
@@ -56,6 +59,8 @@ export async function runTraining(
   const file = flags.config === undefined ? {} : readConfigFile(flags.config);
   if (flags.out === undefined) throw new UserError('--out is missing: name a folder for the run');
   const run = flags.out;
+  // A word that means nothing is refused before anything is made.
+  previewKind(flags.preview, terminal());
   try {
     const saved = flags.resume === true ? await takeUp(run) : undefined;
     const config = await checkedConfig(run, [saved?.config ?? {}, file, asked], saved);
@@ -123,7 +128,7 @@ async function trainInto(
   run: string,
   { config: asked, flags, saved }: { config: TrainConfig; flags: Flags; saved: Saved | undefined },
 ): Promise<TrainResult> {
-  const display = new TrainDisplay(asked);
+  const display = new TrainDisplay(asked, previewKind(flags.preview, terminal()));
   // How many classes there are has a part in the nets, and only the data tell it.
   const counted =
     asked.conditional && asked.classes === 0 ? await openDataOf(asked, display) : undefined;

@@ -1,13 +1,17 @@
+import { readFileSync } from 'node:fs';
 import { SingleBar } from 'cli-progress';
 import pc from 'picocolors';
 import type { DataProgress, Dataset } from '../data/dataset.ts';
 import type { AdapterSummary } from '../gpu/adapter.ts';
+import { decodePng } from '../io/png.ts';
 import type { TrainConfig } from '../train/options.ts';
 import type { MetricLine } from '../train/run-folder.ts';
 import type { ReadyInfo } from '../train/ready.ts';
 import type { TrainEvents, TrainResult } from '../train/trainer.ts';
 import type { Alarm } from '../train/watch.ts';
 import { shellQuote } from '../util/quote.ts';
+import { previewText } from './preview.ts';
+import type { PreviewKind } from './preview.ts';
 
 /** Seconds between lines where there is no terminal to draw a bar on. */
 const plainInterval = 10;
@@ -15,6 +19,7 @@ const plainInterval = 10;
 /** What `train` shows: a bar on a terminal, a line now and then in a log. */
 export class TrainDisplay implements TrainEvents {
   readonly #config: TrainConfig;
+  readonly #preview: PreviewKind | undefined;
   readonly #live = process.stdout.isTTY;
   #ready = false;
   /** Nobody reads any more. */
@@ -29,8 +34,10 @@ export class TrainDisplay implements TrainEvents {
   #step = 0;
   #started = performance.now();
 
-  constructor(config: TrainConfig) {
+  /** `preview`: how to show each grid, if at all. */
+  constructor(config: TrainConfig, preview?: PreviewKind) {
     this.#config = config;
+    this.#preview = preview;
     process.stdout.once('error', () => {
       this.close();
       this.#muted = true;
@@ -127,6 +134,9 @@ export class TrainDisplay implements TrainEvents {
 
   onSamples(path: string, step: number): void {
     if (step < this.#config.steps) this.log(pc.dim(`samples   ${path}`));
+    if (this.#preview === undefined) return;
+    const picture = decodePng(readFileSync(path), { name: path });
+    this.log(previewText(this.#preview, picture, process.stdout.columns));
   }
 
   finish(

@@ -18,6 +18,8 @@ import { addGeneratorOptions, openChosen } from './generator.ts';
 import type { GeneratorFlags } from './generator.ts';
 import type { ExitState } from './main.ts';
 import { adapterOption, positiveInt, someText, toNumber, wholeNumber } from './options.ts';
+import { previewKind, previewOption, previewText, terminal } from './preview.ts';
+import type { PreviewKind } from './preview.ts';
 import { CountBar } from './progress.ts';
 import { checkPlanFlags, planIdentity, planOf } from './sample-plan.ts';
 import type { PlanFlags, PlanShape } from './sample-plan.ts';
@@ -31,6 +33,7 @@ interface Flags extends GeneratorFlags, PlanFlags {
   readonly each?: string;
   readonly replace?: boolean;
   readonly adapter: string;
+  readonly preview?: string;
 }
 
 export function sampleCommand(state: ExitState): Command {
@@ -69,6 +72,7 @@ export function sampleCommand(state: ExitState): Command {
       someText,
     )
     .option('--replace', 'let --each write over files of other images')
+    .addOption(previewOption())
     .addOption(adapterOption())
     .action(async (flags: Flags) => {
       if (await sample(flags)) state.code = 130;
@@ -96,6 +100,10 @@ async function sample(flags: Flags): Promise<boolean> {
       '--out and --each cannot be given together: one picture, or a file an image',
     );
   }
+  if (flags.preview !== undefined && each !== undefined) {
+    throw new UserError('--preview shows one picture, and --each makes none');
+  }
+  const shown = previewKind(flags.preview, terminal());
   if (flags.replace === true && each === undefined) {
     throw new UserError('--replace is for --each; --out replaces a picture that is there anyway');
   }
@@ -121,7 +129,7 @@ async function sample(flags: Flags): Promise<boolean> {
   const gpu = await openGpu({ adapter: flags.adapter, tuned: tunedChoices });
   try {
     if (into !== undefined) return await writeEach(gpu, job, into);
-    await writePicture(gpu, job, { out, moves });
+    await writePicture(gpu, job, { out, moves, shown });
     return false;
   } finally {
     gpu.close();
@@ -150,17 +158,19 @@ function checkFits({ n }: SamplePlan, { config }: Checkpoint, flags: Flags): voi
 async function writePicture(
   gpu: Gpu,
   { checkpoint, plan, flags, choice }: Job,
-  { out, moves }: { readonly out: string; readonly moves: boolean },
+  o: { readonly out: string; readonly moves: boolean; readonly shown: PreviewKind | undefined },
 ): Promise<void> {
+  const { out, moves, shown } = o;
   const { config, progress } = checkpoint;
   const images = await sampleCheckpoint(gpu, checkpoint, { plan, ...choice });
   const replaced = existsSync(out) ? ', in place of the file that was there' : '';
-  const still = () => {
-    const picture = stillOf(images, plan.n, config, plan);
-    return encodePng(picture.pixels, picture);
-  };
+  const picture = stillOf(images, plan.n, config, plan);
   const moving = config.frames > 1 ? movingOf : morphOf;
-  await writeFileAtomic(out, moves ? moving(images, plan.n, config) : still());
+  const made = moves ? moving(images, plan.n, config) : encodePng(picture.pixels, picture);
+  await writeFileAtomic(out, made);
+  if (shown !== undefined) {
+    process.stdout.write(`${previewText(shown, picture, process.stdout.columns)}\n`);
+  }
   process.stdout.write(
     `${out}: ${whatOf(plan.n, config)} from step ${progress.step} (${choice.weights} weights, ${seedsOf(flags)})${replaced}\n`,
   );

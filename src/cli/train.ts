@@ -29,6 +29,7 @@ import {
   wholeNumber,
 } from './options.ts';
 import { TrainDisplay } from './display.ts';
+import { previewKind, previewOption, terminal } from './preview.ts';
 import { codeOfRun, codeOfSignal, onInterrupt } from './signals.ts';
 import type { Stop } from './signals.ts';
 import { tuneFor } from './tune.ts';
@@ -42,6 +43,7 @@ interface Flags {
   readonly memory?: number;
   readonly tune?: boolean;
   readonly every?: number;
+  readonly preview?: string;
 }
 
 export function trainCommand(state: ExitState): Command {
@@ -53,6 +55,7 @@ export function trainCommand(state: ExitState): Command {
     .option('--memory <MiB>', 'most GPU memory to use', wholeNumber)
     .option('--tune', 'measure first which kernels are fastest here, where that is not known yet')
     .option('--every <number>', 'the same as --checkpoint-every', positiveInt)
+    .addOption(previewOption())
     .addOption(adapterOption());
   addConfigOptions(command);
   command.action(async (options: Flags & Record<string, unknown>) => {
@@ -87,6 +90,8 @@ export async function runTraining(
   const file = flags.config === undefined ? {} : readConfigFile(flags.config);
   if (flags.out === undefined) throw new UserError('--out is missing: name a folder for the run');
   const run = flags.out;
+  // A word that means nothing is refused before anything is made.
+  previewKind(flags.preview, terminal());
   try {
     const saved = flags.resume === true ? await takeUp(run) : undefined;
     const config = await checkedConfig(run, [saved?.config ?? {}, file, asked], saved);
@@ -156,7 +161,7 @@ async function trainInto(
   run: string,
   { config: asked, flags, saved }: { config: TrainConfig; flags: Flags; saved: Saved | undefined },
 ): Promise<Ended> {
-  const display = new TrainDisplay(asked);
+  const display = new TrainDisplay(asked, previewKind(flags.preview, terminal()));
   // How many classes there are has a part in the nets, and only the data tell it.
   let data =
     asked.conditional && asked.classes === 0

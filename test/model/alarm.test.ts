@@ -1,11 +1,12 @@
 // The alarm on a training that is made to fail: a discriminator that learns far too fast, on images that are all bright.
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, expect, test } from 'vitest';
 import { memoryDataset } from '../../src/data/memory.ts';
 import { resolveConfig } from '../../src/train/config.ts';
 import { readNewestCheckpoint } from '../../src/train/checkpoint.ts';
+import { record } from '../../src/io/tfevents.ts';
 import { readMetrics, runPaths } from '../../src/train/run-folder.ts';
 import { train } from '../../src/train/trainer.ts';
 import type { Alarm } from '../../src/train/watch.ts';
@@ -18,6 +19,19 @@ afterAll(() => {
   rmSync(folder, { recursive: true });
 });
 
+/** How many records a TFRecord file has; throws for one that is damaged. */
+function recordsOf(path: string): number {
+  const bytes = readFileSync(path);
+  let [at, n] = [0, 0];
+  for (; at < bytes.length; n++) {
+    const length = Number(bytes.readBigUInt64LE(at));
+    const whole = record(bytes.subarray(at + 12, at + 12 + length));
+    if (!bytes.subarray(at, at + whole.length).equals(whole)) throw new Error(`record ${n}`);
+    at += whole.length;
+  }
+  return n;
+}
+
 test('a sure discriminator is told once and recorded, and not told again by a run that goes on', async () => {
   const run = join(folder, 'run');
   const next = uniform(3);
@@ -29,6 +43,7 @@ test('a sure discriminator is told once and recorded, and not told again by a ru
   });
   const config = resolveConfig({
     ...{ data: 'noise', preset: 'sagan-32-tiny', imageSize: 8, width: 8, batch: 4, latentSize: 3 },
+    tensorboard: true,
     ...{ lrD: 0.01, lrG: 1e-6, steps: 60, logEvery: 1, sampleEvery: 100, checkpointEvery: 5 },
   });
   const alarms: Alarm[] = [];
@@ -53,4 +68,8 @@ test('a sure discriminator is told once and recorded, and not told again by a ru
   await train({ gpu, openData, config: longer, run, resume, events: more });
   expect(again.filter(({ cause }) => cause === 'saturation')).toEqual([]);
   expect(read()).toEqual([...alarms, ...again]);
+
+  // Each part has an event file: its version, then a record a line and one a grid; the second begins by taking back.
+  const files = readdirSync(run).filter((name) => name.includes('tfevents'));
+  expect(files.sort().map((name) => recordsOf(join(run, name)))).toEqual([62, 5]);
 });

@@ -45,6 +45,7 @@ describe('train on a folder of images', () => {
     expect(namesIn(run)).toEqual([
       'checkpoints',
       'config.yaml',
+      'data-index.gz',
       'losses.svg',
       'metrics.jsonl',
       'samples',

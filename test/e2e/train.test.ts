@@ -46,6 +46,7 @@ describe('train on a folder of images', () => {
       'attention',
       'checkpoints',
       'config.yaml',
+      'data-index.gz',
       'losses.svg',
       'metrics.jsonl',
       'samples',

@@ -4,6 +4,7 @@ import { engineVersion } from '../gpu/platform.ts';
 import { UserError, messageOf } from '../util/errors.ts';
 import { didYouMean } from '../util/nearest.ts';
 import { benchCommand } from './bench.ts';
+import { dashboardCommand } from './dashboard.ts';
 import { demoCommand } from './demo.ts';
 import { doctorCommand } from './doctor.ts';
 import { explainCommand } from './explain.ts';
@@ -11,6 +12,7 @@ import { exportCommand } from './export.ts';
 import { importCommand } from './import.ts';
 import { profileCommand } from './profile.ts';
 import { reconstructCommand } from './reconstruct.ts';
+import { reportCommand } from './report.ts';
 import { sampleCommand } from './sample.ts';
 import { seq2seqCommand } from './seq2seq.ts';
 import { outliveReaders } from './signals.ts';
@@ -44,6 +46,7 @@ export async function main(argv: readonly string[]): Promise<number> {
 const commands = [
   ...[trainCommand, sampleCommand, reconstructCommand, exportCommand, importCommand],
   ...[seq2seqCommand, translateCommand, profileCommand, explainCommand],
+  ...[reportCommand, dashboardCommand],
   ...[benchCommand, tuneCommand, doctorCommand, demoCommand],
 ];
 

@@ -26,6 +26,7 @@ const project = (name: string, folder: string, options: { driver: Driver; timeou
     testTimeout: options.timeoutMs,
     hookTimeout: options.timeoutMs,
     pool: 'forks' as const,
+    setupFiles: ['test/support/equal-bytes.ts'],
     ...(folder === 'e2e' ? { globalSetup: ['test/support/installed.ts'] } : {}),
   },
 });

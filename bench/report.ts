@@ -48,7 +48,7 @@ function isPeers(data: unknown): data is PeersResult {
 
 function isResult(data: unknown): boolean {
   const kind = typeof data === 'object' && data !== null && 'kind' in data ? data.kind : undefined;
-  return kind === 'ladder' || kind === 'step';
+  return kind === 'ladder' || kind === 'step' || kind === 'overhead';
 }
 
 /**

@@ -102,11 +102,40 @@ const stepSchema = z.object({
   ),
 });
 
-export const resultSchema = z.discriminatedUnion('kind', [ladderSchema, stepSchema]);
+const overheadSchema = z.object({
+  kind: z.literal('overhead'),
+  bench: z.literal('overhead'),
+  environment: environmentSchema,
+  settings: z.object({ rounds: z.int() }),
+  cases: z.array(
+    z.object({
+      preset: z.string(),
+      precision: z.enum(['f32', 'f16']),
+      batch: z.int(),
+      attention: z.string(),
+      /** Feature sizes with attention in the generator and in the discriminator. */
+      stages: z.object({ G: z.array(z.int()), D: z.array(z.int()) }),
+      launches: z.int(),
+      gflop: z.number(),
+      ms: summarySchema,
+      /** Over the step without attention that ran in the same round. */
+      overNone: summarySchema,
+      plannedBytes: z.number(),
+    }),
+  ),
+});
+
+export const resultSchema = z.discriminatedUnion('kind', [
+  ladderSchema,
+  stepSchema,
+  overheadSchema,
+]);
 
 export type LadderResult = z.infer<typeof ladderSchema>;
 export type LadderCase = LadderResult['cases'][number];
 export type RungResult = z.infer<typeof rungSchema>;
 export type StepResult = z.infer<typeof stepSchema>;
 export type StepCase = StepResult['cases'][number];
-export type BenchResult = LadderResult | StepResult;
+export type OverheadResult = z.infer<typeof overheadSchema>;
+export type OverheadCase = OverheadResult['cases'][number];
+export type BenchResult = LadderResult | StepResult | OverheadResult;

@@ -42,7 +42,7 @@ export interface StepOptions {
 
 /**
  * One training step of D and G for each choice, captured and replayed on random weights: the host's clock from the call to
- * the device's end. Throws where a step gives a loss that is not finite: its speed would say nothing.
+ * the device's end. Throws as `OpenStep.check`.
  */
 export async function runSteps(
   open: () => Promise<Gpu>,
@@ -68,7 +68,19 @@ export async function runSteps(
   return { kind: 'step', bench: 'step', environment, settings: { rounds }, cases: made };
 }
 
-async function runStep(gpu: Gpu, config: TrainConfig, rounds: number): Promise<StepCase> {
+/** A captured step on random weights, and its clock. */
+export interface OpenStep {
+  readonly program: Program;
+  /** If no launch went over several tensors side by side. */
+  readonly launchesApart: number;
+  /** Runs it once: milliseconds to encode it, and until the device has done it. */
+  time(): Promise<{ readonly encode: number; readonly whole: number }>;
+  /** Throws where a step gave a loss that is not finite: its speed would say nothing. */
+  check(): Promise<void>;
+}
+
+/** Captures one training step of a config and runs it a few times. */
+export async function openStep(gpu: Gpu, config: TrainConfig): Promise<OpenStep> {
   const learner = createLearner(new Tape(gpu), config);
   const inputs = stepInputs(learner);
   // Grey of a middling brightness: the time of a step does not hang on its images.
@@ -83,22 +95,38 @@ async function runStep(gpu: Gpu, config: TrainConfig, rounds: number): Promise<S
   const program = await capture.build();
   for (let i = 0; i < warmUps; i++) program.run();
   await gpu.sync();
+  return {
+    program,
+    launchesApart: apart.dispatches.length,
+    async time() {
+      const start = performance.now();
+      program.run();
+      const encode = performance.now() - start;
+      await gpu.sync();
+      return { encode, whole: performance.now() - start };
+    },
+    async check() {
+      for (const name of learner.reports) {
+        const value = new Float32Array((await values[name]?.read()) ?? [NaN])[0] ?? NaN;
+        if (!Number.isFinite(value)) {
+          throw new Error(`${config.preset}, batch ${config.batch}: ${name} is ${value}`);
+        }
+      }
+    },
+  };
+}
+
+async function runStep(gpu: Gpu, config: TrainConfig, rounds: number): Promise<StepCase> {
+  const step = await openStep(gpu, config);
   const times: number[] = [];
   const encodes: number[] = [];
   for (let i = 0; i < rounds; i++) {
-    const start = performance.now();
-    program.run();
-    encodes.push(performance.now() - start);
-    await gpu.sync();
-    times.push(performance.now() - start);
+    const { encode, whole } = await step.time();
+    encodes.push(encode);
+    times.push(whole);
   }
-  for (const name of learner.reports) {
-    const value = new Float32Array((await values[name]?.read()) ?? [NaN])[0] ?? NaN;
-    if (!Number.isFinite(value)) {
-      throw new Error(`${config.preset}, batch ${config.batch}: ${name} is ${value}`);
-    }
-  }
-  return stepCase(gpu, { config, program, launchesApart: apart.dispatches.length, times, encodes });
+  await step.check();
+  return stepCase(gpu, { ...step, config, times, encodes });
 }
 
 function stepCase(

@@ -1,6 +1,12 @@
 import { environmentLines } from '../environment.ts';
 import { showTile } from '../harness.ts';
-import type { BenchResult, LadderResult, RungResult, StepResult } from '../results.ts';
+import type {
+  BenchResult,
+  LadderResult,
+  OverheadResult,
+  RungResult,
+  StepResult,
+} from '../results.ts';
 
 export type Cell = string | number | undefined;
 
@@ -15,12 +21,19 @@ export interface Sheet {
 }
 
 export function sheetOf(result: BenchResult): Sheet {
-  return result.kind === 'ladder' ? ladderSheet(result) : stepSheet(result);
+  switch (result.kind) {
+    case 'ladder':
+      return ladderSheet(result);
+    case 'step':
+      return stepSheet(result);
+    case 'overhead':
+      return overheadSheet(result);
+  }
 }
 
 /** Only what ships, a row a case, and how far above the simplest rung it stands: for a README. */
 export function summaryOf(result: BenchResult): Sheet {
-  if (result.kind === 'step') return stepSheet(result);
+  if (result.kind !== 'ladder') return sheetOf(result);
   return {
     title: `bench ${result.bench}`,
     notes: ladderNotes(result),
@@ -97,6 +110,32 @@ function stepSheet({ environment, settings, cases }: StepResult): Sheet {
     ]),
     texts: 2,
   };
+}
+
+function overheadSheet({ environment, settings, cases }: OverheadResult): Sheet {
+  return {
+    title: 'bench overhead',
+    notes: [
+      ...environmentLines(environment),
+      `one step of D and G; the median of ${settings.rounds} rounds, in each of which every kind has its turn; × none: ` +
+        'over the step of the same round that has no attention, its median and where 10 % and 90 % of the rounds lie',
+    ],
+    head: [
+      ...['preset', 'attention', 'at', 'precision', 'batch', 'ms', '× none', 'p10', 'p90'],
+      ...['GFLOP', 'launches', 'MiB planned'],
+    ],
+    rows: cases.map((one) => [
+      ...[one.preset, one.attention, stagesOf(one.stages), one.precision, one.batch],
+      ...[one.ms.median, one.overNone.median, one.overNone.p10, one.overNone.p90],
+      ...[one.gflop, one.launches, one.plannedBytes / 2 ** 20],
+    ]),
+    texts: 4,
+  };
+}
+
+function stagesOf({ G, D }: OverheadResult['cases'][number]['stages']): string {
+  const [g, d] = [G, D].map((stages) => stages.map((s) => `${s}×${s}`).join(', '));
+  return g === d ? (g ?? '') : `G ${g}; D ${d}`;
 }
 
 /** A number with three digits that count, and all that stand before the point. */

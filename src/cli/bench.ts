@@ -11,6 +11,7 @@ import { formatOf, formatted, formats } from '../../bench/output/formats.ts';
 import type { Format } from '../../bench/output/formats.ts';
 import { report } from '../../bench/report.ts';
 import type { BenchResult } from '../../bench/results.ts';
+import { runOverhead } from '../../bench/overhead.ts';
 import { runFamily } from '../../bench/run.ts';
 import { gpuSteps, runSteps, softwareSteps } from '../../bench/step.ts';
 import type { StepChoice } from '../../bench/step.ts';
@@ -52,7 +53,8 @@ export function benchCommand(_state: ExitState): Command {
     'measure kernels side by side, each verified before it is timed',
   );
   for (const family of families) command.addCommand(familyCommand(family));
-  command.addCommand(stepCommand()).addCommand(reportCommand()).addCommand(peersCommand());
+  command.addCommand(stepCommand()).addCommand(overheadCommand());
+  command.addCommand(reportCommand()).addCommand(peersCommand());
   return command;
 }
 
@@ -183,28 +185,14 @@ interface StepFlags extends Flags {
 }
 
 function stepCommand(): Command {
-  const command = new Command('step')
-    .description('one training step of D and G: time, launches, memory')
-    .option(
-      '--preset <list>',
-      'presets between commas, with batch and precision where they matter: a,b:4,c:4:f16',
-      someText,
-    )
-    .option('--batch <count>', "images of a step; the preset's own if left out", positiveInt)
-    .option('--precision <list>', 'f32, f16 or both between commas: every step in each', someText);
-  addCommon(command, 10);
+  const command = new Command('step').description(
+    'one training step of D and G: time, launches, memory',
+  );
+  addStepFlags(command);
   command.action(async (flags: StepFlags) => {
     const format = formatFor(flags);
     const options = deviceOptions(flags);
-    const { summary } = await chooseAdapter(options);
-    const usual = summary.kind === 'software' ? softwareSteps : gpuSteps;
-    const named = flags.preset?.split(',').map(stepNamed) ?? usual;
-    const { batch, precision } = flags;
-    // A batch that stands by its preset's name is meant for that one.
-    const own = (one: StepChoice) => flags.preset !== undefined && one.batch !== undefined;
-    const sized = named.map((one) => (batch === undefined || own(one) ? one : { ...one, batch }));
-    const choices = precision === undefined ? sized : inEach(sized, precision);
-    const result = await runSteps(() => openGpu(options), choices, {
+    const result = await runSteps(() => openGpu(options), await choicesOf(flags), {
       rounds: flags.rounds,
       onCase: ({ preset }, place) => {
         progress(preset, place);
@@ -213,6 +201,48 @@ function stepCommand(): Command {
     await hand(result, flags, format);
   });
   return command;
+}
+
+function overheadCommand(): Command {
+  const command = new Command('overhead')
+    .description('what attention adds to a training step: with and without it, in turn')
+    .option('--kind <list>', 'kinds of attention between commas', someText, 'plain');
+  addStepFlags(command);
+  command.action(async (flags: StepFlags & { kind: string }) => {
+    const format = formatFor(flags);
+    const options = deviceOptions(flags);
+    const result = await runOverhead(() => openGpu(options), await choicesOf(flags), {
+      rounds: flags.rounds,
+      kinds: flags.kind.split(','),
+      onPreset: progress,
+    });
+    await hand(result, flags, format);
+  });
+  return command;
+}
+
+function addStepFlags(command: Command): void {
+  command
+    .option(
+      '--preset <list>',
+      'presets between commas, with batch and precision where they matter: a,b:4,c:4:f16',
+      someText,
+    )
+    .option('--batch <count>', "images of a step; the preset's own if left out", positiveInt)
+    .option('--precision <list>', 'f32, f16 or both between commas: every step in each', someText);
+  addCommon(command, 10);
+}
+
+/** The steps that some flags ask for; without any, those that suit the adapter. */
+async function choicesOf(flags: StepFlags): Promise<readonly StepChoice[]> {
+  const { summary } = await chooseAdapter(deviceOptions(flags));
+  const usual = summary.kind === 'software' ? softwareSteps : gpuSteps;
+  const named = flags.preset?.split(',').map(stepNamed) ?? usual;
+  const { batch, precision } = flags;
+  // A batch that stands by its preset's name is meant for that one.
+  const own = (one: StepChoice) => flags.preset !== undefined && one.batch !== undefined;
+  const sized = named.map((one) => (batch === undefined || own(one) ? one : { ...one, batch }));
+  return precision === undefined ? sized : inEach(sized, precision);
 }
 
 /** `PRESET`, `PRESET:BATCH` or `PRESET:BATCH:PRECISION`. Throws a `UserError`; the preset is checked with the config. */

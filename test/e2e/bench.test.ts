@@ -73,6 +73,21 @@ test('bench step measures a step of a preset', async () => {
   expect(stdout).toMatch(/^preset,precision,batch,ms,.*\nsagan-32-tiny,f32,2,[\d.]+,/);
 });
 
+test('bench overhead holds a step with attention to one without', async () => {
+  const { stdout } = await runWell([
+    ...['bench', 'overhead', '--preset', 'sagan-32-tiny:2', '--kind', 'plain,linear'],
+    ...['--rounds', '3', '--format', 'csv'],
+  ]);
+  const rows = stdout.trimEnd().split('\n').slice(1);
+  expect(rows.map((row) => row.split(',').slice(0, 5).join())).toEqual([
+    'sagan-32-tiny,none,8×8,f32,2',
+    'sagan-32-tiny,plain,8×8,f32,2',
+    'sagan-32-tiny,linear,8×8,f32,2',
+  ]);
+  const [none, plain] = rows.map((row) => Number(row.split(',').at(-2)));
+  expect(plain).toBeGreaterThan(none ?? NaN);
+});
+
 describe('mistakes', () => {
   const mistakes: Record<string, readonly [readonly string[], RegExp]> = {
     'an unknown bench': [
@@ -119,6 +134,10 @@ describe('mistakes', () => {
     'a batch that is none': [
       ['bench', 'step', '--preset', 'sagan-32:half'],
       /^--preset sagan-32:half: half is no batch, a whole number from 1$/,
+    ],
+    'an unknown kind of attention': [
+      ['bench', 'overhead', '--kind', 'plane'],
+      /^--kind plane is unknown; did you mean plain/,
     ],
     'a README that is not there': [
       ['bench', 'report', '--readme', at('NO.md')],

@@ -10,7 +10,7 @@ import { cellText, shown } from '../../bench/output/sheet.ts';
 import { csvTable } from '../../bench/output/text.ts';
 import { fillMarkers, readResults, report } from '../../bench/report.ts';
 import { resultSchema } from '../../bench/results.ts';
-import type { LadderResult, StepResult } from '../../bench/results.ts';
+import type { LadderResult, OverheadResult, StepResult } from '../../bench/results.ts';
 
 const folder = mkdtempSync(join(os.tmpdir(), 'wgsagan-output-'));
 afterAll(() => {
@@ -70,6 +70,27 @@ const step: StepResult = {
   ],
 };
 
+const overhead: OverheadResult = {
+  kind: 'overhead',
+  bench: 'overhead',
+  environment,
+  settings: { rounds: 5 },
+  cases: [
+    {
+      ...{ preset: 'sagan-32', precision: 'f32', batch: 64, attention: 'none' },
+      ...{ stages: { G: [16], D: [16] }, launches: 200, gflop: 8, plannedBytes: 2 ** 25 },
+      ms: { median: 8, p10: 8, p90: 9, samples: 5 },
+      overNone: { median: 1, p10: 1, p90: 1, samples: 5 },
+    },
+    {
+      ...{ preset: 'sagan-32', precision: 'f32', batch: 64, attention: 'plain' },
+      ...{ stages: { G: [16], D: [32, 16] }, launches: 300, gflop: 10, plannedBytes: 2 ** 26 },
+      ms: { median: 10, p10: 9, p90: 11, samples: 5 },
+      overNone: { median: 1.25, p10: 1.2, p90: 1.3, samples: 5 },
+    },
+  ],
+};
+
 describe('formats', () => {
   test('a table names its case once, aligns numbers and says what it was made on', () => {
     const text = formatted(ladder, 'table');
@@ -87,6 +108,15 @@ describe('formats', () => {
     ]);
   });
 
+  test('an overhead is a row a kind, held to none', () => {
+    const rows = formatted(overhead, 'csv').trimEnd().split('\n');
+    expect(rows).toEqual([
+      'preset,attention,at,precision,batch,ms,× none,p10,p90,GFLOP,launches,MiB planned',
+      'sagan-32,none,16×16,f32,64,8,1,1,1,8,200,32',
+      'sagan-32,plain,"G 16×16; D 32×32, 16×16",f32,64,10,1.25,1.2,1.3,10,300,64',
+    ]);
+  });
+
   test('CSV keeps every digit, and quotes what needs it', () => {
     const [head, first, , last] = formatted(ladder, 'csv').split('\n');
     expect(head).toBe('case,pass,rung,ms,p10,p90,GFLOP/s,GB/s,% of peak,MiB,roof');
@@ -97,13 +127,13 @@ describe('formats', () => {
   });
 
   test('JSON reads back as the result that it was', () => {
-    for (const result of [ladder, step]) {
+    for (const result of [ladder, step, overhead]) {
       expect(resultSchema.parse(JSON.parse(formatted(result, 'json')))).toEqual(result);
     }
   });
 
   test('Markdown is as prettier leaves it', async () => {
-    for (const result of [ladder, step]) {
+    for (const result of [ladder, step, overhead]) {
       const text = formatted(result, 'md');
       const options = { parser: 'markdown', printWidth: 100, proseWrap: 'preserve' as const };
       expect(await prettier.format(text, options)).toBe(text);
@@ -126,6 +156,7 @@ describe('formats', () => {
     expect(widths[1]! / widths[0]!).toBeCloseTo(4, 2);
     expect(svg.match(/class="ships"/g)).toHaveLength(1);
     expect(formatted(step, 'svg')).toContain('sagan-32, batch 64');
+    expect(formatted(overhead, 'svg')).toContain('10 ms  (× 1.25)');
   });
 
   test('the format is the one asked for, else the one of the file', () => {

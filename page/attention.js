@@ -4,7 +4,7 @@ import { fill, h } from './dom.js';
 /** @import { Attention, AttentionLayer } from '../src/report/data.ts' */
 
 const pictureSide = 320;
-const mapSide = 168;
+const mapSide = 190;
 
 /** @param {string} text Base64. */
 function bytesOf(text) {

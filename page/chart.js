@@ -7,6 +7,8 @@ import { smoothed } from './groups.js';
 
 const colours = 8;
 const height = 220;
+/** Below this each point has a mark, and none is smoothed. */
+const fewPoints = 30;
 
 /**
  * A chart under a title. `note` says what is on the axis.
@@ -73,15 +75,12 @@ export function createChart({ title, note }) {
    */
   function valueAt(curve, idx) {
     const steps = plot?.data[0];
-    const values = plot?.data[shownAt(curve)];
+    const values = plot?.data[1 + curve];
     if (steps === undefined || values === undefined) return null;
     // Curves of one chart may have points at different steps: the last one before counts.
     for (let i = idx; i >= 0; i--) if (typeof values[i] === 'number') return values[i] ?? null;
     return null;
   }
-
-  /** The place in the plot's data of what is drawn in full of a curve: the smoothed values stand behind all raw ones. */
-  const shownAt = (/** @type {number} */ curve) => 1 + curve + (smoothing > 0 ? curves.length : 0);
 
   function listValues() {
     const steps = plot?.data[0] ?? [];
@@ -129,10 +128,18 @@ export function createChart({ title, note }) {
     );
   }
 
-  /** All as columns over common steps. */
+  /**
+   * Few points, as of evaluations, are to be seen as they are.
+   *
+   * @param {readonly (number | null)[]} values
+   */
+  const smoothedIfMany = (values) =>
+    values.length < fewPoints ? values : smoothed(values, smoothing);
+
+  /** All as columns over common steps: raw, and behind them smoothed where they are to be. */
   function table() {
     const raw = curves.map(({ series }) => series.values);
-    const smooth = smoothing > 0 ? raw.map((values) => smoothed(values, smoothing)) : [];
+    const smooth = smoothing > 0 ? raw.map(smoothedIfMany) : [];
     const columns = [...raw, ...smooth].map((values, i) => {
       const steps = curves[i % curves.length]?.series.steps ?? [];
       return /** @type {uPlot.AlignedData} */ ([[...steps], [...values]]);
@@ -158,11 +165,11 @@ export function createChart({ title, note }) {
       stroke: `${css(`--c${curve.colour % colours}`)}${faint ? '40' : ''}`,
       width: faint ? 1 : 1.75,
       ...(curve.colour >= colours && { dash: [6, 3] }),
-      points: { show: curve.series.steps.length < 30 && !faint, size: 5 },
+      points: { show: curve.series.steps.length < fewPoints && !faint, size: 5 },
     });
     return /** @type {uPlot.Options} */ ({
       ...{ width, height },
-      padding: [10, 12, 0, 0],
+      padding: [10, 20, 0, 0],
       legend: { show: false },
       cursor: { sync: { key: 'steps', setSeries: false }, y: false, points: { size: 6 } },
       scales: { x: { time: false }, y: { distr: !logarithmic ? 1 : positive ? 3 : 4 } },
@@ -225,9 +232,10 @@ export function createChart({ title, note }) {
   function refresh(u) {
     const steps = u.data[0];
     const { min, max } = u.scales['x'] ?? {};
-    const whole = min === steps[0] && max === steps.at(-1);
-    u.setData(table(), whole);
-    if (!whole) u.redraw();
+    // Scales are there only once it has been drawn.
+    const all = typeof min !== 'number' || (min === steps[0] && max === steps.at(-1));
+    u.setData(table(), all);
+    if (!all) u.redraw();
     listValues();
   }
 

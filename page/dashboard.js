@@ -144,9 +144,9 @@ async function mapsOf(id, { attention }) {
 }
 
 function draw() {
-  const ready = [...chosen].flatMap(([id, colour]) => {
-    const found = loaded.get(id);
-    return found === undefined ? [] : [{ colour, ...found }];
+  const ready = runs.flatMap(({ id }) => {
+    const [found, colour] = [loaded.get(id), chosen.get(id)];
+    return found === undefined || colour === undefined ? [] : [{ colour, ...found }];
   });
   const [first] = ready;
   empty.textContent = runs.length === 0 ? 'No runs yet.' : 'Choose a run, or several to compare.';

@@ -45,7 +45,9 @@ export function short(value) {
   if (value === null || value === undefined || !Number.isFinite(value)) return '–';
   const size = Math.abs(value);
   if (size === 0) return '0';
-  if (size >= 1e6 || size < 1e-3) return value.toExponential(2).replace('e+', 'e');
+  if (size >= 1e6 || size < 1e-3) {
+    return value.toExponential(2).replace(/\.?0*e\+?/, 'e');
+  }
   if (Number.isInteger(value)) return whole(value);
   return size >= 1000 ? value.toFixed(0) : String(Number(value.toPrecision(4)));
 }

@@ -141,13 +141,11 @@ function alarmsOf({ alarms, broken }) {
  */
 function tableOf(title, facts) {
   if (facts.length === 0) return null;
-  const rows = facts.map(([name, value]) =>
-    h('tr', {}, h('th', { scope: 'row' }, name), h('td', {}, value)),
-  );
+  const rows = facts.map(([name, value]) => figure(name, value));
   return h(
     'section',
     { class: 'card', 'aria-label': title },
     h('h2', {}, title),
-    h('table', {}, h('tbody', {}, ...rows)),
+    h('dl', { class: 'facts' }, ...rows),
   );
 }

@@ -113,7 +113,7 @@ export class TrainDisplay implements TrainEvents {
 
   finish(
     result: TrainResult,
-    { run, paths }: { run: string; paths: { losses: string; metrics: string } },
+    { run, paths }: { run: string; paths: { losses: string; metrics: string; report: string } },
   ): void {
     this.close();
     const how = {
@@ -129,6 +129,7 @@ export class TrainDisplay implements TrainEvents {
         pc.bold(how),
         `picture     ${result.samples}`,
         `losses      ${paths.losses}`,
+        `report      ${paths.report}`,
         `run folder  ${run}`,
         `go on       npx wgsagan train --out ${folder} --resume${more}`,
         `sample      npx wgsagan sample --run ${folder} --n 64 --seed 1 --out grid.png`,

@@ -1,8 +1,8 @@
 import { existsSync, statSync } from 'node:fs';
-import { join } from 'node:path';
 import { Command } from 'commander';
 import { isRun } from '../report/discover.ts';
-import { ReportWriter, reportName } from '../report/report.ts';
+import { ReportWriter } from '../report/report.ts';
+import { runPaths } from '../train/run-folder.ts';
 import { UserError } from '../util/errors.ts';
 import { checkWritable } from './files.ts';
 import type { ExitState } from './main.ts';
@@ -13,7 +13,7 @@ export function reportCommand(_state: ExitState): Command {
     .description('write the page of a run: curves, samples through time, attention, options')
     .requiredOption('--run <dir>', 'run folder that train or seq2seq wrote', someText)
     .option('--out <file>', 'page to write; default report.html in the run folder', someText)
-    .action(async ({ run, out = join(run, reportName) }: { run: string; out?: string }) => {
+    .action(async ({ run, out = runPaths(run).report }: { run: string; out?: string }) => {
       checkRun(run);
       checkWritable('--out', out, 'the report', 'html');
       await new ReportWriter(run).write(out);

@@ -6,14 +6,16 @@ import type { Dataset } from '../data/dataset.ts';
 import { openGpu } from '../gpu/device.ts';
 import type { Gpu } from '../gpu/device.ts';
 import { cacheDir, hostMemoryBytes } from '../gpu/platform.ts';
+import { keepReport } from '../report/observer.ts';
 import { checkArchitecture, listCheckpoints, readNewestCheckpoint } from '../train/checkpoint.ts';
 import type { Checkpoint } from '../train/checkpoint.ts';
 import { readConfigFile, resolveConfig } from '../train/config.ts';
 import type { PartialConfig, TrainConfig } from '../train/options.ts';
+import { together } from '../train/observers.ts';
 import { refuseUsedFolder, runPaths } from '../train/run-folder.ts';
 import { lockRun, unlockRun } from '../train/run-lock.ts';
 import { train } from '../train/trainer.ts';
-import type { TrainResult } from '../train/trainer.ts';
+import type { TrainEvents, TrainResult } from '../train/trainer.ts';
 import { UserError } from '../util/errors.ts';
 import type { ExitState } from './main.ts';
 import { adapterOption, addConfigOptions, configFlags, someText, wholeNumber } from './options.ts';
@@ -153,7 +155,8 @@ async function trainInto(
     const openData = () =>
       openBeside(gpu, flags, async () => counted ?? (await openDataOf(config, display)));
     const resume = saved?.checkpoint;
-    const result = await train({ gpu, openData, config, run, resume, stop, events: display });
+    const events = together(display, reporting(run, gpu));
+    const result = await train({ gpu, openData, config, run, resume, stop, events });
     display.finish(result, { run, paths: runPaths(run) });
     return result;
   } finally {
@@ -161,6 +164,12 @@ async function trainInto(
     release();
     gpu.close();
   }
+}
+
+/** Writes the report of a run, anew whenever there are new pictures. */
+function reporting(run: string, gpu: Gpu): TrainEvents {
+  const report = keepReport(run, gpu.adapter);
+  return { onReady: report.begin, onSamples: report.write };
 }
 
 /** The config that tells both nets the classes of the data. Throws a `UserError` where there is but one. */

@@ -1,11 +1,8 @@
 import os from 'node:os';
-import { join } from 'node:path';
 import type { AdapterSummary } from '../gpu/adapter.ts';
 import { cpuCount, engineVersion, hostMemoryBytes } from '../gpu/platform.ts';
 import { writeFileAtomic } from '../io/atomic.ts';
-
-/** Name of the file in a run folder that says where the run was trained last. */
-export const machineName = 'machine.json';
+import { runPaths } from '../train/run-folder.ts';
 
 /** What is worth knowing of this machine when a run is looked at later, by the names that a report shows. */
 export function machineFacts(adapter: AdapterSummary): Record<string, string> {
@@ -24,8 +21,8 @@ export function machineFacts(adapter: AdapterSummary): Record<string, string> {
   };
 }
 
-/** Writes machine.json into a run folder; a run that goes on elsewhere has it anew. Throws as `writeFileAtomic` does. */
+/** Writes machine.json into a run folder: where it was trained last. Throws as `writeFileAtomic` does. */
 export function writeMachine(run: string, adapter: AdapterSummary): Promise<void> {
   const text = `${JSON.stringify(machineFacts(adapter), null, 2)}\n`;
-  return writeFileAtomic(join(run, machineName), text);
+  return writeFileAtomic(runPaths(run).machine, text);
 }

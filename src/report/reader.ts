@@ -5,7 +5,6 @@ import { refuseLocked, holdsRun } from '../train/run-lock.ts';
 import type { Fact, RunData, RunState } from './data.ts';
 import { factsOf } from './facts.ts';
 import { JsonLines } from './lines.ts';
-import { machineName } from './machine.ts';
 import { readOwn } from './own-files.ts';
 import { alarmsOf, evaluationsOf, lastOf, seriesOf } from './series.ts';
 
@@ -70,7 +69,7 @@ export class RunReader {
   }
 
   #machine(broken: string[]): Fact[] {
-    return tableOf(join(this.run, machineName), (text) => JSON.parse(text) as unknown, broken);
+    return tableOf(runPaths(this.run).machine, (text) => JSON.parse(text) as unknown, broken);
   }
 }
 

@@ -1,13 +1,10 @@
-import { join } from 'node:path';
 import { writeFileAtomic } from '../io/atomic.ts';
+import { runPaths } from '../train/run-folder.ts';
 import { AttentionReader, attentionFolder, newestAttention } from './attention.ts';
 import type { Attention, RunData } from './data.ts';
 import { reportHtml } from './page.ts';
 import { Embedder, picturesOf } from './pictures.ts';
 import { RunReader } from './reader.ts';
-
-/** Name of a run's report in its folder. */
-export const reportName = 'report.html';
 
 /** Writes the report of one run, again and again where asked: what is read and made once is kept. */
 export class ReportWriter {
@@ -20,7 +17,7 @@ export class ReportWriter {
   }
 
   /** Writes the page, whole or not at all; `out` is `RUN/report.html` by default. Throws as `writeFileAtomic` does. */
-  async write(out: string = join(this.#reader.run, reportName)): Promise<void> {
+  async write(out: string = runPaths(this.#reader.run).report): Promise<void> {
     await writeFileAtomic(out, reportHtml(await this.#data()));
   }
 

@@ -5,7 +5,6 @@ import { attentionFolder } from './attention.ts';
 import type { RunSummary } from './data.ts';
 import { findRuns } from './discover.ts';
 import type { FoundRun } from './discover.ts';
-import { machineName } from './machine.ts';
 import { RunReader } from './reader.ts';
 
 /** A run that is looked at again and again. */
@@ -65,9 +64,9 @@ export class WatchedRuns {
 
 /** Differs when anything that a page shows of a run did: files by time and size, folders by what is in them. */
 function stampOf(run: string): string {
-  const { config, metrics, samples } = runPaths(run);
-  const more = ['eval.jsonl', 'alarms.jsonl', machineName].map((name) => join(run, name));
-  const files = [config, metrics, ...more].map((path) => {
+  const { config, metrics, samples, machine } = runPaths(run);
+  const more = ['eval.jsonl', 'alarms.jsonl'].map((name) => join(run, name));
+  const files = [config, metrics, machine, ...more].map((path) => {
     const stat = statSync(path, { throwIfNoEntry: false });
     return stat === undefined ? '' : `${stat.ino} ${stat.mtimeMs} ${stat.size}`;
   });

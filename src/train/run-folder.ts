@@ -37,6 +37,8 @@ export function runPaths(run: string) {
     metrics: join(run, 'metrics.jsonl'),
     samples: join(run, 'samples'),
     losses: join(run, 'losses.svg'),
+    machine: join(run, 'machine.json'),
+    report: join(run, 'report.html'),
   };
 }
 

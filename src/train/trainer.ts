@@ -26,16 +26,16 @@ import {
 } from './run-folder.ts';
 import type { MetricLine } from './run-folder.ts';
 
-/** What a run tells whoever started it; the trainer prints nothing. */
+/** What a run tells whoever started it; the trainer prints nothing, and waits for those that take their time. */
 export interface TrainEvents {
   /** Before the first step. */
-  onReady?(info: ReadyInfo): void;
+  onReady?(info: ReadyInfo): void | Promise<void>;
   /** Where a training whose steps differ begins with other ones. */
   onStage?(stage: string): void;
   onStep?(step: number): void;
   onMetrics?(line: MetricLine): void;
-  onSamples?(path: string, step: number): void;
-  onCheckpoint?(path: string, step: number): void;
+  onSamples?(path: string, step: number): void | Promise<void>;
+  onCheckpoint?(path: string, step: number): void | Promise<void>;
 }
 
 export interface ReadyInfo {
@@ -107,7 +107,7 @@ export async function train(options: TrainOptions): Promise<TrainResult> {
   const { classes: classNames } = dataset;
   const state = { learner, loader, originals, classNames, firstStep, earlier, seconds, sums };
   const loop = await Loop.open({ ...options, ...state });
-  events.onReady?.(loop.info);
+  await events.onReady?.(loop.info);
   await saveConfig(run, config);
   try {
     return await loop.run();
@@ -366,7 +366,7 @@ class Loop {
     await this.#settleReadback();
     const path = await drawPictures(run, { learner, originals, ...this.#built, step });
     await drawCurves(run, learner.shown, this.#metrics);
-    events?.onSamples?.(path, step);
+    await events?.onSamples?.(path, step);
     return path;
   }
 
@@ -381,7 +381,7 @@ class Loop {
     };
     const path = await saveCheckpoint(run, learner, progress);
     this.#saved = path;
-    events?.onCheckpoint?.(path, step);
+    await events?.onCheckpoint?.(path, step);
     return path;
   }
 

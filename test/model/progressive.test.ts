@@ -240,7 +240,7 @@ describe('a run across stages', () => {
   test('tells of its stages, and ends where all of them are done', async () => {
     const stages: unknown[] = [];
     const { step } = await start(whole, {
-      onReady: ({ stage }) => stages.push(stage),
+      onReady: ({ stage }) => void stages.push(stage),
       onStage: (stage) => stages.push(stage),
     });
     expect(step).toBe(6);
@@ -253,7 +253,7 @@ describe('a run across stages', () => {
   async function goOn(run: string): Promise<void> {
     const resume = await readNewestCheckpoint(run);
     const told: boolean[] = [];
-    await start(run, { onReady: ({ otherKernels }) => told.push(otherKernels) }, { resume });
+    await start(run, { onReady: ({ otherKernels }) => void told.push(otherKernels) }, { resume });
     expect(told).toEqual([false]);
     expect(end(run).equals(end(whole))).toBe(true);
     expect(linesOf(run)).toEqual(linesOf(whole));

@@ -61,8 +61,8 @@ describe.skipIf(!hasBrowser)('dashboard', () => {
     await page.getByLabel('Step of all pictures').focus();
     await page.keyboard.press('Home');
     expect(await sources()).not.toEqual(last);
-    const widths = await pictures.evaluateAll<number[]>(
-      '(all) => Promise.all(all.map((one) => one.decode().then(() => one.naturalWidth)))',
+    const widths = await page.evaluate(
+      `Promise.all([...document.querySelectorAll('.sides img')].map((one) => one.decode().then(() => one.naturalWidth)))`,
     );
     expect(widths).toEqual([64, 64]);
     expect(complaints).toEqual([]);

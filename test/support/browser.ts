@@ -71,9 +71,10 @@ const countPixels = `(canvas) => {
 }`;
 
 /** How many pixels of a canvas are not of its most frequent colour, how many colours it has, and all of it as a number. */
-export async function pixelsOf(page: Page, selector: string, nth = 0) {
+export function pixelsOf(page: Page, selector: string, nth = 0) {
   type Pixels = { readonly drawn: number; readonly colours: number; readonly hash: number };
-  return page.locator(selector).nth(nth).evaluate<Pixels>(countPixels);
+  const canvas = `document.querySelectorAll(${JSON.stringify(selector)})[${nth}]`;
+  return page.evaluate<Pixels>(`(${countPixels})(${canvas})`);
 }
 
 /** Pixels that a page is wider than its window. */

@@ -5,6 +5,7 @@ import type { AdapterSummary } from '../gpu/adapter.ts';
 import type { TrainConfig } from '../train/options.ts';
 import type { MetricLine } from '../train/run-folder.ts';
 import type { ReadyInfo, TrainEvents, TrainResult } from '../train/trainer.ts';
+import type { Alarm } from '../train/watch.ts';
 import { shellQuote } from '../util/quote.ts';
 
 /** Seconds between lines where there is no terminal to draw a bar on. */
@@ -105,6 +106,10 @@ export class TrainDisplay implements TrainEvents {
 
   onMetrics(line: MetricLine): void {
     this.#line = line;
+  }
+
+  onAlarm({ step, text }: Alarm): void {
+    this.log(pc.yellow(`alarm     step ${step}: ${text}`));
   }
 
   onSamples(path: string, step: number): void {

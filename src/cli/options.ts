@@ -10,6 +10,9 @@ function parser(key: ConfigKey): (text: string) => unknown {
   if (stageKeys.has(key)) {
     return (text) => (text === '' || text === 'none' ? [] : text.split(',').map(toNumber));
   }
+  if (listKeys.has(key)) {
+    return (text) => (text === '' || text === 'none' ? [] : text.split(',').map((s) => s.trim()));
+  }
   if (textKeys.has(key)) return (text) => text;
   return toNumber;
 }
@@ -19,7 +22,9 @@ const textKeys = new Set<ConfigKey>([
   'reconstruction',
 ]);
 const stageKeys = new Set<ConfigKey>(['attentionAt', 'attentionG', 'attentionD']);
-const switchKeys = new Set<ConfigKey>(['flip', 'strict', 'conditional']);
+/** Lists of words. */
+const listKeys = new Set<ConfigKey>(['augment']);
+const switchKeys = new Set<ConfigKey>(['flip', 'strict', 'conditional', 'tensorboard']);
 
 /** Parses any number; a schema says which it may be. */
 export function toNumber(text: string): number {
@@ -54,6 +59,7 @@ export function addConfigOptions(
 function valueName(key: ConfigKey): string {
   if (key === 'data') return 'source';
   if (stageKeys.has(key)) return 'sizes';
+  if (listKeys.has(key)) return 'names';
   return textKeys.has(key) ? 'name' : 'number';
 }
 
@@ -68,7 +74,7 @@ export function configFlags(
 /** What a run's data, length and reports decide has no part in one step of it. */
 const beyondAStep: readonly ConfigKey[] = [
   ...(['data', 'steps', 'flip', 'strict', 'timeLimit'] as const),
-  ...(['sampleEvery', 'checkpointEvery', 'logEvery'] as const),
+  ...(['sampleEvery', 'checkpointEvery', 'logEvery', 'tensorboard'] as const),
 ];
 const stepKeys = configKeys.filter((key) => !beyondAStep.includes(key));
 

@@ -13,24 +13,31 @@ interface Slot {
 export class ReadbackRing {
   readonly #gpu: Gpu;
   readonly #watched: readonly Storage[];
+  readonly #floats: readonly number[];
   readonly #slots: Slot[];
   readonly #onValues: (values: Float32Array) => void;
   #next = 0;
   #recorded: Slot | undefined;
 
-  /** `onValues` receives the first f32 of each watched storage, in run order. */
+  /** `onValues` receives the first f32 of each watched storage, or the first `floats` of each, in run order. */
   constructor(
     gpu: Gpu,
     watched: readonly Storage[],
-    options: { depth?: number; onValues: (values: Float32Array) => void },
+    options: {
+      depth?: number;
+      floats?: readonly number[];
+      onValues: (values: Float32Array) => void;
+    },
   ) {
     this.#gpu = gpu;
     this.#watched = watched;
     this.#onValues = options.onValues;
+    this.#floats = options.floats ?? watched.map(() => 1);
+    const bytes = 4 * this.#floats.reduce((sum, n) => sum + n, 0);
     this.#slots = Array.from({ length: options.depth ?? 3 }, () => ({
       buffer: gpu.device.createBuffer({
         label: 'readback ring',
-        size: Math.max(4, watched.length * 4),
+        size: Math.max(4, bytes),
         usage: GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST,
       }),
       busy: undefined,
@@ -48,10 +55,13 @@ export class ReadbackRing {
     if (slot === undefined || slot.busy !== undefined) {
       throw new Error('readback ring is full: await ready() before each run');
     }
+    let at = 0;
     this.#watched.forEach((storage, i) => {
+      const bytes = 4 * (this.#floats[i] ?? 1);
       const block = storage.block;
       if (block === undefined) throw new Error(`${storage.label} has no bytes to read back`);
-      encoder.copyBufferToBuffer(block.buffer, block.offset, slot.buffer, i * 4, 4);
+      encoder.copyBufferToBuffer(block.buffer, block.offset, slot.buffer, at, bytes);
+      at += bytes;
     });
     this.#recorded = slot;
     this.#next = (this.#next + 1) % this.#slots.length;

@@ -3,6 +3,7 @@ import type { Tensor } from '../autograd/tensor.ts';
 import type { AttentionKind } from '../nn/attention-kinds.ts';
 import type { InitName } from '../nn/init.ts';
 import type { Layer } from '../nn/module.ts';
+import type { Spectra } from '../nn/spectra.ts';
 import type { HostRng } from '../util/philox.ts';
 import type { Growth } from './growth.ts';
 
@@ -41,6 +42,8 @@ export interface GanOptions {
 export interface Net extends Layer {
   /** Of a net that grows while it trains: its stage. */
   readonly growth?: Growth;
+  /** Of a net with spectral norms. */
+  readonly spectra?: Spectra;
   /** `labels` (N) u32, for nets that are told classes. */
   forward(x: Tensor, labels?: Tensor): Tensor;
 }

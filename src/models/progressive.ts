@@ -70,7 +70,7 @@ function scheduleOf({ imageSize, stageSteps }: GanOptions): Schedule {
  */
 export class ProgressiveGenerator extends Layer {
   readonly growth: Growth;
-  readonly #spectra: Spectra;
+  readonly spectra: Spectra;
   readonly #blocks: readonly Layer[];
   readonly #toImage: readonly Layer[];
   readonly #latentSize: number;
@@ -103,11 +103,11 @@ export class ProgressiveGenerator extends Layer {
     });
     const parts = { blocks: this.#blocks, ends: this.#toImage };
     this.growth = new Growth(tape, scheduleOf(options), parts);
-    this.#spectra = new Spectra(this);
+    this.spectra = new Spectra(this);
   }
 
   override forward(z: Tensor): Tensor {
-    return this.#spectra.during(z, () => this.#images(z), this.growth.present);
+    return this.spectra.during(z, () => this.#images(z), this.growth.present);
   }
 
   #images(z: Tensor): Tensor {
@@ -134,7 +134,7 @@ export class ProgressiveGenerator extends Layer {
  */
 export class ProgressiveDiscriminator extends Layer {
   readonly growth: Growth;
-  readonly #spectra: Spectra;
+  readonly spectra: Spectra;
   readonly #blocks: readonly Layer[];
   readonly #fromImage: readonly Layer[];
 
@@ -164,11 +164,11 @@ export class ProgressiveDiscriminator extends Layer {
     });
     const parts = { blocks: this.#blocks, ends: this.#fromImage };
     this.growth = new Growth(tape, scheduleOf(options), parts);
-    this.#spectra = new Spectra(this);
+    this.spectra = new Spectra(this);
   }
 
   override forward(x: Tensor): Tensor {
-    return this.#spectra.during(x, () => this.#scores(x), this.growth.present);
+    return this.spectra.during(x, () => this.#scores(x), this.growth.present);
   }
 
   #scores(x: Tensor): Tensor {

@@ -123,7 +123,7 @@ export class ResnetGenerator extends Layer {
   readonly #layers: readonly Net[];
   readonly #norm: BatchNorm2d;
   readonly #last: Conv2d;
-  readonly #spectra: Spectra;
+  readonly spectra: Spectra;
 
   constructor(tape: Tape, options: GanOptions, rng: HostRng) {
     super(tape);
@@ -142,11 +142,11 @@ export class ResnetGenerator extends Layer {
     const to = generatorChannels(options, options.imageSize);
     this.#norm = this.child('output_layer.0', new BatchNorm2d(tape, to));
     this.#last = this.child('output_layer.2', sameConv(tape, [to, channels, 3], weights));
-    this.#spectra = new Spectra(this);
+    this.spectra = new Spectra(this);
   }
 
   override forward(z: Tensor, labels?: Tensor): Tensor {
-    return this.#spectra.during(z, () => {
+    return this.spectra.during(z, () => {
       const seed = reshape(this.#linear.forward(z), [dim(z.shape, 0), -1, 4, 4]);
       const h = this.#layers.reduce((x, layer) => layer.forward(x, labels), seed);
       return tanh(this.#last.forward(this.#norm.forward(h, { name: 'relu' })));
@@ -164,7 +164,7 @@ export class ResnetDiscriminator extends Layer {
   readonly #layers: readonly Net[];
   readonly #linear: Linear;
   readonly #embed: Embedding | undefined;
-  readonly #spectra: Spectra;
+  readonly spectra: Spectra;
 
   constructor(tape: Tape, options: GanOptions, rng: HostRng) {
     super(tape);
@@ -188,12 +188,12 @@ export class ResnetDiscriminator extends Layer {
       const embed = new Embedding(tape, classes, features, weights);
       this.#embed = this.child('embed', spectralNorm(embed, { rng }));
     }
-    this.#spectra = new Spectra(this);
+    this.spectra = new Spectra(this);
   }
 
   /** Throws a RangeError without labels, where there are classes. */
   override forward(x: Tensor, labels?: Tensor): Tensor {
-    return this.#spectra.during(x, () => {
+    return this.spectra.during(x, () => {
       const maps = this.#layers.reduce((h, layer) => layer.forward(h, labels), x);
       const h = sum(relu(maps), [2, 3]);
       const score = this.#linear.forward(h);

@@ -104,7 +104,7 @@ function channelsAt({ width, imageSize }: GanOptions, size: number): number {
  */
 export class Generator extends Layer {
   readonly #main: Sequential;
-  readonly #spectra: Spectra;
+  readonly spectra: Spectra;
   readonly #latentSize: number;
 
   constructor(tape: Tape, options: GanOptions, rng: HostRng) {
@@ -139,12 +139,12 @@ export class Generator extends Layer {
     const last = { rng, init, kernelSize: 4, stride: 2, padding: 1 };
     layers.push(new ConvTranspose2d(tape, from, options.channels, last), new Tanh(tape));
     this.#main = this.child('main', new Sequential(tape, layers));
-    this.#spectra = new Spectra(this);
+    this.spectra = new Spectra(this);
   }
 
   override forward(z: Tensor): Tensor {
     const seed = reshape(z, [-1, this.#latentSize, 1, 1]);
-    return this.#spectra.during(z, () => this.#main.forward(seed));
+    return this.spectra.during(z, () => this.#main.forward(seed));
   }
 }
 
@@ -154,7 +154,7 @@ export class Generator extends Layer {
  */
 export class Discriminator extends Layer {
   readonly #main: Sequential;
-  readonly #spectra: Spectra;
+  readonly spectra: Spectra;
 
   constructor(tape: Tape, options: GanOptions, rng: HostRng) {
     super(tape);
@@ -176,11 +176,11 @@ export class Discriminator extends Layer {
     }
     layers.push(spectralNorm(new Conv2d(tape, from, 1, { rng, init, kernelSize: 4 }), { rng }));
     this.#main = this.child('main', new Sequential(tape, layers));
-    this.#spectra = new Spectra(this);
+    this.spectra = new Spectra(this);
   }
 
   override forward(x: Tensor): Tensor {
-    return this.#spectra.during(x, () => reshape(this.#main.forward(x), [-1, 1]));
+    return this.spectra.during(x, () => reshape(this.#main.forward(x), [-1, 1]));
   }
 }
 

@@ -69,7 +69,7 @@ const resizing = { kernelSize: [4, 1], stride: [2, 1], padding: [1, 0] } as cons
 export class VideoGenerator extends Layer {
   readonly #first: Sequential;
   readonly #main: Sequential;
-  readonly #spectra: Spectra;
+  readonly spectra: Spectra;
   readonly #latentSize: number;
 
   constructor(tape: Tape, options: GanOptions, rng: HostRng) {
@@ -110,12 +110,12 @@ export class VideoGenerator extends Layer {
     const last = new PerFrame(tape, [perFrame(from, channels), new Tanh(tape)]);
     layers.push(overTime(from, imageSize), last);
     this.#main = this.child('main', new Sequential(tape, layers));
-    this.#spectra = new Spectra(this);
+    this.spectra = new Spectra(this);
   }
 
   override forward(z: Tensor): Tensor {
     const { frames, size } = corner;
-    return this.#spectra.during(z, () => {
+    return this.spectra.during(z, () => {
       const first = this.#first.forward(reshape(z, [-1, this.#latentSize, 1, 1]));
       const [N = 1, C = 1] = first.shape;
       return this.#main.forward(reshape(first, [N, C, frames, size, size]));
@@ -130,7 +130,7 @@ export class VideoGenerator extends Layer {
 export class VideoDiscriminator extends Layer {
   readonly #main: Sequential;
   readonly #score: Conv2d;
-  readonly #spectra: Spectra;
+  readonly spectra: Spectra;
 
   constructor(tape: Tape, options: GanOptions, rng: HostRng) {
     super(tape);
@@ -162,11 +162,11 @@ export class VideoDiscriminator extends Layer {
     this.#main = this.child('main', new Sequential(tape, layers));
     const whole = { ...weights, kernelSize: [corner.frames, corner.size ** 2] } as const;
     this.#score = this.child('score', spectralNorm(new Conv2d(tape, from, 1, whole), { rng }));
-    this.#spectra = new Spectra(this);
+    this.spectra = new Spectra(this);
   }
 
   override forward(x: Tensor): Tensor {
-    return this.#spectra.during(x, () => {
+    return this.spectra.during(x, () => {
       const features = this.#main.forward(x);
       const [N = 1, C = 1, T = 1] = features.shape;
       return reshape(this.#score.forward(reshape(features, [N, C, T, -1])), [N, 1]);

@@ -5,6 +5,14 @@ import type { SpectralPlan } from '../ops/spectral.ts';
 import type { Module } from './module.ts';
 import { WeightedLayer, floatTypeOf } from './weighted.ts';
 
+/** Spectral norms as a forward pass estimated them. */
+export interface LastNorms {
+  /** Paths of the layers below the net. */
+  readonly names: readonly string[];
+  /** (n) f32, in their order. */
+  readonly sigma: Tensor;
+}
+
 /**
  * All spectral norms of a net, taken at the beginning of its forward pass in the launches of one. For the end of a model's
  * constructor: it lays the net's parameters side by side in one buffer, where an optimiser can move all of them in one
@@ -14,6 +22,9 @@ import { WeightedLayer, floatTypeOf } from './weighted.ts';
 export class Spectra {
   readonly #net: Module;
   readonly #layers: readonly WeightedLayer[];
+  /** Names of `#layers`, in their order. */
+  readonly #names: readonly string[];
+  #last: LastNorms | undefined;
   /** By the places of the layers that they are of. */
   readonly #plans = new Map<string, SpectralPlan | undefined>();
 
@@ -26,9 +37,11 @@ export class Spectra {
       );
     };
     this.#net = net;
-    this.#layers = [...net.namedModules()].flatMap(([, layer]) =>
-      layer instanceof WeightedLayer && layer.spectral !== undefined ? [layer] : [],
+    const named = [...net.namedModules()].flatMap(([name, layer]) =>
+      layer instanceof WeightedLayer && layer.spectral !== undefined ? [{ name, layer }] : [],
     );
+    this.#layers = named.map(({ layer }) => layer);
+    this.#names = named.map(({ name }) => name);
     const spectra = spectraOf(this.#layers);
     join(net.parameters(), 'parameters');
     join(
@@ -65,7 +78,8 @@ export class Spectra {
       plan: this.#planOf(layers),
       dtype,
     };
-    const weights = spectralNormalizeAll(spectra, options);
+    const { weights, sigma } = spectralNormalizeAll(spectra, options);
+    this.#last = { names: layers.map((layer) => this.#nameOf(layer)), sigma };
     try {
       layers.forEach((layer, i) => {
         layer.useNormalized(at(weights, i));
@@ -74,6 +88,15 @@ export class Spectra {
     } finally {
       for (const layer of layers) layer.useNormalized(undefined);
     }
+  }
+
+  /** Of the last forward pass that took all its norms together; undefined where there was none. */
+  get last(): LastNorms | undefined {
+    return this.#last;
+  }
+
+  #nameOf(layer: WeightedLayer): string {
+    return at(this.#names, this.#layers.indexOf(layer));
   }
 
   #planOf(layers: readonly WeightedLayer[]): SpectralPlan | undefined {

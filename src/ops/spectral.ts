@@ -240,6 +240,12 @@ export function planSpectra(layers: readonly SpectralLayer[]): SpectralPlan | un
   return { matrices, table: tensor(tape, words, [words.length], { label: 'spectral norms' }) };
 }
 
+/** Weights divided by their spectral norms, in the order of their layers, and those norms (n) f32. */
+export interface Normalized {
+  readonly weights: readonly Tensor[];
+  readonly sigma: Tensor;
+}
+
 /**
  * W/σ(W) of every layer, with σ estimated by one power iteration, as torch.nn.utils.spectral_norm: gradients flow through
  * σ and W, not through u and v. One launch a step of it for all layers where `plan` allows, in a captured program; the bits
@@ -248,7 +254,7 @@ export function planSpectra(layers: readonly SpectralLayer[]): SpectralPlan | un
 export function spectralNormalizeAll(
   layers: readonly SpectralLayer[],
   { update, eps = 1e-12, plan, dtype = 'f32' }: SpectralOptions,
-): readonly Tensor[] {
+): Normalized {
   const attrs = plan ?? { matrices: layers.map(matrixOf) };
   const weights = layers.map((l) => l.weight);
   const state = [...layers.map((l) => l.u), ...layers.map((l) => l.v)];
@@ -257,7 +263,10 @@ export function spectralNormalizeAll(
     eps,
     update,
   });
-  return normalizeOp([...weights, ...found], { ...attrs, dtype });
+  return {
+    weights: normalizeOp([...weights, ...found], { ...attrs, dtype }),
+    sigma: at(found, 0),
+  };
 }
 
 /** `spectralNormalizeAll` of one weight. */
@@ -266,5 +275,5 @@ export function spectralNormalize(
   options: Omit<SpectralLayer, 'weight'> & Omit<SpectralOptions, 'plan'>,
 ): Tensor {
   const { u, v, axis, ...rest } = options;
-  return only(spectralNormalizeAll([{ weight, u, v, axis }], rest));
+  return only(spectralNormalizeAll([{ weight, u, v, axis }], rest).weights);
 }

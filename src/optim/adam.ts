@@ -1,5 +1,6 @@
 import type { Tape } from '../autograd/tape.ts';
 import type { Tensor } from '../autograd/tensor.ts';
+import { gradientNorm } from '../kernels/gradient-norm.ts';
 import { adam, adamAdvance, inspectGradients } from '../kernels/optim.ts';
 import {
   ParameterGroup,
@@ -60,19 +61,24 @@ export class Adam {
 
   /**
    * One update in place; launches only, so it can be captured. With a scaler the gradients are times its scale, and one that
-   * is not finite leaves everything as it was.
+   * is not finite leaves everything as it was. `norm`, of one element, is given the length of all gradients as one vector,
+   * without the scale: 0 for a step that is left out. Its last bits hang on which gradients lie side by side.
    */
   step(
     gradients: readonly Tensor[],
-    { scaler }: { readonly scaler?: GradScaler | undefined } = {},
+    { scaler, norm }: { readonly scaler?: GradScaler | undefined; readonly norm?: Tensor } = {},
   ): void {
     checkGradients('Adam', movingOf(this.groups), gradients);
     updating('Adam', this.groups, () => {
-      this.#update(gradients, scaler?.state.storage);
+      this.#update(gradients, scaler?.state.storage, norm?.storage);
     });
   }
 
-  #update(gradients: readonly Tensor[], scaler: Tensor['storage'] | undefined): void {
+  #update(
+    gradients: readonly Tensor[],
+    scaler: Tensor['storage'] | undefined,
+    norm: Tensor['storage'] | undefined,
+  ): void {
     let i = 0;
     const groups = movingOf(this.groups).map((group) => {
       const mine = gradients.slice(i, (i += group.slots.length));
@@ -86,6 +92,13 @@ export class Adam {
           inspectGradients(gpu, { g: run.g, valid: group.validOf(run), scaler, n: run.n });
         }
       }
+    }
+    const gpu = this.groups[0]?.hyper.gpu;
+    if (norm !== undefined && gpu !== undefined) {
+      const rows = groups.flatMap(({ group, runs }) =>
+        runs.map((run) => ({ g: run.g, valid: group.validOf(run), n: run.n })),
+      );
+      gradientNorm(gpu, { rows, norm, scaler });
     }
     for (const { group, runs } of groups) {
       const { gpu, storage: hyper } = group.hyper;

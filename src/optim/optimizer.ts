@@ -129,6 +129,13 @@ export class ParameterGroup {
     this.hyper.gpu.write(this.hyper.storage, this.#host);
   }
 
+  /** A hyper-parameter as the host last set it. Throws a RangeError for one that this optimiser has not. */
+  get(name: keyof typeof hyperIndex): number {
+    const value = this.#settable.has(name) ? this.#host[hyperIndex[name]] : undefined;
+    if (value === undefined) throw new RangeError(`${name} is no number of this optimiser's`);
+    return value;
+  }
+
   /** Everything that a checkpoint needs, by name. */
   *namedState(): Generator<[string, Tensor]> {
     yield ['hyper', this.hyper];

@@ -51,7 +51,11 @@ const metricsSchema = z.object({
 });
 
 /** What options are in checkpoints of before there were these. */
-const laterOptions = { frames: 1 } as const satisfies Partial<TrainConfig>;
+const laterOptions = {
+  frames: 1,
+  augment: [],
+  tensorboard: false,
+} satisfies Partial<TrainConfig>;
 
 const formatVersion = '1';
 const pattern = /^step-(\d+)\.safetensors$/;

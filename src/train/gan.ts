@@ -5,10 +5,13 @@ import type { GanFamily, Net } from '../models/gan.ts';
 import { presets } from '../models/presets.ts';
 import { Adam } from '../optim/adam.ts';
 import { GradScaler } from '../optim/scaler.ts';
+import { diffAugment, drawsOfAnImage } from '../ops/augment.ts';
+import { diversity } from '../ops/diversity.ts';
 import { imagesToFloat } from '../ops/images.ts';
 import { add, mul } from '../ops/pointwise.ts';
 import { mean } from '../ops/reduce.ts';
 import { Rng } from '../ops/random.ts';
+import { dim } from '../util/shape.ts';
 import type { TrainConfig } from './options.ts';
 import { freezeAbsent, groupsOf } from './growing.ts';
 import { imageShape } from './learner.ts';
@@ -22,6 +25,7 @@ import {
   checkPrecision,
   descend,
   firstValues,
+  insides,
 } from './nets.ts';
 import { penaltyOf } from './regularizers.ts';
 
@@ -72,6 +76,7 @@ export function createGan(
     scalers: half ? { D: new GradScaler(tape), G: new GradScaler(tape) } : undefined,
     rng: new Rng(tape, config.seed),
     reports: reportedBy(config),
+    readings: () => insides({ generator, discriminator }),
     shown: { lossD: 'D', lossG: 'G' },
     begin: (step) => {
       decay(step);
@@ -89,17 +94,21 @@ export function createGan(
   return gan;
 }
 
-/** The numbers that every step reports, in the order in which they leave the GPU; `lossD` is without any penalty. */
+/** The numbers that every step reports first, in the order in which they leave the GPU; `lossD` is without any penalty. */
 export const stepValues = ['lossD', 'lossG', 'dReal', 'dFake'] as const;
-export type StepValue = (typeof stepValues)[number] | 'penalty';
-/** `penalty`: the regulariser's, before its weight. */
-export type StepValues = Readonly<Record<(typeof stepValues)[number], Tensor>> & {
-  readonly penalty?: Tensor;
-};
+/** Norms of the gradients of both nets, without a loss scale. */
+const normValues = ['gradNorm/D', 'gradNorm/G'] as const;
+/** `penalty`: the regulariser's, before its weight. `diversity`: of the images that D was shown, as ops/diversity has it. */
+const someValues = ['penalty', 'diversity'] as const;
+export type StepValue = (typeof stepValues | typeof normValues | typeof someValues)[number];
+export type StepValues = Readonly<
+  Record<(typeof stepValues | typeof normValues)[number], Tensor>
+> & { readonly [name in (typeof someValues)[number]]?: Tensor };
 
-/** The names of what the steps of a config report: those of every step, then the penalty where there is one. */
-export function reportedBy({ regularizer }: TrainConfig): readonly StepValue[] {
-  return regularizer === 'none' ? stepValues : [...stepValues, 'penalty'];
+/** The names of what the steps of a config report: a penalty only where there is one, and no diversity of one image. */
+export function reportedBy({ regularizer, batch }: TrainConfig): readonly StepValue[] {
+  const there = { penalty: regularizer !== 'none', diversity: batch > 1 };
+  return [...stepValues, ...someValues.filter((name) => there[name]), ...normValues];
 }
 
 /**
@@ -113,48 +122,57 @@ export function ganStep(
 ): StepValues {
   const { gpu } = gan.tape;
   gan.rng.begin();
-  let report: Omit<StepValues, 'lossG'> | undefined;
+  let report: DiscriminatorValues | undefined;
   for (const input of inputs) {
     const update = () => discriminatorStep(gan, input, batch);
     report = gpu.within({ scope: 'D', layer: 'loss' }, update);
   }
   if (report === undefined) throw new Error('a step needs at least one batch of images');
-  const lossG = gpu.within({ scope: 'G', layer: 'loss' }, () => generatorStep(gan, batch));
-  return { ...report, lossG };
+  const made = gpu.within({ scope: 'G', layer: 'loss' }, () => generatorStep(gan, batch));
+  return { ...report, ...made };
 }
 
-function discriminatorStep(gan: Gan, input: StepInput, batch: number): Omit<StepValues, 'lossG'> {
+type GeneratorValues = Pick<StepValues, 'lossG' | 'gradNorm/G'>;
+type DiscriminatorValues = Omit<StepValues, keyof GeneratorValues>;
+
+function discriminatorStep(gan: Gan, input: StepInput, batch: number): DiscriminatorValues {
   const { tape, config, generator, discriminator, optimizers, scalers } = gan;
   const images = tape.gpu.within({ layer: 'images' }, () => {
     const whole = imagesToFloat(input.images, imageShape(config, batch), config.precision);
     return discriminator.growth?.show(whole) ?? whole;
   });
-  const real = score(gan, images, input.labels);
+  const realSeen = shown(gan, images);
+  const real = score(gan, realSeen, input.labels);
   const { z, labels } = noise(gan, batch);
   const made = tape.noGrad(() => generator.forward(z, labels));
-  const fake = score(gan, made, labels);
+  const fakeSeen = shown(gan, made);
+  const fake = score(gan, fakeSeen, labels);
   const loss: GanLoss = losses[config.loss];
   const lossD = loss.discriminator(real, fake, config.labelSmoothing);
-  const penalty = penaltyAt(gan, { real: images, fake: made, labels: input.labels });
+  const penalty = penaltyAt(gan, { real: realSeen, fake: fakeSeen, labels: input.labels });
   const total = penalty === undefined ? lossD : add(lossD, mul(penalty, config.regularizerWeight));
-  descend(optimizers.D, total, scalers?.D);
-  const report = tape.noGrad(() => ({ lossD, dReal: mean(real), dFake: mean(fake) }));
-  return penalty === undefined ? report : { ...report, penalty };
+  const norm = descend(optimizers.D, total, scalers?.D);
+  return tape.noGrad(() => ({
+    ...{ lossD, dReal: mean(real), dFake: mean(fake), 'gradNorm/D': norm },
+    ...(penalty === undefined ? {} : { penalty }),
+    ...(batch > 1 ? { diversity: diversity(images, made) } : {}),
+  }));
 }
 
-function generatorStep(gan: Gan, batch: number): Tensor {
+function generatorStep(gan: Gan, batch: number): GeneratorValues {
   const { tape, config, generator, optimizers, scalers, rng } = gan;
   const { z, labels } = noise(gan, batch);
-  const lossG = losses[config.loss].generator(score(gan, generator.forward(z, labels), labels));
-  descend(optimizers.G, lossG, scalers?.G);
+  const made = shown(gan, generator.forward(z, labels));
+  const lossG = losses[config.loss].generator(score(gan, made, labels));
+  const norm = descend(optimizers.G, lossG, scalers?.G);
   tape.gpu.within({ layer: 'noise' }, () => {
     rng.advance();
   });
-  return lossG;
+  return { lossG, 'gradNorm/G': norm };
 }
 
 /**
- * The regulariser's penalty on the discriminator. Slopes of slopes would leave f16's range, so its pass through the
+ * The regulariser's penalty on the discriminator, at images as it saw them. Slopes of slopes would leave f16's range, so its pass through the
  * discriminator is f32 whatever the others are.
  */
 function penaltyAt(
@@ -167,6 +185,15 @@ function penaltyAt(
       ...{ score, rng, real: to(at.real, 'f32'), fake: to(at.fake, 'f32') },
     }),
   );
+}
+
+/** Images as the discriminator is to see them: augmented, each by numbers of its own, where a config says so. */
+function shown({ tape, config, rng }: Gan, images: Tensor): Tensor {
+  if (config.augment.length === 0) return images;
+  return tape.gpu.within({ layer: 'augment' }, () => {
+    const u = rng.uniform([dim(images.shape, 0), drawsOfAnImage]);
+    return diffAugment(images, u, config.augment);
+  });
 }
 
 /** The discriminator's scores, in f32 whatever it computes in: losses are never f16. */

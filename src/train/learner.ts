@@ -25,6 +25,8 @@ export interface Learner {
   readonly average: Net;
   /** The numbers that every step reports, in the order in which they leave the GPU. */
   readonly reports: readonly string[];
+  /** What is read once a line of metrics besides: state of the step that the line is written at. */
+  readings(): readonly Reading[];
   /** Those of them that a chart and a terminal show, with their short names. */
   readonly shown: Readonly<Record<string, string>>;
   /** Sets what changes from step to step for the step about to run, from 0. True where that step is another program than the last. */
@@ -37,6 +39,12 @@ export interface Learner {
   step(inputs: readonly StepInput[], batch?: number): Readonly<Record<string, Tensor | undefined>>;
   /** For a learner that makes the images it is given again: (batch, C, S, S) in [−1, 1] f32. Launches only. */
   readonly reconstruct?: (input: StepInput, batch: number) => Tensor;
+}
+
+/** Numbers of a step that hang on the net's inside: one name for each float. */
+export interface Reading {
+  readonly names: readonly string[];
+  readonly of: Tensor;
 }
 
 /** What one update is given from outside. */
@@ -75,13 +83,31 @@ export function stepInputs(
   }));
 }
 
-/** What a step shows, in the order in which it leaves the GPU: what it reports, then the loss scales if there are any. */
+/**
+ * What a step shows, in the order in which it leaves the GPU: what it reports, then the loss scales if there are any, then
+ * the learner's readings, as they are right after the step was launched.
+ */
+export function readingsOf(
+  learner: Pick<Learner, 'reports' | 'scalers' | 'readings'>,
+  values: Readonly<Record<string, Tensor | undefined>>,
+): Reading[] {
+  const { reports, scalers = {} } = learner;
+  return [
+    ...reports.flatMap((name) => {
+      const of = values[name];
+      return of === undefined ? [] : { names: [name], of };
+    }),
+    ...Object.entries(scalers).map(([name, { state }]) => ({
+      ...{ names: [`lossScale${name}`], of: state },
+    })),
+    ...learner.readings(),
+  ];
+}
+
+/** The storages of `readingsOf`: what must outlive a run of the captured step. */
 export function watchedOf(
-  { reports, scalers = {} }: Pick<Learner, 'reports' | 'scalers'>,
+  learner: Pick<Learner, 'reports' | 'scalers' | 'readings'>,
   values: Readonly<Record<string, Tensor | undefined>>,
 ): Tensor['storage'][] {
-  return [
-    ...reports.flatMap((name) => values[name]?.storage ?? []),
-    ...Object.values(scalers).map(({ state }) => state.storage),
-  ];
+  return readingsOf(learner, values).map(({ of }) => of.storage);
 }

@@ -1,5 +1,6 @@
 import { grad } from '../autograd/tape.ts';
 import type { Tape } from '../autograd/tape.ts';
+import { empty } from '../autograd/tensor.ts';
 import type { Tensor } from '../autograd/tensor.ts';
 import type { Gpu } from '../gpu/device.ts';
 import type { Net } from '../models/gan.ts';
@@ -10,6 +11,7 @@ import type { Adam } from '../optim/adam.ts';
 import type { GradScaler } from '../optim/scaler.ts';
 import { UserError } from '../util/errors.ts';
 import { HostRng } from '../util/philox.ts';
+import type { Reading } from './learner.ts';
 import type { TrainConfig } from './options.ts';
 
 // What learners of all kinds make of their nets.
@@ -92,9 +94,27 @@ export function averaging(optimizer: Adam, { emaStart, emaDecay }: TrainConfig) 
   };
 }
 
-/** Moves an optimiser's parameters by the gradient of a loss. */
-export function descend(optimizer: Adam, loss: Tensor, scaler: GradScaler | undefined): void {
+/**
+ * What is read of nets while they train: gamma of each attention block, as `gamma/<net>.<block>`, and the spectral norms as
+ * the last forward pass estimated them, as `sigma/<net>.<layer>`.
+ */
+export function insides(nets: Readonly<Record<string, Net>>): Reading[] {
+  return Object.entries(nets).flatMap(([name, net]) => {
+    const gammas = [...net.namedParameters()].flatMap(([key, of]) =>
+      key.endsWith('.gamma') ? { names: [`gamma/${name}.${key.slice(0, -6)}`], of } : [],
+    );
+    const norms = net.spectra?.last;
+    if (norms === undefined) return gammas;
+    const names = norms.names.map((layer) => `sigma/${name}.${layer}`);
+    return [...gammas, { names, of: norms.sigma }];
+  });
+}
+
+/** Moves an optimiser's parameters by the gradient of a loss. Returns that gradient's norm, as `Adam.step` gives it. */
+export function descend(optimizer: Adam, loss: Tensor, scaler: GradScaler | undefined): Tensor {
   const seed = scaler === undefined ? {} : { gradOutputs: [scaler.scale] };
-  optimizer.step(grad([loss], optimizer.parameters(), seed), { scaler });
+  const norm = empty(loss.tape, [], { label: 'gradient norm' });
+  optimizer.step(grad([loss], optimizer.parameters(), seed), { scaler, norm });
   scaler?.update();
+  return norm;
 }

@@ -18,6 +18,9 @@ export function together(...observers: readonly TrainEvents[]): Required<TrainEv
     onMetrics(line) {
       for (const one of observers) one.onMetrics?.(line);
     },
+    onAlarm(alarm) {
+      for (const one of observers) one.onAlarm?.(alarm);
+    },
     async onSamples(path, step) {
       for (const one of observers) await one.onSamples?.(path, step);
     },

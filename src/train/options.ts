@@ -4,6 +4,7 @@ import type { PresetName } from '../models/presets.ts';
 import { attentionKindNames } from '../nn/attention-kinds.ts';
 import { initialisers } from '../nn/init.ts';
 import type { InitName } from '../nn/init.ts';
+import { augmentations } from '../ops/augment.ts';
 import { lossNames } from './losses.ts';
 import { regularizerNames } from './regularizers.ts';
 import { reconstructionNames } from './vae-losses.ts';
@@ -56,6 +57,9 @@ export const configSchema = z.strictObject({
     .enum(regularizerNames)
     .describe(`penalty on the discriminator's slope: ${regularizerNames.join(', ')}`),
   regularizerWeight: z.number().min(0).describe('factor of that penalty'),
+  augment: z
+    .array(z.enum(augmentations))
+    .describe(`what the discriminator's images go through: ${augmentations.join(', ')}`),
   reconstruction: z
     .enum(reconstructionNames)
     .describe(`a VAE's loss of a pixel: ${reconstructionNames.join(', ')}`),
@@ -72,6 +76,7 @@ export const configSchema = z.strictObject({
   sampleEvery: count.describe('steps between sample grids'),
   checkpointEvery: count.describe('steps between checkpoints'),
   logEvery: count.describe('steps between lines of metrics.jsonl'),
+  tensorboard: z.boolean().describe('write event files for TensorBoard into the run folder'),
   timeLimit: z.number().positive().optional().describe('stop and save after this many minutes'),
 });
 
@@ -93,6 +98,7 @@ export const defaults = {
   labelSmoothing: 0,
   regularizer: 'none',
   regularizerWeight: 10,
+  augment: [],
   reconstruction: 'mse',
   klWeight: 1,
   lrG: 1e-4,
@@ -107,6 +113,7 @@ export const defaults = {
   sampleEvery: 500,
   checkpointEvery: 1000,
   logEvery: 10,
+  tensorboard: false,
 } as const satisfies Partial<TrainConfig>;
 
 /** Adam's own decays: no other net moves what a VAE descends on. */

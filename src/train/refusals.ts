@@ -76,7 +76,10 @@ function checkAttention({
 
 /** Options that say something to one kind of family alone, whose default stands for the others. */
 const onlyOf = {
-  gan: ['loss', 'labelSmoothing', 'regularizer', 'regularizerWeight', 'lrD', 'dSteps'],
+  gan: [
+    ...(['loss', 'labelSmoothing', 'regularizer', 'regularizerWeight'] as const),
+    ...(['augment', 'lrD', 'dSteps'] as const),
+  ],
   vae: ['reconstruction', 'klWeight'],
 } as const;
 const kindNames = { gan: 'GAN', vae: 'VAE' } as const;
@@ -85,10 +88,10 @@ const kindNames = { gan: 'GAN', vae: 'VAE' } as const;
 function checkKind(config: TrainConfig): void {
   const { kind } = presets[config.preset].family;
   for (const other of ['gan', 'vae'] as const) {
-    const key = onlyOf[other].find((one) => config[one] !== defaults[one]);
+    const key = onlyOf[other].find((one) => String(config[one]) !== String(defaults[one]));
     if (other === kind || key === undefined) continue;
     throw new UserError(
-      `--${optionName(key)} ${config[key]} is for a ${kindNames[other]}; ${config.preset} is a ${kindNames[kind]}`,
+      `--${optionName(key)} ${String(config[key])} is for a ${kindNames[other]}; ${config.preset} is a ${kindNames[kind]}`,
     );
   }
 }

@@ -35,6 +35,7 @@ export function runPaths(run: string) {
   return {
     config: join(run, 'config.yaml'),
     metrics: join(run, 'metrics.jsonl'),
+    alarms: join(run, 'alarms.jsonl'),
     samples: join(run, 'samples'),
     losses: join(run, 'losses.svg'),
     machine: join(run, 'machine.json'),
@@ -128,7 +129,15 @@ export async function saveOptions(run: string, config: string): Promise<void> {
 
 /** Adds a line to metrics.jsonl. Throws a `UserError` where it cannot, as on a full disk. */
 export function appendMetrics(run: string, line: { readonly step: number }): void {
-  const path = runPaths(run).metrics;
+  appendLine(runPaths(run).metrics, line);
+}
+
+/** Adds a line to alarms.jsonl, as `appendMetrics` does. */
+export function appendAlarm(run: string, alarm: { readonly step: number }): void {
+  appendLine(runPaths(run).alarms, alarm);
+}
+
+function appendLine(path: string, line: { readonly step: number }): void {
   try {
     appendFileSync(path, `${JSON.stringify(line)}\n`);
   } catch (error) {
@@ -148,7 +157,11 @@ export function removeTemporaries(run: string): void {
 
 /** The lines of metrics.jsonl; a last line cut by a kill is left out. */
 export function readMetrics<L extends { readonly step: number } = MetricLine>(run: string): L[] {
-  const path = runPaths(run).metrics;
+  return readLines<L>(runPaths(run).metrics);
+}
+
+/** The lines of a file of JSON, a line each; none where it is not there; a last line cut by a kill is left out. */
+function readLines<L>(path: string): L[] {
   if (!existsSync(path)) return [];
   const lines: L[] = [];
   for (const text of readFileSync(path, 'utf8').split('\n')) {
@@ -162,13 +175,21 @@ export function readMetrics<L extends { readonly step: number } = MetricLine>(ru
   return lines;
 }
 
-/** Takes back what was logged after the step that a resumed run starts from. Returns the lines kept. */
+/** Takes back what was logged after the step that a resumed run starts from, alarms too. Returns the lines kept. */
 export async function rewindMetrics<L extends { readonly step: number } = MetricLine>(
   run: string,
   step: number,
 ): Promise<L[]> {
-  const kept = readMetrics<L>(run).filter((line) => line.step <= step);
-  const text = kept.map((line) => `${JSON.stringify(line)}\n`).join('');
-  await writeFileAtomic(runPaths(run).metrics, text);
+  const { metrics, alarms } = runPaths(run);
+  if (existsSync(alarms)) await rewind(alarms, step);
+  return rewind<L>(metrics, step);
+}
+
+async function rewind<L extends { readonly step: number }>(
+  path: string,
+  step: number,
+): Promise<L[]> {
+  const kept = readLines<L>(path).filter((line) => line.step <= step);
+  await writeFileAtomic(path, kept.map((line) => `${JSON.stringify(line)}\n`).join(''));
   return kept;
 }

@@ -13,10 +13,13 @@ import { optionName } from './check.ts';
 import type { TrainConfig } from './options.ts';
 import { stepInputs } from './learner.ts';
 import type { Learner, StepInput } from './learner.ts';
+import { Meter } from './meter.ts';
+import { together } from './observers.ts';
 import { drawCurves, drawPictures } from './pictures.ts';
 import { originalsOf } from './reconstruct.ts';
 import type { Originals } from './reconstruct.ts';
 import {
+  appendAlarm,
   appendMetrics,
   createRunFolder,
   readMetrics,
@@ -25,6 +28,9 @@ import {
   saveConfig,
 } from './run-folder.ts';
 import type { MetricLine } from './run-folder.ts';
+import { tensorboard } from './tensorboard.ts';
+import { Watch } from './watch.ts';
+import type { Alarm } from './watch.ts';
 
 /** What a run tells whoever started it; the trainer prints nothing, and waits for those that take their time. */
 export interface TrainEvents {
@@ -34,6 +40,8 @@ export interface TrainEvents {
   onStage?(stage: string): void;
   onStep?(step: number): void;
   onMetrics?(line: MetricLine): void;
+  /** Something goes wrong, as the line just told shows. */
+  onAlarm?(alarm: Alarm): void;
   onSamples?(path: string, step: number): void | Promise<void>;
   onCheckpoint?(path: string, step: number): void | Promise<void>;
 }
@@ -81,12 +89,9 @@ export interface TrainResult {
   readonly checkpoint: string;
 }
 
-/** A loss scale below this has fallen for so many steps that no scale will do. */
-const leastLossScale = 2 ** -10;
-
 /** Trains until the steps are done, the time is up or a stop is asked for; leaves a grid and a checkpoint each time. */
 export async function train(options: TrainOptions): Promise<TrainResult> {
-  const { gpu, config, run, resume, events = {} } = options;
+  const { gpu, config, run, resume, events: told = {} } = options;
   const tape = new Tape(gpu);
   const learner = createLearnerThatFits(tape, config, { blank: resume !== undefined });
   if (resume !== undefined) restoreLearner(learner, resume);
@@ -105,7 +110,18 @@ export async function train(options: TrainOptions): Promise<TrainResult> {
   // A last line of fewer steps than the others is taken back: its sums go on, and the line comes when it is due.
   const earlier = await rewindMetrics(run, firstStep - sums.steps);
   const { classes: classNames } = dataset;
-  const state = { learner, loader, originals, classNames, firstStep, earlier, seconds, sums };
+  const events = config.tensorboard ? together(told, tensorboard(run, learner, firstStep)) : told;
+  const state = {
+    learner,
+    events,
+    loader,
+    originals,
+    classNames,
+    firstStep,
+    earlier,
+    seconds,
+    sums,
+  };
   const loop = await Loop.open({ ...options, ...state });
   await events.onReady?.(loop.info);
   await saveConfig(run, config);
@@ -144,16 +160,9 @@ class Loop {
   #built: Built;
   #ring: ReadbackRing;
   readonly #metrics: MetricLine[];
-  /** Of the steps since the last line of metrics that was due, and how many they are. */
-  readonly #sums: Float64Array;
-  #inSum: number;
-  /** Of `Learner.scalers`. */
-  #lossScales: readonly number[] = [];
+  readonly #meter: Meter;
+  readonly #watch: Watch;
   #arrived: number;
-  #seconds: number;
-  #lineStarted = performance.now();
-  /** Steps since then: those of an earlier part of the run are in the sums, but not in the time. */
-  #timed = 0;
   #failure: Error | undefined;
   /** The newest checkpoint. */
   #saved: string | undefined;
@@ -169,10 +178,9 @@ class Loop {
     this.#inputs = inputs;
     this.#built = built;
     this.#metrics = parts.earlier;
+    this.#watch = new Watch(parts.config, parts.earlier);
     this.#arrived = parts.firstStep;
-    this.#seconds = parts.seconds;
-    this.#inSum = parts.sums.steps;
-    this.#sums = Float64Array.from(parts.sums.sums);
+    this.#meter = new Meter(parts.learner, parts.sums, parts.seconds);
     this.#saved = parts.resume?.path;
     this.#ring = this.#listen();
   }
@@ -197,7 +205,10 @@ class Loop {
   }
 
   #listen(): ReadbackRing {
-    return new ReadbackRing(this.#parts.gpu, this.#built.watched, {
+    const { readings } = this.#built;
+    const watched = readings.map(({ of }) => of.storage);
+    return new ReadbackRing(this.#parts.gpu, watched, {
+      floats: readings.map(({ names }) => names.length),
       onValues: (values) => {
         this.#receive(values);
       },
@@ -244,7 +255,7 @@ class Loop {
   async #steps(): Promise<TrainResult> {
     const { config, gpu, learner, loader, firstStep, stop, events = {} } = this.#parts;
     const started = performance.now();
-    this.#lineStarted = started;
+    this.#meter.start();
     let step = firstStep;
     let why: TrainResult['why'] = 'finished';
     let samples = '';
@@ -276,65 +287,36 @@ class Loop {
 
   /** Values of one step, in order, some steps late. */
   #receive(values: Float32Array): void {
-    const { config, learner } = this.#parts;
-    const { reports, scalers = {} } = learner;
     this.#arrived += 1;
-    reports.forEach((_name, i) => {
-      this.#sums[i] = (this.#sums[i] ?? 0) + (values[i] ?? NaN);
-    });
-    this.#lossScales = [...values.subarray(reports.length)];
-    this.#inSum += 1;
-    this.#timed += 1;
-    if (values.some((v) => !Number.isFinite(v))) {
-      const named = reports.map((name, i) => `${name} ${String(values[i])}`).join(', ');
-      this.#failure ??= new NonFiniteError(`step ${this.#arrived} gave ${named}`);
-      return;
-    }
-    const net = this.#lossScales.findIndex((scale) => scale < leastLossScale);
-    if (net >= 0) {
-      const name = Object.keys(scalers)[net];
-      const text = `step ${this.#arrived}: gradients of ${name} overflow f16 whatever the loss scale`;
-      this.#failure ??= new NonFiniteError(`${text}; --precision f32 does without`);
-      return;
-    }
-    if (this.#arrived % config.logEvery !== 0) return;
     try {
+      this.#meter.add(this.#arrived, values, this.#built.readings);
+      if (this.#arrived % this.#parts.config.logEvery !== 0) return;
       this.#log();
     } catch (error) {
       // Thrown here, it would be lost in the readback's promise.
       this.#failure ??= error instanceof Error ? error : new Error(String(error));
     }
-    this.#sums.fill(0);
-    this.#inSum = 0;
+    this.#meter.clear();
   }
 
   /** Writes the line of a run's last steps where it is not due yet; a run that goes on takes it back. */
   async #logRest(): Promise<void> {
     await this.#settleReadback();
-    if (this.#inSum > 0) this.#log();
+    this.#log();
   }
 
-  /** Writes a line of metrics: the means of the sums. */
+  /** Writes the line of metrics of the steps since the last one. */
   #log(): void {
-    const { config, learner, run, events } = this.#parts;
-    const { reports, scalers = {} } = learner;
-    const now = performance.now();
-    const elapsed = (now - this.#lineStarted) / 1000;
-    const means = reports.map((name, i) => [name, (this.#sums[i] ?? 0) / this.#inSum]);
-    const scales = Object.keys(scalers).map((name, i) => [`lossScale${name}`, this.#lossScales[i]]);
-    const line: MetricLine = {
-      step: this.#arrived,
-      ...(Object.fromEntries(means) as Record<string, number>),
-      imagesPerSecond: (this.#timed * config.batch * config.dSteps) / elapsed,
-      seconds: this.#seconds + elapsed,
-      ...(Object.fromEntries(scales) as Record<string, number>),
-    };
-    this.#seconds = line.seconds;
-    this.#lineStarted = now;
-    this.#timed = 0;
+    const { run, events } = this.#parts;
+    const line = this.#meter.line(this.#arrived);
+    if (line === undefined) return;
     this.#metrics.push(line);
     appendMetrics(run, line);
     events?.onMetrics?.(line);
+    for (const alarm of this.#watch.look(this.#metrics)) {
+      appendAlarm(run, alarm);
+      events?.onAlarm?.(alarm);
+    }
   }
 
   /** An error of the same kind that says besides what is saved and how to go on from it. */
@@ -373,10 +355,9 @@ class Loop {
   async #save(step: number): Promise<string> {
     const { learner, loader, run, events } = this.#parts;
     await this.#settleReadback();
-    const metrics = { steps: this.#inSum, sums: [...this.#sums] };
     const { classNames } = this.#parts;
     const progress = {
-      ...{ step, loader: loader.state(), metrics, kernels: this.#built.kernels },
+      ...{ step, loader: loader.state(), metrics: this.#meter.sums, kernels: this.#built.kernels },
       classes: learner.config.conditional ? classNames : undefined,
     };
     const path = await saveCheckpoint(run, learner, progress);

@@ -22,6 +22,7 @@ import {
   checkPrecision,
   descend,
   firstValues,
+  insides,
 } from './nets.ts';
 import { divergence, reconstructions } from './vae-losses.ts';
 
@@ -34,8 +35,8 @@ export interface Vae extends Learner {
   step(inputs: readonly StepInput[], batch?: number): VaeStepValues;
 }
 
-/** The numbers that every step reports: `loss` is reconstruction + klWeight·kl. */
-export const vaeStepValues = ['loss', 'reconstruction', 'kl'] as const;
+/** The numbers that every step reports: `loss` is reconstruction + klWeight·kl; `gradNorm/G` is of both nets' gradients. */
+export const vaeStepValues = ['loss', 'reconstruction', 'kl', 'gradNorm/G'] as const;
 export type VaeStepValues = Readonly<Record<(typeof vaeStepValues)[number], Tensor>>;
 
 /** The family of a config that trains a VAE. Throws for another. */
@@ -77,6 +78,7 @@ export function createVae(
     scalers: config.precision === 'f16' ? { G: new GradScaler(tape) } : undefined,
     rng: new Rng(tape, config.seed),
     reports: vaeStepValues,
+    readings: () => insides({ generator, encoder }),
     shown: { loss: 'loss', reconstruction: 'rec', kl: 'KL' },
     begin: averaging(G, config),
     step: ([input], batch) => {
@@ -95,11 +97,11 @@ export function vaeStep(vae: Vae, input: StepInput, batch = vae.config.batch): V
     rng.begin();
     const noise = tape.gpu.within({ layer: 'noise' }, () => rng.normal([batch, config.latentSize]));
     const values = lossesOf(vae, imagesOf(vae, input, batch), { noise, labels: input.labels });
-    descend(optimizers.G, values.loss, scalers?.G);
+    const norm = descend(optimizers.G, values.loss, scalers?.G);
     tape.gpu.within({ layer: 'noise' }, () => {
       rng.advance();
     });
-    return values;
+    return { ...values, 'gradNorm/G': norm };
   });
 }
 
@@ -112,7 +114,7 @@ export function lossesOf(
   vae: Vae,
   images: Tensor,
   { noise, labels }: { readonly noise: Tensor; readonly labels: Tensor | undefined },
-): VaeStepValues {
+): Omit<VaeStepValues, 'gradNorm/G'> {
   const { precision, klWeight, reconstruction: chosen } = vae.config;
   const { mean, logVar } = momentsOf(vae, to(images, precision), labels);
   const z = add(mean, mul(exp(affine(logVar, 0.5, 0)), noise));

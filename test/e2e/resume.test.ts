@@ -237,7 +237,7 @@ describe('a loss that is not finite', () => {
     ]);
     expect(code).toBe(1);
     expect(stderr).toMatch(
-      /^wgsagan: step \d+ gave lossD \S+, lossG \S+, dReal \S+, dFake \S+; .*step-0000003\.safetensors is whole: go on from it by --resume with lower --lr-g and --lr-d\n$/,
+      /^wgsagan: step \d+ gave lossD \S+, lossG \S+, dReal \S+, dFake \S+, diversity \S+, gradNorm\/D \S+, gradNorm\/G \S+; .*step-0000003\.safetensors is whole: go on from it by --resume with lower --lr-g and --lr-d\n$/,
     );
     expect(stderr).toMatch(/NaN|Infinity/);
     expect(namesIn(join(run, 'checkpoints'))).toEqual(['step-0000003.safetensors']);

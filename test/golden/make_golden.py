@@ -90,6 +90,7 @@ vae               the loss of a small VAE with attention at 8×8 and its gradien
                   moments [3, 2·latent] z [3, latent] images loss reconstruction kl   encoder.grad.<parameter> generator.grad.<parameter>
                   error.<any of the last line>   as in resnet_step
                                                       imageSize channels width latentSize slope attention classes reconstruction klWeight
+diff_augment      x [N, C, H, W] or [N, C, T, H, W], u [N, 8] in [0, 1), dy y dx, second.dy = d sum(dx²)/d dy        which
 layer_norm        x gamma beta dy y, grad.T and second.T likewise                    eps
 cross_entropy     logits [rows, classes] labels [rows] (I32) loss dlogits           smoothing, ignore (a label, or null)
 transformer       the loss of an encoder-decoder and its gradients; see golden_seq2seq.py. Words are I32, 0 is padding
@@ -101,6 +102,7 @@ import sys
 
 sys.dont_write_bytecode = True  # no __pycache__ in the tree
 
+import golden_augment as augment
 import golden_dcgan as dcgan
 import golden_kinds as kinds
 import golden_losses as losses
@@ -123,6 +125,7 @@ FAMILIES = [
     kinds.attention_kinds, kinds.multi_head_attention,
     video.video_step, video.space_time_attention,
     seq2seq.layer_norm, seq2seq.cross_entropy, seq2seq.transformer,
+    augment.diff_augment,
 ]
 
 if __name__ == '__main__':

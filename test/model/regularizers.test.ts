@@ -131,7 +131,7 @@ describe('every loss with every regulariser', () => {
     const values = await stepsOf(gan, 2);
     expect(values.flat().every(Number.isFinite)).toBe(true);
     const penalised = chosen.regularizer !== 'none';
-    expect(values[0]).toHaveLength(penalised ? 5 : 4);
+    expect(values[0]).toHaveLength(penalised ? 8 : 7);
     if (penalised) expect(values.every(([, , , , penalty]) => penalty! > 0)).toBe(true);
     for (const [name, now] of await readAll(gan)) {
       expect(now.every(Number.isFinite), name).toBe(true);

@@ -14,7 +14,7 @@ export function machineFacts(adapter: AdapterSummary): Record<string, string> {
     description: adapter.description,
     processor: `${processor}, ${cpuCount()} cores`,
     memory: `${(hostMemoryBytes().total / 2 ** 30).toFixed(1)} GiB`,
-    system: `${os.type()} ${os.release()} ${process.arch}`,
+    system: `${os.type()} ${process.arch}`,
     node: process.versions.node,
     wgsagan: engineVersion(),
     started: new Date().toISOString(),

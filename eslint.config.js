@@ -63,9 +63,12 @@ export default tseslint.config(
   },
   { files: ['*.config.ts'], rules: { 'no-restricted-syntax': 'off' } },
   {
-    files: ['scripts/**/*.mjs', '*.js'],
+    files: ['scripts/**/*.mjs', 'page/*.js', '*.js'],
     extends: [tseslint.configs.strict],
     rules: { eqeqeq: 'error', 'prefer-const': 'error' },
   },
-  { files: ['scripts/**/*.mjs'], rules: { 'no-restricted-syntax': ['error', noDefaultExport] } },
+  {
+    files: ['scripts/**/*.mjs', 'page/*.js'],
+    rules: { 'no-restricted-syntax': ['error', noDefaultExport] },
+  },
 );

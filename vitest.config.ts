@@ -20,7 +20,7 @@ const workersFor = (driver: Driver) => {
 const project = (name: string, folder: string, options: { driver: Driver; timeoutMs: number }) => ({
   test: {
     name,
-    maxWorkers: workersFor(options.driver),
+    maxWorkers: name === 'browser' ? 1 : workersFor(options.driver),
     include: [`test/${folder}/**/*.test.ts`],
     provide: { driver: options.driver },
     testTimeout: options.timeoutMs,
@@ -41,6 +41,7 @@ export default defineConfig({
         project(`device-${driver}`, 'device', { driver, timeoutMs: 2 * MINUTES }),
       ),
       project('model', 'model', { driver: best, timeoutMs: 5 * MINUTES }),
+      project('browser', 'browser', { driver: best, timeoutMs: MINUTES }),
       project('e2e', 'e2e', { driver: best, timeoutMs: 10 * MINUTES }),
     ],
   },

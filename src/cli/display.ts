@@ -141,7 +141,7 @@ export class TrainDisplay implements TrainEvents {
 
   finish(
     result: TrainResult,
-    { run, paths }: { run: string; paths: { losses: string; metrics: string } },
+    { run, paths }: { run: string; paths: { losses: string; metrics: string; report: string } },
   ): void {
     this.close();
     const how = {
@@ -157,6 +157,7 @@ export class TrainDisplay implements TrainEvents {
         pc.bold(how),
         `picture     ${result.samples}`,
         `losses      ${paths.losses}`,
+        `report      ${paths.report}`,
         `run folder  ${run}`,
         `waited      ${(100 * result.wait).toFixed(1)} % of the time for images`,
         `go on       npx wgsagan train --out ${folder} --resume${more}`,

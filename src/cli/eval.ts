@@ -4,6 +4,7 @@ import type { Dataset } from '../data/dataset.ts';
 import { openGpu } from '../gpu/device.ts';
 import { cacheDir } from '../gpu/platform.ts';
 import { writeFileAtomic } from '../io/atomic.ts';
+import { dataOptions } from '../train/data-options.ts';
 import type { TrainConfig } from '../train/options.ts';
 import { evaluateCheckpoint, refuseEvaluation } from '../train/eval/evaluate.ts';
 import { appendEvaluation } from '../train/eval/lines.ts';
@@ -11,6 +12,7 @@ import { metricNames } from '../train/eval/measure.ts';
 import type { MetricName } from '../train/eval/measure.ts';
 import { openExtractor } from '../train/eval/open-extractor.ts';
 import { evaluationTable } from '../train/eval/table.ts';
+import { UserError } from '../util/errors.ts';
 import { unknownWord } from '../util/nearest.ts';
 import { checkWritable } from './files.ts';
 import { addGeneratorOptions, openChosen } from './generator.ts';
@@ -25,6 +27,7 @@ interface Flags extends GeneratorFlags {
   readonly n: number;
   readonly metrics: readonly MetricName[];
   readonly classifier?: string;
+  readonly inception?: string;
   readonly json?: string;
   readonly adapter: string;
 }
@@ -43,6 +46,11 @@ export function evalCommand(_state: ExitState): Command {
       metricNames,
     )
     .option('--classifier <file>', 'classifier that another machine trained', someText)
+    .option(
+      '--inception <file>',
+      "measure in Inception's features, with weights that scripts/convert-inception.py wrote",
+      someText,
+    )
     .option(
       '--json <file>',
       'write the result there too; a file that is there is replaced',
@@ -66,8 +74,11 @@ function parseMetrics(text: string): readonly MetricName[] {
 }
 
 async function evaluate(flags: Flags): Promise<void> {
-  const { run, n, metrics, classifier, json, adapter } = flags;
+  const { run, n, metrics, classifier, inception, json, adapter } = flags;
   if (json !== undefined) checkWritable('--json', json, 'the result', 'json');
+  if (classifier !== undefined && inception !== undefined) {
+    throw new UserError('--classifier and --inception cannot be given together: one of them sees');
+  }
   const { checkpoint, weights: generator } = await openChosen(flags);
   refuseEvaluation(checkpoint.config);
   const progress = new Progress();
@@ -84,7 +95,10 @@ async function evaluate(flags: Flags): Promise<void> {
   try {
     const from = { cacheDir: cacheDir(), log };
     const training = onWork('training a classifier on the real images: step');
-    const extractor = await openExtractor(gpu, dataset, { ...from, classifier, onWork: training });
+    const extractor = await openExtractor(gpu, dataset, {
+      ...from,
+      ...{ classifier, inception, onWork: training },
+    });
     const evaluation = await evaluateCheckpoint(
       gpu,
       checkpoint,
@@ -98,6 +112,7 @@ async function evaluate(flags: Flags): Promise<void> {
     process.stdout.write(`${evaluationTable(evaluation)}\n`);
   } finally {
     progress.clear();
+    await dataset.close?.();
     gpu.close();
   }
 }
@@ -105,16 +120,17 @@ async function evaluate(flags: Flags): Promise<void> {
 /** The real images of a run as its nets were shown them. */
 function openRealImages(
   source: string,
-  { imageSize, channels, strict }: TrainConfig,
+  config: TrainConfig,
   tell: {
     onWork: (what: string) => (done: number, total: number) => void;
     log: (line: string) => void;
   },
 ): Promise<Dataset> {
   return openDataset(source, {
-    ...{ imageSize, channels, strict, cacheDir: cacheDir(), log: tell.log },
+    ...dataOptions(config),
+    ...{ cacheDir: cacheDir(), log: tell.log },
     onProgress: ({ stage, done, total }) => {
-      tell.onWork(stage)(done, total);
+      tell.onWork(stage)(done, total ?? done);
     },
   });
 }

@@ -5,6 +5,7 @@ import { UserError, messageOf } from '../util/errors.ts';
 import { didYouMean } from '../util/nearest.ts';
 import { attentionCommand } from './attention.ts';
 import { benchCommand } from './bench.ts';
+import { dashboardCommand } from './dashboard.ts';
 import { dataCommand } from './data.ts';
 import { demoCommand } from './demo.ts';
 import { doctorCommand } from './doctor.ts';
@@ -14,6 +15,7 @@ import { exportCommand } from './export.ts';
 import { importCommand } from './import.ts';
 import { profileCommand } from './profile.ts';
 import { reconstructCommand } from './reconstruct.ts';
+import { reportCommand } from './report.ts';
 import { sampleCommand } from './sample.ts';
 import { seq2seqCommand } from './seq2seq.ts';
 import { outliveReaders } from './signals.ts';
@@ -51,6 +53,7 @@ const commands = [
   ...[trainCommand, sampleCommand, attentionCommand, reconstructCommand],
   ...[evalCommand, exportCommand, importCommand],
   ...[dataCommand, seq2seqCommand, translateCommand, profileCommand, explainCommand],
+  ...[reportCommand, dashboardCommand],
   ...[benchCommand, tuneCommand, doctorCommand, demoCommand],
 ];
 

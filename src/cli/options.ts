@@ -19,7 +19,7 @@ function parser(key: ConfigKey): (text: string) => unknown {
 
 const textKeys = new Set<ConfigKey>([
   ...(['data', 'preset', 'init', 'loss', 'regularizer', 'precision', 'attention'] as const),
-  ...(['reconstruction', 'onNan', 'resize'] as const),
+  ...(['reconstruction', 'onNan', 'resize', 'evalInception'] as const),
 ]);
 const stageKeys = new Set<ConfigKey>(['attentionAt', 'attentionG', 'attentionD']);
 /** Lists of words. */
@@ -78,7 +78,7 @@ const beyondAStep: readonly ConfigKey[] = [
   ...(['data', 'steps', 'resize', 'flip', 'balanced', 'strict', 'timeLimit'] as const),
   ...(['cache', 'cacheLimit'] as const),
   ...(['sampleEvery', 'checkpointEvery', 'keep', 'logEvery', 'tensorboard'] as const),
-  ...(['evalEvery', 'evalSamples'] as const),
+  ...(['evalEvery', 'evalSamples', 'evalInception'] as const),
   ...(['onNan', 'rollbackFactor', 'rollbacks'] as const),
 ];
 const stepKeys = configKeys.filter((key) => !beyondAStep.includes(key));

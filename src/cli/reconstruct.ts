@@ -6,6 +6,7 @@ import { cacheDir } from '../gpu/platform.ts';
 import { writeFileAtomic } from '../io/atomic.ts';
 import { encodePng } from '../io/png.ts';
 import { readNewestCheckpoint } from '../train/checkpoint.ts';
+import { dataOptions } from '../train/data-options.ts';
 import { reconstructCheckpoint, requireReconstruction } from '../train/reconstruct.ts';
 import { UserError } from '../util/errors.ts';
 import { checkWritable } from './files.ts';
@@ -48,12 +49,9 @@ async function reconstruct({ run, n, out, adapter, ...flags }: Flags): Promise<v
   checkWritable('--out', out, 'the picture', 'png');
   const checkpoint = await readNewestCheckpoint(run);
   requireReconstruction(checkpoint);
-  const { imageSize, channels, resize, data } = checkpoint.config;
-  const source = flags.data ?? data;
-  const dataset = await openDataset(source, {
-    ...{ imageSize, channels, resize },
-    cacheDir: cacheDir(),
-  });
+  const { config } = checkpoint;
+  const options = { ...dataOptions(config), cacheDir: cacheDir() };
+  const dataset = await openDataset(flags.data ?? config.data, options);
   const gpu = await openGpu({ adapter, tuned: tunedChoices });
   try {
     const picture = await reconstructCheckpoint(gpu, checkpoint, { dataset, n });

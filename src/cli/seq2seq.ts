@@ -3,6 +3,8 @@ import { resolve } from 'node:path';
 import { Command, Option } from 'commander';
 import pc from 'picocolors';
 import { openGpu } from '../gpu/device.ts';
+import { keepReport } from '../report/observer.ts';
+import type { ReportKeeper } from '../report/observer.ts';
 import { optionName } from '../train/check.ts';
 import { refuseUsedFolder, runPaths } from '../train/run-folder.ts';
 import { lockRun, unlockRun } from '../train/run-lock.ts';
@@ -123,13 +125,31 @@ async function trainInto(run: string, { config: asked, flags, saved }: Parts): P
     if (saved !== undefined && resume === undefined) {
       display.log(`resumed   at step 0, from config.yaml: ${run} has no checkpoint yet`);
     }
-    const result = await trainSeq2Seq({ gpu, pairs, config, run, resume, stop, events: display });
+    const events = reporting(display, keepReport(run, gpu.adapter));
+    const result = await trainSeq2Seq({ gpu, pairs, config, run, resume, stop, events });
     display.finish(result, run);
     return { ...result, signal: stop.signal };
   } finally {
     release();
     gpu.close();
   }
+}
+
+/** What the display is told, and the report anew with every checkpoint. */
+function reporting(display: Display, report: ReportKeeper): Seq2SeqEvents {
+  return {
+    onReady: (info) => {
+      display.onReady(info);
+      return report.begin();
+    },
+    onStep: (step) => {
+      display.onStep(step);
+    },
+    onLine: (line) => {
+      display.onLine(line);
+    },
+    onCheckpoint: () => report.write(),
+  };
 }
 
 /** What the command shows while it trains. */
@@ -204,6 +224,7 @@ class Display implements Seq2SeqEvents {
       [
         ...['', pc.bold(how), ...measured],
         `losses      ${runPaths(run).losses}`,
+        `report      ${runPaths(run).report}`,
         `run folder  ${run}`,
         `go on       npx wgsagan seq2seq --out ${folder} --resume${more}`,
         `translate   npx wgsagan translate --run ${folder} ${shellQuote(result.examples[0]?.source ?? 'text')}`,

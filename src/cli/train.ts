@@ -6,9 +6,11 @@ import type { Dataset } from '../data/dataset.ts';
 import { openGpu } from '../gpu/device.ts';
 import type { Gpu } from '../gpu/device.ts';
 import { cacheDir, hostMemoryBytes } from '../gpu/platform.ts';
+import { keepReport } from '../report/observer.ts';
 import { checkArchitecture, listCheckpoints, readCheckpoint } from '../train/checkpoint.ts';
 import type { Checkpoint } from '../train/checkpoint.ts';
 import { readConfigFile, resolveConfig } from '../train/config.ts';
+import { dataOptions } from '../train/data-options.ts';
 import { readNewestWhole } from '../train/fallback.ts';
 import type { PartialConfig, TrainConfig } from '../train/options.ts';
 import { trainWithRollbacks } from '../train/rollback.ts';
@@ -185,7 +187,11 @@ async function trainInto(
     display.device(gpu.adapter);
     tellWhereFrom(run, saved, display);
     const opened = { gpu: () => gpu, dataset: () => data ?? fail('the data are not open') };
-    const events = together(display, ...evaluations({ run, config, ...opened }, display));
+    const events = together(
+      display,
+      ...evaluations({ run, config, ...opened }, display),
+      reporting(run, config, gpu),
+    );
     let first: Gpu | undefined = gpu;
     const result = await trainWithRollbacks({
       openGpu: async () => {
@@ -249,6 +255,13 @@ function evaluations(
   return [evaluationDuring({ ...parts, cacheDir: cacheDir(), log, onWork, onEvaluation })];
 }
 
+/** Writes the report of a run, anew whenever there are new pictures or an evaluation. */
+function reporting(run: string, { evalEvery }: TrainConfig, { adapter }: Gpu): TrainEvents {
+  const report = keepReport(run, adapter);
+  const evaluated = evalEvery === undefined ? {} : { onCheckpoint: report.write };
+  return { onReady: report.begin, onSamples: report.write, ...evaluated };
+}
+
 /** The config that tells both nets the classes of the data. Throws a `UserError` where there is but one. */
 function withClasses(config: TrainConfig, { classes, name }: Dataset): TrainConfig {
   if (classes.length < 2) {
@@ -272,10 +285,9 @@ async function openDataOf(
   config: TrainConfig,
   { run, display }: { run: string; display: TrainDisplay },
 ): Promise<Dataset> {
-  const { imageSize, channels, resize, frames, strict, cache, cacheLimit } = config;
   const dataset = await openDataset(config.data, {
-    ...{ imageSize, channels, resize, frames, strict, run, cacheDir: cacheDir() },
-    cacheBytes: cache ? cacheLimit * 2 ** 30 : 0,
+    ...dataOptions(config),
+    ...{ run, cacheDir: cacheDir() },
     onProgress: (progress) => {
       display.dataProgress(progress);
     },

@@ -51,7 +51,7 @@ export async function openArrays(images: RawImages, options: ArrayOptions): Prom
     name: images.name,
     description: `${n} images of ${width}×${height}${inClasses} from ${images.where}`,
     size: n,
-    ...{ channels, frames: 1, imageSize, classes },
+    ...{ channels, frames: 1, imageSize, classes, resize: options.resize },
     fingerprint: images.fingerprint,
     skipped: [],
     async read(indices, out) {

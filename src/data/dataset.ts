@@ -26,6 +26,8 @@ export interface Dataset {
   readonly imageSize: number;
   /** Tells these images from others of the same number: of their names and sizes, or of their bytes. */
   readonly fingerprint: string;
+  /** How images of other shapes became squares, where there were any. */
+  readonly resize?: Resize | undefined;
   /** At least one; `label` gives an index into it. */
   readonly classes: readonly string[];
   /** Files that cannot be decoded; a large folder, which is not checked at opening, may find more while reading. */

@@ -2,7 +2,7 @@ import { UserError, messageOf } from '../util/errors.ts';
 import { printable } from '../util/quote.ts';
 import type { Classes } from './classes.ts';
 import type { DataProgress, Dataset, SkippedFile } from './dataset.ts';
-import { type DecodeOptions, decodeImage } from './decode.ts';
+import { type DecodeOptions, type Resize, decodeImage } from './decode.ts';
 import { checkRead } from './memory.ts';
 import { DECODES_IN_FLIGHT, forEachParallel } from './parallel.ts';
 import { MemoryPixels, type PixelStore } from './pixels.ts';
@@ -80,6 +80,7 @@ class FilesDataset implements Dataset {
   readonly channels: 1 | 3;
   readonly frames = 1;
   readonly imageSize: number;
+  readonly resize: Resize | undefined;
   readonly classes: readonly string[];
   readonly skipped: SkippedFile[] = [];
   private readonly source: ImageFiles;
@@ -100,6 +101,7 @@ class FilesDataset implements Dataset {
     this.options = options;
     this.channels = options.channels;
     this.imageSize = options.imageSize;
+    this.resize = options.resize;
     this.imageBytes = options.channels * options.imageSize ** 2;
     this.classes = source.classes.names;
     this.labels = source.classes.labels;

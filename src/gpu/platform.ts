@@ -314,7 +314,7 @@ export function readText(pathInKernels: string): string {
 let knownRoot: string | undefined;
 
 /** The folder of package.json above this file: the same from src/gpu and from dist/src/gpu. */
-function packageRoot(folder = dirname(fileURLToPath(import.meta.url))): string {
+export function packageRoot(folder = dirname(fileURLToPath(import.meta.url))): string {
   if (knownRoot !== undefined) return knownRoot;
   if (existsSync(join(folder, 'package.json'))) return (knownRoot = folder);
   const parent = dirname(folder);

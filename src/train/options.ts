@@ -88,6 +88,11 @@ export const configSchema = z.strictObject({
   evalEvery: count
     .optional()
     .describe('steps between evaluations, each of a checkpoint; none where it is left out'),
+  evalInception: z
+    .string()
+    .min(1)
+    .optional()
+    .describe("Inception's weights to evaluate by: FID; else a classifier of the data's own"),
   evalSamples: count
     .min(6)
     .describe('images that an evaluation makes, and real ones it holds them against'),

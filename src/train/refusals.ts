@@ -19,6 +19,9 @@ export function checkOptions(config: TrainConfig): void {
   if (classes > 0 && !conditional) {
     throw new UserError(`--classes ${classes} says nothing without --conditional`);
   }
+  if (config.evalInception !== undefined && config.evalEvery === undefined) {
+    throw new UserError('--eval-inception says nothing without --eval-every');
+  }
   checkKind(config);
   checkLoss(config);
   if (config.attention === 'class' && !conditional) {

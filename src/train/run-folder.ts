@@ -39,6 +39,8 @@ export function runPaths(run: string) {
     samples: join(run, 'samples'),
     attention: join(run, 'attention'),
     losses: join(run, 'losses.svg'),
+    machine: join(run, 'machine.json'),
+    report: join(run, 'report.html'),
   };
 }
 

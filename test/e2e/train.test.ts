@@ -3,8 +3,9 @@ import { join } from 'node:path';
 import { beforeAll, describe, expect, test } from 'vitest';
 import { parse } from 'yaml';
 import { decodeSafetensors } from '../../src/io/safetensors.ts';
+import type { RunData } from '../../src/report/data.ts';
 import { readMetrics } from '../../src/train/run-folder.ts';
-import { runCli, runWell, tempFolder } from '../support/cli.ts';
+import { complaintOf, runCli, runWell, startCli, tempFolder } from '../support/cli.ts';
 import { namesIn } from '../support/files.ts';
 import { readGrid, tileDistance, writeIdx, writeImages } from '../support/images.ts';
 
@@ -41,6 +42,38 @@ describe('train on a folder of images', () => {
     expect(stdout).toContain(`npx wgsagan sample --run ${run}`);
   });
 
+  test('leaves a page of itself that stands alone, and says where it was trained', async () => {
+    const html = bytes('run', 'report.html').toString();
+    const json = /<script type="application\/json" id="data">(.*)<\/script>/.exec(html)?.[1] ?? '';
+    const page = JSON.parse(json) as RunData;
+    expect(page).toMatchObject({ name: 'run', state: { step: 30, steps: 30, status: 'finished' } });
+    expect(page.tracks).toMatchObject([{ kind: 'samples', all: 3 }]);
+    expect(page.series.find(({ key }) => key === 'lossD')?.steps.at(-1)).toBe(30);
+    const machine = JSON.parse(bytes('run', 'machine.json').toString()) as Record<string, string>;
+    expect(stdout).toContain(machine['adapter'] ?? 'no adapter');
+    expect(Object.fromEntries(page.machine)).toEqual(machine);
+    // The same by its own command, as it is installed.
+    const out = join(folder, 'again.html');
+    const report = await runWell(['report', '--run', run, '--out', out]);
+    expect(report.stdout).toContain(`${out}: `);
+    expect(readFileSync(out, 'utf8').length).toBeGreaterThan(100_000);
+    const none = complaintOf(await runCli(['report', '--run', images]));
+    expect(none).toBe(
+      `${images} holds no run: there is neither config.yaml nor metrics.jsonl in it`,
+    );
+  });
+
+  test('is served by dashboard until ^C', async () => {
+    const served = startCli(['dashboard', folder]);
+    await served.until('its address', () => served.output().stdout.includes('^C'));
+    const url = /http:\S+/.exec(served.output().stdout)?.[0] ?? '';
+    expect(served.output().stdout).toMatch(/^runs +1 run now/m);
+    expect((await fetch(url)).status).toBe(200);
+    expect((await fetch(`${url}page.js`)).status).toBe(200);
+    served.kill('SIGINT');
+    expect(await served.result).toMatchObject({ code: 0, stderr: '' });
+  });
+
   test('leaves config, metrics, losses, samples and checkpoints', () => {
     expect(namesIn(run)).toEqual([
       'attention',
@@ -48,7 +81,9 @@ describe('train on a folder of images', () => {
       'config.yaml',
       'data-index.gz',
       'losses.svg',
+      'machine.json',
       'metrics.jsonl',
+      'report.html',
       'samples',
     ]);
     const steps = [10, 20, 30].map((step) => `step-00000${step}`);

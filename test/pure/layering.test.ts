@@ -22,12 +22,17 @@ const table: Readonly<Record<string, readonly string[]>> = {
   optim: ['util', 'autograd', 'ops', 'kernels'],
   models: ['util', 'autograd', 'ops', 'nn'],
   train: ['util', 'io', 'data', 'gpu', 'kernels', 'autograd', 'ops', 'nn', 'optim', 'models'],
+  // The pages of runs: what is read of a run folder, the page that it becomes, and who serves it.
+  report: ['util', 'io', 'gpu', 'train'],
   // Opens the Gpu and the data set, hands both to train or to the bench, prints.
-  cli: ['util', 'io', 'data', 'gpu', 'train', 'bench'],
+  cli: ['util', 'io', 'data', 'gpu', 'train', 'report', 'bench'],
 };
 
 /** What bench/ may import besides itself: whatever it measures, and the loops that it holds it to. */
-const ofBench = [...Object.keys(table).filter((folder) => folder !== 'cli'), 'reference'];
+const ofBench = [
+  ...Object.keys(table).filter((folder) => !['cli', 'report'].includes(folder)),
+  'reference',
+];
 
 /**
  * `autograd` launches few kernels: the sum in which gradients meet, the ones they start from, and the casts by which those of

@@ -16,6 +16,7 @@ import { build } from '../../src/train/built.ts';
 import { createLearnerThatFits } from '../../src/train/capacity.ts';
 import { resolveConfig } from '../../src/train/config.ts';
 import { stepInputs } from '../../src/train/learner.ts';
+import { Meter } from '../../src/train/meter.ts';
 import { appendMetrics } from '../../src/train/run-folder.ts';
 import { median } from '../../src/util/statistics.ts';
 import { writeImages } from '../support/images.ts';
@@ -45,20 +46,28 @@ try {
   const loader = new Loader(dataset, { batch: config.batch, seed: 0, flip: true });
   const inputs = stepInputs(learner);
   learner.begin(0);
-  const { program, watched, sampler } = await build(learner, inputs);
+  const { program, readings, sampler } = await build(learner, inputs);
+  const meter = new Meter(learner, { steps: 0, sums: learner.reports.map(() => 0) }, 0);
   let logging = true;
   const spent = { loader: 0, metrics: 0, all: 0 };
   let step = 0;
-  const ring = new ReadbackRing(gpu, watched, {
-    onValues: (values) => {
-      step += 1;
-      if (!logging) return;
-      const started = performance.now();
-      const line = Object.fromEntries(learner.reports.map((name, i) => [name, values[i] ?? NaN]));
-      appendMetrics(run, { step, ...line });
-      spent.metrics += performance.now() - started;
+  const ring = new ReadbackRing(
+    gpu,
+    readings.map(({ of }) => of.storage),
+    {
+      floats: readings.map(({ names }) => names.length),
+      onValues: (values) => {
+        step += 1;
+        if (!logging) return;
+        const started = performance.now();
+        meter.add(step, values, readings);
+        const line = meter.line(step, 0);
+        if (line !== undefined) appendMetrics(run, line);
+        meter.clear();
+        spent.metrics += performance.now() - started;
+      },
     },
-  });
+  );
   const same = await loader.next();
 
   /** Milliseconds of a block of steps. */

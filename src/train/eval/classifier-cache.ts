@@ -31,9 +31,9 @@ export const evalFolder = (cacheDir: string) => join(cacheDir, 'eval');
 
 /** Where the classifier of a data set is kept: the same images, recipe and engine find it again. */
 export function classifierPath(dataset: Dataset, cacheDir: string): string {
-  const { fingerprint, imageSize, channels, classes } = dataset;
+  const { fingerprint, imageSize, channels, classes, resize = 'cover' } = dataset;
   const key = fingerprintOf([
-    ...['classifier', fingerprint, `${imageSize}×${imageSize}×${channels}`, ...classes],
+    ...['classifier', fingerprint, `${imageSize}×${imageSize}×${channels} ${resize}`, ...classes],
     ...[JSON.stringify(classifierRecipe), engineVersion()],
   ]);
   return join(evalFolder(cacheDir), `classifier-${key.slice(0, 32)}.safetensors`);

@@ -40,7 +40,8 @@ export function evaluationDuring(options: DuringTraining): TrainEvents {
       if (!evaluatesAt(step, config)) return;
       const evaluation = await gpu().loans.during(async () => {
         const training = onWork?.('training a classifier on the images: step');
-        const source = { cacheDir, log, onWork: training };
+        const inception = config.evalInception;
+        const source = { cacheDir, log, inception, onWork: training };
         const extractor = await openExtractor(gpu(), dataset(), source);
         const checkpoint = await readCheckpoint(path);
         const what = { dataset: dataset(), extractor };

@@ -55,11 +55,11 @@ export async function realFeatures(
 
 function featuresPath(
   { weightsHash, resize }: Extractor,
-  { fingerprint, imageSize, channels }: Dataset,
+  { fingerprint, imageSize, channels, resize: fit = 'cover' }: Dataset,
   n: number,
   cacheDir: string,
 ): string {
-  const images = [fingerprint, `${imageSize}×${imageSize}×${channels}`, String(n)];
+  const images = [fingerprint, `${imageSize}×${imageSize}×${channels} ${fit}`, String(n)];
   const key = fingerprintOf(['features', ...images, weightsHash, resize]);
   return join(evalFolder(cacheDir), `features-${key.slice(0, 32)}.safetensors`);
 }

@@ -41,10 +41,10 @@ export interface Seq2SeqLine {
 
 export interface Seq2SeqEvents {
   /** Before the first step. */
-  onReady?(info: Seq2SeqReady): void;
+  onReady?(info: Seq2SeqReady): void | Promise<void>;
   onStep?(step: number): void;
   onLine?(line: Seq2SeqLine): void;
-  onCheckpoint?(path: string, step: number): void;
+  onCheckpoint?(path: string, step: number): void | Promise<void>;
 }
 
 export interface Seq2SeqReady {
@@ -168,7 +168,7 @@ class Loop {
     this.#seconds =
       readMetrics<Seq2SeqLine>(run).findLast((line) => line.step <= this.#firstStep)?.seconds ?? 0;
     this.#lines = await rewindMetrics<Seq2SeqLine>(run, this.#firstStep);
-    events?.onReady?.({
+    await events?.onReady?.({
       firstStep: this.#firstStep,
       launches: this.#program.entries.length,
       gflopPerStep: this.#program.flops / 1e9,
@@ -302,7 +302,7 @@ class Loop {
     const curves = [curve('loss', '#2e86ab'), curve('exact', '#d1495b')];
     await writeFileAtomic(runPaths(run).losses, lineChart('loss, held-out exact', curves, 'step'));
     const path = await saveSeq2Seq(run, learner, { step, data: pairs.fingerprint });
-    events?.onCheckpoint?.(path, step);
+    await events?.onCheckpoint?.(path, step);
     return path;
   }
 

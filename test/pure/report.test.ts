@@ -1,0 +1,187 @@
+// What a report is made of, from run folders without a GPU.
+import { appendFileSync, mkdtempSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import os from 'node:os';
+import { join } from 'node:path';
+import { afterAll, describe, expect, test } from 'vitest';
+import { fewSamples, parseAttention, AttentionReader } from '../../src/report/attention.ts';
+import { JsonLines } from '../../src/report/lines.ts';
+import { Embedder, picturesOf } from '../../src/report/pictures.ts';
+import { reportHtml, scriptOf } from '../../src/report/page.ts';
+import { RunReader } from '../../src/report/reader.ts';
+import { alarmsOf, evaluationsOf, seriesOf } from '../../src/report/series.ts';
+import { spread, thinned } from '../../src/report/thin.ts';
+import { together } from '../../src/train/observers.ts';
+import { writeRun } from '../support/runs.ts';
+
+const folder = mkdtempSync(join(os.tmpdir(), 'wgsagan-report-'));
+afterAll(() => {
+  rmSync(folder, { recursive: true, force: true });
+});
+
+describe('curves', () => {
+  test('a thinned one keeps its ends, and the peak and the dip of a single step', () => {
+    const steps = Array.from({ length: 20_000 }, (_u, i) => 10 * i);
+    const values = steps.map((_s, i) => (i === 777 ? 9 : i === 15_001 ? -9 : Math.sin(i)));
+    const thin = thinned({ key: 'a', steps, values }, 100);
+    expect(thin.steps.length).toBeLessThanOrEqual(100);
+    expect([thin.steps[0], thin.steps.at(-1)]).toEqual([0, 199_990]);
+    expect(thin.steps).toEqual([...thin.steps].sort((a, b) => a - b));
+    expect(new Set(thin.steps).size).toBe(thin.steps.length);
+    expect(thin.values[thin.steps.indexOf(7770)]).toBe(9);
+    expect(thin.values[thin.steps.indexOf(150_010)]).toBe(-9);
+  });
+
+  test('a short one stays, to six digits; gaps stay gaps', () => {
+    const series = { key: 'a', steps: [1, 2, 3], values: [1 / 3, null, 2e9 / 3] };
+    expect(thinned(series, 4).values).toEqual([0.333333, null, 666_667_000]);
+    const gaps = { key: 'a', steps: [0, 1, 2, 3, 4, 5], values: [1, null, null, null, null, 2] };
+    expect(thinned(gaps, 4).values).toEqual([1, null, 2]);
+  });
+
+  test('one of lines that were taken back and written again has the later values, in order', () => {
+    const lines = [{ step: 10, a: 1 }, { step: 20, a: 2, b: 5 }, { step: 10, a: 3 }, { a: 9 }];
+    expect(seriesOf([...lines, { step: 30, a: null, text: 'x' }])).toEqual([
+      { key: 'a', steps: [10, 20, 30], values: [3, 2, null] },
+      { key: 'b', steps: [20], values: [5] },
+    ]);
+  });
+
+  test('evaluations of other extractors are other curves; a broken alarm is none', () => {
+    const lines = [
+      { step: 1, extractor: 'own', n: 8, fd: 3, kidStd: 1 },
+      { step: 1, extractor: 'inception', n: 8, fid: 4 },
+    ];
+    expect(evaluationsOf(lines).map(({ key }) => key)).toEqual(['fd/own', 'fid/inception']);
+    expect(alarmsOf([{ step: 1, text: 'x' }, { step: 2 }, { text: 'y' }])).toEqual([
+      { step: 1, cause: '', text: 'x' },
+    ]);
+  });
+});
+
+describe('lines of a growing file', () => {
+  const path = join(folder, 'lines.jsonl');
+  const steps = (lines: JsonLines) => lines.read().map((line) => line['step']);
+
+  test('are read as they come, a torn one only when it is whole, and anew from another file', () => {
+    const lines = new JsonLines(path);
+    expect(steps(lines)).toEqual([]);
+    writeFileSync(path, '{"step":1}\nnonsense\n[2]\n{"st');
+    expect(steps(lines)).toEqual([1]);
+    appendFileSync(path, 'ep":2}\n{"step":3}\n');
+    expect(steps(lines)).toEqual([1, 2, 3]);
+    writeFileSync(`${path}.new`, '{"step":1}\n{"step":9}\n{"step":10}\n{"step":11}\n{"step":12}\n');
+    renameSync(`${path}.new`, path);
+    expect(steps(lines)).toEqual([1, 9, 10, 11, 12]);
+    writeFileSync(path, '{"step":5}\n');
+    expect(steps(lines)).toEqual([5]);
+    rmSync(path);
+    expect(steps(lines)).toEqual([]);
+  });
+
+  test('may be longer than what is read at once', () => {
+    const long = 'x'.repeat(700_000);
+    const text = [1, 2, 3].map((step) => `${JSON.stringify({ step, long })}\n`);
+    writeFileSync(path, text.join(''));
+    expect(steps(new JsonLines(path))).toEqual([1, 2, 3]);
+  });
+});
+
+describe('pictures', () => {
+  test('that are chosen are the first, the last and evenly between, and stay chosen as more come', () => {
+    expect(spread(0, 4)).toEqual([]);
+    expect(spread(1, 4)).toEqual([0]);
+    expect(spread(4, 4)).toEqual([0, 1, 2, 3]);
+    expect(spread(5, 4)).toEqual([0, 2, 4]);
+    for (let n = 1; n < 300; n++) {
+      const places = spread(n, 100);
+      expect(places.length).toBeLessThanOrEqual(100);
+      expect(places.length).toBeGreaterThan(Math.min(n, 100) / 2);
+      expect([places[0], places.at(-1)]).toEqual([0, n - 1]);
+      const before = new Set(spread(n - 1, 100));
+      const fresh = places.filter((place) => !before.has(place));
+      expect(fresh).toEqual([n - 1]);
+    }
+  });
+
+  test('of a run are told apart by kind, and one that is broken is named', async () => {
+    const run = writeRun(folder, 'kinds', { clips: true, grids: 3 });
+    writeFileSync(join(run, 'samples', 'reconstructions-0000200.png'), 'no picture');
+    writeFileSync(join(run, 'samples', 'other.png'), '');
+    const tracks = picturesOf(run);
+    expect(tracks.map(({ kind, files }) => `${kind} ${files.length}`)).toEqual([
+      'samples 3',
+      'clips 3',
+      'reconstructions 1',
+    ]);
+    const broken: string[] = [];
+    const embedder = new Embedder();
+    const made = [];
+    for (const track of tracks) made.push(await embedder.track(run, track, broken));
+    expect(broken).toEqual(['reconstructions-0000200.png']);
+    expect(made.map(({ pictures }) => pictures.length)).toEqual([3, 3, 0]);
+  });
+});
+
+describe('attention maps', () => {
+  const run = writeRun(folder, 'maps', { attention: true });
+
+  test('are the newest of a run, as many samples as have room', () => {
+    const attention = new AttentionReader().read(run);
+    expect(attention).toMatchObject({ step: 800, samples: 3 });
+    const each = 2 * 64 * 16 + 256 * 64;
+    const two = fewSamples(attention!, 2 * each + 1);
+    expect(two).toMatchObject({ samples: 2, images: attention!.images.slice(0, 2) });
+    expect(parseAttention(JSON.stringify(two))).toEqual(two);
+    expect(fewSamples(attention!, 1).samples).toBe(1);
+  });
+
+  test('of another size than they say, or of no kind, are refused', () => {
+    const attention = new AttentionReader().read(run)!;
+    const short = [{ ...attention.layers[0]!, maps: 'AAAA' }];
+    expect(() => parseAttention(JSON.stringify({ ...attention, layers: short }))).toThrow(
+      'main.6 has 3 bytes instead of 6144',
+    );
+    expect(() => parseAttention(JSON.stringify({ ...attention, samples: 2 }))).toThrow('3 images');
+    expect(() => parseAttention('{"step":1')).toThrow();
+    const script = { ...attention, images: ['"><script>', '', ''] };
+    expect(() => parseAttention(JSON.stringify(script))).toThrow();
+  });
+});
+
+describe('the page', () => {
+  test('of a long run stays one of some megabytes', () => {
+    const run = writeRun(folder, 'long', { lines: 8000, grids: 0 });
+    const { state, ...numbers } = new RunReader(run).read();
+    const data = { ...numbers, state, tracks: [], attention: null };
+    expect(statSync(join(run, 'metrics.jsonl')).size).toBeGreaterThan(4e6);
+    expect(reportHtml(data).length).toBeLessThan(1e6);
+  });
+
+  test('keeps the notice of uPlot, loads nothing, and is one script of modules with no import left', () => {
+    const script = scriptOf('report');
+    expect(script).toContain('MIT License');
+    expect(script).toContain('Leon Sorokin');
+    expect(script).not.toMatch(/^\s*(import|export) /m);
+    const html = reportHtml({
+      ...{ name: 'x', made: '', series: [], alarms: [], tracks: [], attention: null },
+      ...{ config: [], machine: [], broken: [] },
+      state: { step: 0, steps: null, seconds: 0, status: 'written' },
+    });
+    expect(html).toMatch(/default-src 'none'; img-src data:; .*script-src 'sha256-[\w+/]+=*'/);
+    expect(html).not.toContain('unsafe');
+    expect(html).not.toMatch(/(src|href)="(?!data:)/);
+  });
+});
+
+test('observers are told one after the other, and waited for', async () => {
+  const told: string[] = [];
+  const slow = {
+    onSamples: async (path: string) => {
+      await Promise.resolve();
+      told.push(`slow ${path}`);
+    },
+  };
+  const quick = { onSamples: (path: string) => void told.push(`quick ${path}`) };
+  await together(slow, {}, quick).onSamples('a', 1);
+  expect(told).toEqual(['slow a', 'quick a']);
+});

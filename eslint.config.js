@@ -63,12 +63,12 @@ export default tseslint.config(
   },
   { files: ['*.config.ts'], rules: { 'no-restricted-syntax': 'off' } },
   {
-    files: ['scripts/**/*.mjs', 'page/*.js', '*.js'],
+    files: ['scripts/**/*.mjs', 'src/report/page/*.js', '*.js'],
     extends: [tseslint.configs.strict],
     rules: { eqeqeq: 'error', 'prefer-const': 'error' },
   },
   {
-    files: ['scripts/**/*.mjs', 'page/*.js'],
+    files: ['scripts/**/*.mjs', 'src/report/page/*.js'],
     rules: { 'no-restricted-syntax': ['error', noDefaultExport] },
   },
 );

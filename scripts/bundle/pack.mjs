@@ -99,8 +99,8 @@ async function layOut(tree) {
   const tsc = join(root, 'node_modules', 'typescript', 'bin', 'tsc');
   const lean = ['--declaration', 'false', '--sourceMap', 'false', '--outDir', join(app, 'dist')];
   await must(process.execPath, [tsc, '-p', 'tsconfig.build.json', ...lean]);
-  copy(['package.json', 'LICENSE', 'kernels', 'page', 'scripts'], app);
-  copy(['package.json', 'tsconfig.json', 'vitest.config.ts', 'kernels', 'page'], suite);
+  copy(['package.json', 'LICENSE', 'kernels', 'scripts', 'src/report/page'], app);
+  copy(['package.json', 'tsconfig.json', 'vitest.config.ts', 'kernels'], suite);
   copy(['src', 'bench', 'test'], suite);
   // bench/peers looks there for the libraries that it compares with. None travels; PyTorch is the machine's own.
   const peers = join(suite, 'bench', 'peers');

@@ -7,7 +7,7 @@ import { SetupError } from './process.mjs';
 export const root = fileURLToPath(new URL('../..', import.meta.url));
 
 /** Is this a clone (it has its sources) and not an installed package? */
-export const isClone = existsSync(join(root, 'src'));
+export const isClone = existsSync(join(root, 'src', 'cli'));
 
 let registered = false;
 

@@ -333,7 +333,8 @@ export function engineVersion(): string {
 /** The command that brings a driver: npm's script in a clone, the file itself in an installed package. */
 function setupCommand(driver?: string): string {
   const flag = driver === undefined ? '' : `--driver ${driver}`;
-  if (existsSync(join(packageRoot(), 'src'))) return `npm run setup ${flag && `-- ${flag}`}`.trim();
+  if (existsSync(join(packageRoot(), 'src', 'cli')))
+    return `npm run setup ${flag && `-- ${flag}`}`.trim();
   return `node ${join(packageRoot(), 'scripts', 'setup.mjs')} ${flag}`.trim();
 }
 

@@ -43,7 +43,7 @@ export function styleOf(): string {
 }
 
 function pageFile(name: string): string {
-  return readFileSync(join(packageRoot(), 'page', name), 'utf8');
+  return readFileSync(join(packageRoot(), 'src', 'report', 'page', name), 'utf8');
 }
 
 function chartFile(name: string): string {

@@ -22,7 +22,7 @@ export function setup(project: TestProject): () => void {
   const only = ['--declaration', 'false', '--sourceMap', 'false'];
   const out = ['--outDir', join(folder, 'dist'), ...only];
   execFileSync(process.execPath, [tsc, '-p', 'tsconfig.build.json', ...out], { cwd: root });
-  for (const name of ['package.json', 'scripts', 'kernels', 'page']) {
+  for (const name of ['package.json', 'scripts', 'kernels', 'src/report/page']) {
     cpSync(join(root, name), join(folder, name), { recursive: true });
   }
   symlinkSync(join(root, 'node_modules'), join(folder, 'node_modules'));

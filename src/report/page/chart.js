@@ -2,7 +2,7 @@
 import { h, fill, short, whole } from './dom.js';
 import { smoothed } from './groups.js';
 
-/** @import { Alarm, Series } from '../src/report/data.ts' */
+/** @import { Alarm, Series } from '../data.ts' */
 /** @typedef {{ label: string, colour: number, series: Series }} Curve */
 
 const colours = 8;

@@ -2,7 +2,7 @@
 import { createChart } from './chart.js';
 import { h } from './dom.js';
 
-/** @import { Alarm } from '../src/report/data.ts' */
+/** @import { Alarm } from '../data.ts' */
 /** @import { Curve } from './chart.js' */
 /** @typedef {{ id: string, title: string, note?: string | undefined, curves: Curve[], alarms: readonly Alarm[] }} ChartOf */
 

@@ -5,7 +5,7 @@ import { duration, fill, h, short, whole } from './dom.js';
 import { chartsOf, colourOf, headOf, labelOf } from './groups.js';
 import { createPictures } from './pictures.js';
 
-/** @import { Attention, Fact, RunData } from '../src/report/data.ts' */
+/** @import { Attention, Fact, RunData } from '../data.ts' */
 
 /** What the states of a run are called. */
 export const states = {

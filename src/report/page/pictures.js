@@ -1,7 +1,7 @@
 // Pictures through time: a picture, and a slider over the steps.
 import { fill, h, whole } from './dom.js';
 
-/** @import { Track } from '../src/report/data.ts' */
+/** @import { Track } from '../data.ts' */
 
 const titles = { samples: 'Samples', clips: 'Clips', reconstructions: 'Reconstructions' };
 const meanings = {

@@ -1,7 +1,7 @@
 // The page of one run that stands alone: what it shows is in it.
 import { createRun } from './run.js';
 
-/** @import { RunData } from '../src/report/data.ts' */
+/** @import { RunData } from '../data.ts' */
 
 const run = /** @type {RunData} */ (JSON.parse(document.getElementById('data')?.textContent ?? ''));
 const view = createRun();

@@ -1,6 +1,6 @@
 // Which curves stand in one chart, in which order, under which title.
 
-/** @import { Series } from '../src/report/data.ts' */
+/** @import { Series } from '../data.ts' */
 /** @typedef {{ id: string, title: string, note?: string, heads: string[] }} Group */
 /** @typedef {Group & { series: Series[] }} Chosen */
 

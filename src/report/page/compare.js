@@ -3,7 +3,7 @@ import { createCharts } from './charts.js';
 import { fill, h, whole } from './dom.js';
 import { chartsOf, labelOf } from './groups.js';
 
-/** @import { RunData, Track } from '../src/report/data.ts' */
+/** @import { RunData, Track } from '../data.ts' */
 /** @typedef {{ data: RunData, colour: number }} Compared */
 
 /** The view of some runs; `show` may be called again with what they have become. */

@@ -1,7 +1,7 @@
 // Where a point of a sample looks: the picture to point at, and a map for each layer and head.
 import { fill, h } from './dom.js';
 
-/** @import { Attention, AttentionLayer } from '../src/report/data.ts' */
+/** @import { Attention, AttentionLayer } from '../data.ts' */
 
 const pictureSide = 320;
 const mapSide = 190;

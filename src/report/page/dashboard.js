@@ -3,7 +3,7 @@ import { createCompare } from './compare.js';
 import { fill, h, whole } from './dom.js';
 import { createRun, meter, states } from './run.js';
 
-/** @import { Attention, RunData, RunSummary } from '../src/report/data.ts' */
+/** @import { Attention, RunData, RunSummary } from '../data.ts' */
 /** @typedef {{ version: number, data: RunData, maps: Attention | null }} Loaded */
 
 let runs = /** @type {readonly RunSummary[]} */ ([]);

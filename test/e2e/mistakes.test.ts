@@ -122,7 +122,10 @@ const mistakes: Record<string, readonly [readonly string[], RegExp]> = {
     config('absent'),
     /^cannot read config .*absent\.yaml: no such file/,
   ],
-  'no --data': [['train', '--out', out, ...net], /^--data is missing: name a folder of images/],
+  'no --data': [
+    ['train', '--out', out, ...net],
+    /^--data is missing: name a folder or zip of images/,
+  ],
   'no --out': [
     ['train', '--data', images, ...net],
     /^--out is missing: name a folder for the run$/,
@@ -235,7 +238,7 @@ describe('an output folder in use', () => {
     const grid = at('too-many.png');
     const args = ['sample', '--run', run, '--out', grid, '--n', '3000000'];
     expect(complaintOf(await runCli(args))).toMatch(
-      /^--n 3000000 is too many for one picture: of 32×32 pixels it holds at most 65536 images$/,
+      /^--n 3000000 is too many for one picture: of 32×32 pixels it holds at most 65536 images; --each writes a file an image$/,
     );
     expect(existsSync(grid)).toBe(false);
   });

@@ -26,7 +26,10 @@ describe('seq2seq', () => {
     const { stdout } = await runWell(train('whole'));
     expect(stdout).toMatch(/^held out {4}\d+\.\d\d % of 6 pairs exact, decoded greedily$/m);
     const [whole, run] = [join(folder, 'whole'), join(folder, 'stopped')];
-    expect(namesIn(whole)).toEqual(['checkpoints', 'config.yaml', 'losses.svg', 'metrics.jsonl']);
+    expect(namesIn(whole)).toEqual([
+      ...['checkpoints', 'config.yaml', 'losses.svg', 'machine.json', 'metrics.jsonl'],
+      'report.html',
+    ]);
 
     const stopped = startCli(train('stopped'));
     await stopped.until('a few steps', () => linesOf(run).length >= 3);

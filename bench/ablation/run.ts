@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { openDataset } from '../../src/data/dataset.ts';
 import type { Dataset } from '../../src/data/dataset.ts';
+import { fingerprintOf } from '../../src/data/fingerprint.ts';
 import { openGpu } from '../../src/gpu/device.ts';
 import type { Gpu } from '../../src/gpu/device.ts';
 import { cacheDir } from '../../src/gpu/platform.ts';
@@ -128,7 +129,10 @@ async function trainedAndMeasured(
 ): Promise<Trained> {
   const { plan, config, dataset, extractor } = parts;
   const { attention, seed, steps } = config;
-  const run = join(plan.runs, `${plan.preset}-${steps}`, `${attention}-seed${seed}`);
+  const { imageSize, channels, batch } = config;
+  // Of other images, or of another shape, it is another run.
+  const of = fingerprintOf([dataset.fingerprint, `${imageSize}×${channels}×${batch}`]).slice(0, 8);
+  const run = join(plan.runs, `${plan.preset}-${steps}-${of}`, `${attention}-seed${seed}`);
   mkdirSync(join(run, '..'), { recursive: true });
   try {
     await finishTraining(gpu, { run, config, dataset });

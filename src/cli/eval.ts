@@ -1,9 +1,11 @@
+import { dirname, resolve } from 'node:path';
 import { Command, InvalidArgumentError } from 'commander';
 import { openDataset } from '../data/dataset.ts';
 import type { Dataset } from '../data/dataset.ts';
 import { openGpu } from '../gpu/device.ts';
 import { cacheDir } from '../gpu/platform.ts';
 import { writeFileAtomic } from '../io/atomic.ts';
+import { checkpointFolder } from '../train/checkpoint.ts';
 import { dataOptions } from '../train/data-options.ts';
 import type { TrainConfig } from '../train/options.ts';
 import { evaluateCheckpoint, refuseEvaluation } from '../train/eval/evaluate.ts';
@@ -107,7 +109,10 @@ async function evaluate(flags: Flags): Promise<void> {
     );
     extractor.close();
     progress.clear();
-    await appendEvaluation(run, evaluation);
+    // Whose step another run's checkpoint is, is not this run's.
+    if (resolve(dirname(checkpoint.path)) === resolve(checkpointFolder(run))) {
+      await appendEvaluation(run, evaluation);
+    }
     if (json !== undefined) await writeFileAtomic(json, `${JSON.stringify(evaluation, null, 2)}\n`);
     process.stdout.write(`${evaluationTable(evaluation)}\n`);
   } finally {

@@ -95,10 +95,12 @@ export function planOf(flags: PlanFlags, checkpoint: Checkpoint, shape: PlanShap
 
 /** What the images are, beside the generator and their indices. */
 export function planIdentity(flags: PlanFlags): SampleIdentity {
-  const { seed = 1, seeds, truncation, sweep, interpolate } = flags;
+  const { seed = 1, seeds, first = 0, truncation, sweep, interpolate } = flags;
   return {
     ...(seeds === undefined ? { seed } : { seeds }),
     ...{ truncation, class: flags.class, interpolate },
+    // Files of a range are named by the indices of their images, others from 0.
+    ...(interpolate === undefined ? {} : { first }),
     layout: sweep === true ? 'sweep' : interpolate === undefined ? 'range' : 'interpolation',
   };
 }

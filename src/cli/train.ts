@@ -17,6 +17,7 @@ import { trainWithRollbacks } from '../train/rollback.ts';
 import { refuseUsedFolder, runPaths } from '../train/run-folder.ts';
 import { lockRun, unlockRun } from '../train/run-lock.ts';
 import { evaluationDuring, evaluationLine } from '../train/eval/during.ts';
+import type { DuringTraining } from '../train/eval/during.ts';
 import { together } from '../train/observers.ts';
 import type { TrainEvents, TrainResult } from '../train/trainer.ts';
 import type { Evaluation } from '../train/eval/evaluate.ts';
@@ -141,8 +142,16 @@ async function checkedConfig(
   const kind = await kindOfSource(config.data);
   checkFrames(config.data, kind, config.frames);
   if (kind === 'images') refuseInside(run, config.data);
+  const { evalInception } = config;
+  if (evalInception !== undefined && !existsSync(evalInception)) {
+    throw new UserError(`--eval-inception ${evalInception}: there is no such file`);
+  }
   // A run is resumed from any folder.
-  return isPath(kind) ? { ...config, data: resolve(config.data) } : config;
+  return {
+    ...config,
+    ...(isPath(kind) && { data: resolve(config.data) }),
+    ...(evalInception !== undefined && { evalInception: resolve(evalInception) }),
+  };
 }
 
 /** Refuses a run folder among the images, which would take its sample grids for more of them. */
@@ -189,7 +198,7 @@ async function trainInto(
     const opened = { gpu: () => gpu, dataset: () => data ?? fail('the data are not open') };
     const events = together(
       display,
-      ...evaluations({ run, config, ...opened }, display),
+      ...evaluations({ run, config, stop, ...opened }, display),
       reporting(run, config, gpu),
     );
     let first: Gpu | undefined = gpu;
@@ -238,7 +247,7 @@ function tellWhereFrom(run: string, saved: Saved | undefined, display: TrainDisp
 
 /** What evaluates a run while it trains, where that is asked for. */
 function evaluations(
-  parts: { run: string; config: TrainConfig; gpu: () => Gpu; dataset: () => Dataset },
+  parts: Pick<DuringTraining, 'run' | 'config' | 'stop' | 'gpu' | 'dataset'>,
   display: TrainDisplay,
 ): TrainEvents[] {
   const { config } = parts;

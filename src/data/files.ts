@@ -1,4 +1,5 @@
 import { UserError, messageOf } from '../util/errors.ts';
+import { errorCode } from '../io/errno.ts';
 import { printable } from '../util/quote.ts';
 import type { Classes } from './classes.ts';
 import type { DataProgress, Dataset, SkippedFile } from './dataset.ts';
@@ -72,6 +73,23 @@ export async function openFiles(source: ImageFiles, options: FilesOptions): Prom
   const set = new FilesDataset(source, options);
   if (source.files.length <= (options.checkUpTo ?? 20_000)) await set.checkAll();
   return set;
+}
+
+/** What reading a file answers where the file itself is at fault. */
+const faultsOfFile = new Set([
+  ...['ENOENT', 'EACCES', 'EPERM', 'EISDIR', 'ENOTDIR', 'ELOOP'],
+  ...['ENXIO', 'EINVAL', 'ENAMETOOLONG', 'EFBIG'],
+]);
+
+/**
+ * What is wrong with a file that gave an error. Throws the error itself where the disk or the network is at fault: that passes,
+ * and the image must not be taken for a bad one.
+ */
+function reasonOf(error: unknown): string {
+  const code = errorCode(error) ?? (error instanceof Error ? errorCode(error.cause) : undefined);
+  const ofSystem = code !== undefined && /^E[A-Z0-9]+$/.test(code);
+  if (ofSystem && !faultsOfFile.has(code)) throw error;
+  return messageOf(error);
 }
 
 class FilesDataset implements Dataset {
@@ -162,7 +180,7 @@ class FilesDataset implements Dataset {
       try {
         await this.decode(file, scratch);
       } catch (error) {
-        reasons.set(file, messageOf(error));
+        reasons.set(file, reasonOf(error));
       }
       this.options.onProgress?.({ stage: 'decoding images', done: ++done, total });
     });
@@ -187,7 +205,7 @@ class FilesDataset implements Dataset {
         await this.decode(file, out);
         return;
       } catch (error) {
-        this.reject(file, messageOf(error));
+        this.reject(file, reasonOf(error));
       }
     }
     throw new UserError(this.allBroken());
@@ -220,6 +238,7 @@ class FilesDataset implements Dataset {
     const pixels = await decodeImage(bytes, this.options);
     out.set(pixels);
     this.store?.put(file, pixels);
+    await this.store?.room?.();
   }
 
   private allBroken(): string {

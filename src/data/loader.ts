@@ -103,6 +103,7 @@ export class Loader {
 
   /** The next batch. Rejects with what went wrong in reading it; the position then stays where it was. */
   async next(): Promise<Batch> {
+    const asked = performance.now();
     while (this.queue.length <= this.prefetch) {
       const reading = this.readBatch(this.position + this.queue.length);
       // A batch read ahead may fail before anyone asks for it; the error is reported when it is asked for.
@@ -112,7 +113,6 @@ export class Loader {
     const first = this.queue.shift();
     const position = this.position++;
     if (first === undefined) throw new Error('the loader read nothing ahead');
-    const asked = performance.now();
     try {
       const batch = await first;
       this.waited += performance.now() - asked;

@@ -5,6 +5,8 @@ export interface PixelStore {
   read(image: number, out: Uint8Array): boolean;
   /** Keeps an image; `pixels` are the store's from then on. */
   put(image: number, pixels: Uint8Array): void;
+  /** Resolves when so little is unwritten that more may be put. */
+  room?(): Promise<void>;
   /** Writes what is not written yet. Never rejects: a store is a help, not a need. */
   flush(): Promise<void>;
   close(): Promise<void>;

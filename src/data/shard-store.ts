@@ -89,13 +89,15 @@ async function evict(all: string, { keep, room }: { keep: string; room: number }
       .filter((name) => name !== keep)
       .map(async (name) => {
         const path = join(all, name);
-        return { path, used: (await stat(path)).mtimeMs, bytes: await bytesIn(path) };
+        // Another process may have removed it by now.
+        const used = (await stat(path).catch(() => undefined))?.mtimeMs ?? 0;
+        return { path, used, bytes: await bytesIn(path) };
       }),
   );
   let bytes = others.reduce((sum, one) => sum + one.bytes, 0);
   for (const one of others.sort((a, b) => a.used - b.used)) {
     if (bytes <= room) return;
-    await rm(one.path, { recursive: true, force: true });
+    await rm(one.path, { recursive: true, force: true }).catch(() => undefined);
     bytes -= one.bytes;
   }
 }
@@ -157,6 +159,8 @@ class ShardStore implements PixelStore {
   private waiting = new Map<number, Uint8Array>();
   /** On their way into a file. */
   private readonly leaving = new Map<number, Uint8Array>();
+  /** Is there a write that has yet to begin? It takes all that waits by then. */
+  private queued = false;
   private writing: Promise<void> = Promise.resolve();
   private full = false;
   /** Open files by shard, the one used last at the end. */
@@ -202,11 +206,24 @@ class ShardStore implements PixelStore {
     this.waiting.set(image, pixels);
     const { imageBytes, shardBytes = 2 ** 25, images } = this.options;
     const all = this.held + this.waiting.size + this.leaving.size === images;
-    if (all || this.waiting.size * imageBytes >= shardBytes) void this.flush();
+    const due = all || this.waiting.size * imageBytes >= shardBytes;
+    // What comes while a shard is written makes one more, however much it is.
+    if (due && !this.queued) void this.flush();
+  }
+
+  async room(): Promise<void> {
+    const { imageBytes, shardBytes = 2 ** 25 } = this.options;
+    const unwritten = (this.waiting.size + this.leaving.size) * imageBytes;
+    if (unwritten > 3 * shardBytes) await this.flush();
   }
 
   flush(): Promise<void> {
-    this.writing = this.writing.then(() => this.write());
+    if (this.queued) return this.writing;
+    this.queued = true;
+    this.writing = this.writing.then(() => {
+      this.queued = false;
+      return this.write();
+    });
     return this.writing;
   }
 
@@ -234,6 +251,8 @@ class ShardStore implements PixelStore {
     const name = `${Date.now().toString(36)}-${process.pid}-${written++}${ENDING}`;
     const path = join(this.folder, name);
     try {
+      // Whoever makes room in the cache, or empties it, may have removed the folder.
+      await mkdir(this.folder, { recursive: true });
       await writeFileAtomic(path, encodeShard(entries));
       this.take(openShard(path, this.options.imageBytes));
     } catch (error) {

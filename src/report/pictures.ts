@@ -70,17 +70,26 @@ export class Embedder {
   async track(run: string, { kind, files }: PictureTrack, broken: string[]): Promise<Track> {
     for (let most = mostPictures; ; most = Math.floor(most / 2)) {
       const pictures: { step: number; src: string }[] = [];
+      const chosen = new Set<string>();
       let bytes = 0;
       for (const place of spread(files.length, most)) {
         const file = files[place];
         if (file === undefined) continue;
-        const src = await this.#embed(join(runPaths(run).samples, file.name));
+        const path = join(runPaths(run).samples, file.name);
+        chosen.add(path);
+        const src = await this.#embed(path);
         bytes += src?.length ?? 0;
         if (src !== undefined) pictures.push({ step: file.step, src });
         else if (!broken.includes(file.name)) broken.push(file.name);
         if (bytes > mostBytes && most > 2) break;
       }
-      if (bytes <= mostBytes || most <= 2) return { kind, pictures, all: files.length };
+      if (bytes > mostBytes && most > 2) continue;
+      // Of the pictures that this report leaves out nothing is kept: a run may have any number of them.
+      for (const { name } of files) {
+        const path = join(runPaths(run).samples, name);
+        if (!chosen.has(path)) this.#made.delete(path);
+      }
+      return { kind, pictures, all: files.length };
     }
   }
 

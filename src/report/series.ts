@@ -32,14 +32,28 @@ export function seriesOf(lines: readonly Line[], nameOf = (key: string, _line: L
   });
 }
 
-/** The curves of eval.jsonl: `fd/EXTRACTOR`, since numbers of different features are not to be compared. */
+/** What of an evaluation must be alike for its numbers to be compared, beside the extractor's name. */
+const conditions = ['generator', 'n', 'real', 'weights', 'data', 'resize'] as const;
+
+/**
+ * The curves of eval.jsonl: `fd/EXTRACTOR`, with what else was other than in the first line of that extractor, since numbers
+ * made in different ways are not to be compared.
+ */
 export function evaluationsOf(lines: readonly Line[]): Series[] {
   const measured = lines.map((line) =>
     Object.fromEntries(Object.entries(line).filter(([key]) => !notMeasured.has(key))),
   );
-  return seriesOf(measured, (key, { extractor }) =>
-    typeof extractor === 'string' ? `${key}/${extractor}` : key,
-  );
+  const usual = new Map<string, Line>();
+  return seriesOf(measured, (key, line) => {
+    const { extractor } = line;
+    if (typeof extractor !== 'string') return key;
+    const first = usual.get(extractor) ?? line;
+    usual.set(extractor, first);
+    const others = conditions
+      .filter((name) => line[name] !== first[name])
+      .map((name) => `${name} ${String(line[name]).slice(0, 8)}`);
+    return [`${key}/${extractor}`, ...others].join(', ');
+  });
 }
 
 /** The lines of alarms.jsonl that are alarms, the newest last. */

@@ -138,7 +138,8 @@ export class DashboardServer {
   /** Tells a browser of the runs, now and whenever one changes. */
   #watch(response: ServerResponse): void {
     response.writeHead(200, { 'Content-Type': 'text/event-stream' });
-    this.#last = JSON.stringify(this.#runs.look());
+    // The others first: what is new is new for them too.
+    this.#tell(this.#runs.look());
     response.write(event(this.#last));
     this.#watchers.add(response);
     response.on('close', () => {

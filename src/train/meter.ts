@@ -38,6 +38,11 @@ export class Meter {
     this.#started = performance.now();
   }
 
+  /** Takes back so many milliseconds of the line's time, in which no step was on its way. */
+  pause(ms: number): void {
+    this.#started += ms;
+  }
+
   /**
    * Takes in the values of a step, in the order of its readings. Throws a `NonFiniteError` for a report that is no number, or
    * for gradients that overflow f16 at every scale.

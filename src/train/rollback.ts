@@ -31,7 +31,7 @@ export async function trainWithRollbacks({
   readonly openGpu: () => Promise<Gpu>;
   readonly onRollback?: (text: string) => void;
 }): Promise<TrainResult> {
-  let next = options;
+  let next = { ...options, clock: { startedAt: undefined } };
   for (;;) {
     const gpu = await openGpu();
     try {

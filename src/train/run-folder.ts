@@ -9,6 +9,7 @@ import {
   rmdirSync,
   statSync,
 } from 'node:fs';
+import { open } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
 import { isTemporary, makeFolder, writeFileAtomic } from '../io/atomic.ts';
 import { fileError } from '../io/errno.ts';
@@ -158,6 +159,20 @@ function appendLine(path: string, line: { readonly step: number }): void {
     appendFileSync(path, `${JSON.stringify(line)}\n`);
   } catch (error) {
     throw fileError(error, 'write', path);
+  }
+}
+
+/** Makes the lines that were added so far last through a power cut. */
+export async function syncLines(run: string): Promise<void> {
+  const { metrics, alarms } = runPaths(run);
+  for (const path of [metrics, alarms]) {
+    if (!existsSync(path)) continue;
+    try {
+      const file = await open(path, 'r+');
+      await file.sync().finally(() => file.close());
+    } catch (error) {
+      throw fileError(error, 'write', path);
+    }
   }
 }
 

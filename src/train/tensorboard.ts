@@ -1,4 +1,4 @@
-import { appendFileSync, existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { appendFileSync, existsSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileError } from '../io/errno.ts';
 import { decodePng } from '../io/png.ts';
@@ -11,13 +11,14 @@ import type { TrainEvents } from './trainer.ts';
 /**
  * Writes what a run tells into an event file of its own in the run folder, for TensorBoard: every number of a line of metrics,
  * each grid of samples, and the weights of each net at that step as histograms. A run that goes on begins another file, which
- * takes back what the one before has from `firstStep` on. Throws a `UserError` where it cannot write.
+ * takes back what those before have from step `from` on. Throws a `UserError` where it cannot write.
  */
 export function tensorboard(
   run: string,
   { modules, average }: Pick<Learner, 'modules' | 'average'>,
-  firstStep: number,
+  from: number,
 ): TrainEvents {
+  const again = readdirSync(run).some((name) => name.startsWith('events.out.tfevents.'));
   const path = newFile(run);
   const now = () => Date.now() / 1000;
   const append = (bytes: Uint8Array) => {
@@ -28,7 +29,7 @@ export function tensorboard(
     }
   };
   append(versionEvent(now()));
-  if (firstStep > 0) append(sessionStart({ wallTime: now(), step: firstStep + 1 }));
+  if (again) append(sessionStart({ wallTime: now(), step: from }));
   return {
     onMetrics: (line) => {
       append(summaryEvent({ wallTime: now(), step: line.step }, { scalars: scalarsOf(line) }));

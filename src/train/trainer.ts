@@ -30,6 +30,7 @@ import {
   removeTemporaries,
   rewindMetrics,
   saveConfig,
+  syncLines,
 } from './run-folder.ts';
 import type { MetricLine } from './run-folder.ts';
 import { tensorboard } from './tensorboard.ts';
@@ -60,6 +61,8 @@ export interface TrainOptions {
   readonly resume?: Checkpoint | undefined;
   /** Set to stop after the current step, saved. */
   readonly stop?: { requested: boolean };
+  /** When the first step of the call began, which the time limit counts from; set by the first part of a run that has several. */
+  readonly clock?: { startedAt: number | undefined };
   readonly events?: TrainEvents;
 }
 
@@ -102,7 +105,9 @@ export async function train(options: TrainOptions): Promise<TrainResult> {
   // A last line of fewer steps than the others is taken back: its sums go on, and the line comes when it is due.
   const earlier = await rewindMetrics(run, firstStep - sums.steps);
   const { classes: classNames } = dataset;
-  const events = config.tensorboard ? together(told, tensorboard(run, learner, firstStep)) : told;
+  const events = config.tensorboard
+    ? together(told, tensorboard(run, learner, firstStep - sums.steps + 1))
+    : told;
   const state = {
     learner,
     events,
@@ -153,8 +158,9 @@ class Loop {
   #stepMs = 0;
   #arrivedAt = performance.now();
   #failure: Error | undefined;
-  /** The newest checkpoint. */
+  /** The newest checkpoint; and the step of it, where this part of the run wrote it. */
   #saved: string | undefined;
+  #savedStep: number | undefined;
 
   private constructor(
     parts: LoopParts,
@@ -230,28 +236,30 @@ class Loop {
   async #steps(): Promise<TrainResult> {
     const { config, learner, loader, firstStep, stop, events = {} } = this.#parts;
     const started = performance.now();
+    const clock = this.#parts.clock ?? { startedAt: undefined };
+    clock.startedAt ??= started;
     this.#meter.start();
     let step = firstStep;
     let why: TrainResult['why'] = 'finished';
     let samples = '';
     let checkpoint = '';
     while (step < config.steps) {
-      if (learner.begin(step)) await this.#rebuild();
       await this.#roomToRun();
       // Told to stop while it waited, a run does not begin another step.
       if (stop?.requested !== true || step === firstStep) {
+        if (learner.begin(step)) await this.#rebuild();
         await this.#feed();
         this.#built.program.run(this.#ring);
         step += 1;
         events.onStep?.(step);
       }
-      const minutes = (performance.now() - started) / 60_000;
+      const minutes = (performance.now() - clock.startedAt) / 60_000;
       if (stop?.requested === true) why = 'stopped';
       else if (config.timeLimit !== undefined && minutes >= config.timeLimit) why = 'time';
       const last = step === config.steps || why !== 'finished';
       if (last) await this.#logRest();
       // Whoever stops a run may not wait for pictures.
-      if (why !== 'finished') checkpoint = await this.#save(step);
+      if (why !== 'finished') checkpoint = this.#savedOf(step) ?? (await this.#save(step));
       if (last || step % config.sampleEvery === 0) samples = await this.#drawSamples(step);
       const due =
         step === config.steps || step % config.checkpointEvery === 0 || evaluatesAt(step, config);
@@ -320,9 +328,16 @@ class Loop {
     return path;
   }
 
+  /** The checkpoint of a step, if it is written already. */
+  #savedOf(step: number): string | undefined {
+    return this.#savedStep === step ? this.#saved : undefined;
+  }
+
   async #save(step: number): Promise<string> {
     const { learner, loader, run, events } = this.#parts;
     await this.#settleReadback();
+    // What a checkpoint goes on from must not be younger than it.
+    await syncLines(run);
     const { classNames } = this.#parts;
     const progress = {
       ...{ step, loader: loader.state(), metrics: this.#meter.sums, kernels: this.#built.kernels },
@@ -331,7 +346,10 @@ class Loop {
     };
     const path = await saveCheckpoint(run, learner, progress);
     this.#saved = path;
+    this.#savedStep = step;
+    const told = performance.now();
     await events?.onCheckpoint?.(path, step);
+    this.#meter.pause(performance.now() - told);
     return path;
   }
 

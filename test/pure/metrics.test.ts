@@ -2,9 +2,11 @@
 import { describe, expect, test } from 'vitest';
 import { dotTiles, rowsOf, transposed } from '../../src/train/eval/dots.ts';
 import { frechetDistance } from '../../src/train/eval/frechet.ts';
+import { labelsOf } from '../../src/train/eval/evaluate.ts';
 import { inceptionScore } from '../../src/train/eval/inception-score.ts';
 import { drawSubsets, kernelDistance } from '../../src/train/eval/kernel-distance.ts';
 import { momentsOf, pivotedCholesky } from '../../src/train/eval/factor.ts';
+import { measure, mostPaired } from '../../src/train/eval/measure.ts';
 import { neighbourMeasures } from '../../src/train/eval/neighbours.ts';
 import { nuclearNorm } from '../../src/train/eval/nuclear.ts';
 import { resolveConfig } from '../../src/train/config.ts';
@@ -145,6 +147,40 @@ describe('measures of generators', () => {
     );
     const subsets = [{ real: Uint32Array.of(0), made: Uint32Array.of(0) }];
     expect(() => kernelDistance(rows, rows, subsets)).toThrow('needs two rows at least');
+  });
+
+  test('the classes of made images have the shares of the real ones in every stretch, though those lie class by class', () => {
+    const classes = ['a', 'b', 'c', 'd'];
+    const dataset = { name: 'four', classes, size: 400, label: (i: number) => Math.floor(i / 100) };
+    const config = resolveConfig({
+      ...{ data: 'x', preset: 'sagan-resnet-32', conditional: true, classes: 4 },
+    });
+    const checkpoint = { config, progress: { step: 1, loader: undefined }, path: 'p' };
+    for (const n of [40, 41, 2048]) {
+      const labels = labelsOf(checkpoint, dataset, n) ?? new Uint32Array();
+      const split = Math.floor(n / 10);
+      for (let from = 0; from + split <= n; from += split) {
+        const counts = classes.map(
+          (_c, k) => labels.subarray(from, from + split).filter((label) => label === k).length,
+        );
+        for (const count of counts) expect(Math.abs(count - split / 4)).toBeLessThanOrEqual(2);
+      }
+    }
+    expect(() =>
+      labelsOf({ ...checkpoint, config: { ...config, classes: 3 } }, dataset, 40),
+    ).toThrow('four has images of class d, and checkpoint p knows a, b, c');
+  });
+
+  test('of more rows than are paired some are taken from everywhere', () => {
+    const n = 2 * mostPaired;
+    const sorted = Float32Array.from({ length: n }, (_u, i) => (i < mostPaired ? 0 : 1));
+    const extractor = { name: 'x', isInception: false, featureSize: 1, classCount: undefined };
+    const made = sorted.map((_v, i) => ((i * 7) % n < mostPaired ? 0 : 1));
+    const { kid } = measure(extractor, { real: { features: sorted }, made: { features: made } }, [
+      'kid',
+    ]);
+    // Half of either are 0 and half 1: the same distribution. The first rows of the sorted ones alone would be 1 away from it.
+    expect(Math.abs(kid ?? NaN)).toBeLessThan(0.05);
   });
 
   test('clips are not evaluated while training', () => {

@@ -52,6 +52,12 @@ describe('curves', () => {
       { step: 1, extractor: 'inception', n: 8, fid: 4 },
     ];
     expect(evaluationsOf(lines).map(({ key }) => key)).toEqual(['fd/own', 'fid/inception']);
+    const usual = { step: 1, extractor: 'own', fd: 2, generator: 'ema', weights: 'abc' };
+    const others = [usual, { ...usual, generator: 'last' }, { ...usual, step: 2 }];
+    expect(evaluationsOf(others).map(({ key, steps }) => [key, steps])).toEqual([
+      ['fd/own', [1, 2]],
+      ['fd/own, generator last', [1]],
+    ]);
     expect(alarmsOf([{ step: 1, text: 'x' }, { step: 2 }, { text: 'y' }])).toEqual([
       { step: 1, cause: '', text: 'x' },
     ]);

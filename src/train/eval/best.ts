@@ -3,7 +3,7 @@ import { link, rename, rm } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { writeFileAtomic } from '../../io/atomic.ts';
 import { fileError } from '../../io/errno.ts';
-import { checkpointFolder, listCheckpoints } from '../checkpoint.ts';
+import { checkpointFolder, listCheckpoints, readCheckpoint } from '../checkpoint.ts';
 import { bestCheckpoint } from '../choose-checkpoint.ts';
 import type { Evaluation } from './evaluate.ts';
 import { readEvaluations } from './lines.ts';
@@ -31,20 +31,32 @@ export function bestOf(
 
 /**
  * Keeps the checkpoint of a run's best evaluation as best.safetensors, which no newer checkpoint pushes out: a second name for
- * the same file where the file system has such, a copy elsewhere. A checkpoint that is gone was kept when it was the best.
- * Returns the best evaluation. Throws a `UserError` where the file cannot be made; the old one is whole then.
+ * the same file where the file system has such, a copy elsewhere. Only a checkpoint that is there, or is kept as the best already,
+ * can be it. Returns its evaluation. Throws a `UserError` where the file cannot be made; the old one is whole then.
  */
 export async function keepBest(
   run: string,
   conditions: Conditions,
 ): Promise<Evaluation | undefined> {
-  const best = bestOf(readEvaluations(run), conditions);
-  const name = (await listCheckpoints(run)).find(
-    (file) => Number(/\d+/.exec(file)?.[0]) === best?.step,
+  const names = new Map(
+    (await listCheckpoints(run)).map((name) => [Number(/\d+/.exec(name)?.[0]), name]),
   );
+  const kept = await stepOfBest(run);
+  const there = readEvaluations(run).filter(({ step }) => step === kept || names.has(step));
+  const best = bestOf(there, conditions);
+  const name = names.get(best?.step ?? -1);
   if (best === undefined || name === undefined) return best;
   await putBeside(join(checkpointFolder(run), name), bestCheckpoint(run));
   return best;
+}
+
+/** The step of best.safetensors; undefined where there is none that is whole. */
+async function stepOfBest(run: string): Promise<number | undefined> {
+  try {
+    return (await readCheckpoint(bestCheckpoint(run))).progress.step;
+  } catch {
+    return undefined;
+  }
 }
 
 /** Gives a file another name in place of what had it: by a link, or by a copy where the file system refuses one. */

@@ -3,10 +3,11 @@ import type { Gpu } from '../../gpu/device.ts';
 import { readCheckpoint } from '../checkpoint.ts';
 import type { TrainConfig } from '../options.ts';
 import type { TrainEvents } from '../trainer.ts';
-import { bestOf, distanceOf, keepBest } from './best.ts';
+import { messageOf } from '../../util/errors.ts';
+import { distanceOf, keepBest } from './best.ts';
 import { evaluateCheckpoint } from './evaluate.ts';
 import type { Evaluation } from './evaluate.ts';
-import { appendEvaluation, readEvaluations, rewindEvaluations } from './lines.ts';
+import { appendEvaluation, rewindEvaluations } from './lines.ts';
 import type { OnWork } from './dots.ts';
 import type { MetricName } from './measure.ts';
 import { openExtractor } from './open-extractor.ts';
@@ -16,6 +17,8 @@ export interface DuringTraining {
   readonly run: string;
   readonly config: TrainConfig;
   readonly cacheDir: string;
+  /** Set when the run is to stop: then nothing is measured any more. */
+  readonly stop?: { readonly requested: boolean };
   /** The device and the data of the run, asked for at each evaluation. */
   readonly gpu: () => Gpu;
   readonly dataset: () => Dataset;
@@ -28,42 +31,58 @@ export interface DuringTraining {
 /** What is measured while training: all that there is. */
 const metrics: readonly MetricName[] = ['fd', 'kid', 'is', 'pr'];
 
+class Stopped extends Error {}
+
 /**
  * An observer that evaluates every `evalEvery` steps: the checkpoint, as it is read back from its file, so that it gives the
  * numbers that `wgsagan eval` gives, and no bit of the training is touched. Adds a line to eval.jsonl and keeps the best
- * checkpoint.
+ * checkpoint. An evaluation that cannot be made is left out with a line, and the training goes on.
  */
 export function evaluationDuring(options: DuringTraining): TrainEvents {
-  const { run, config, gpu, dataset, cacheDir, onWork, log, onEvaluation } = options;
+  const { run, config, gpu, dataset, cacheDir, log, onEvaluation, stop } = options;
+  const onWork = (what: string): OnWork => {
+    const told = options.onWork?.(what);
+    return (done, total) => {
+      if (stop?.requested === true) throw new Stopped('the run is to stop');
+      told?.(done, total);
+    };
+  };
+  const evaluated = (path: string): Promise<Evaluation> =>
+    gpu().loans.during(async () => {
+      const training = onWork('training a classifier on the images: step');
+      const inception = config.evalInception;
+      const source = { cacheDir, log, inception, onWork: training };
+      const extractor = await openExtractor(gpu(), dataset(), source);
+      const checkpoint = await readCheckpoint(path);
+      const what = { dataset: dataset(), extractor };
+      const how = {
+        n: config.evalSamples,
+        generator: 'ema' as const,
+        metrics,
+        cacheDir,
+        onWork,
+        log,
+      };
+      try {
+        return await evaluateCheckpoint(gpu(), checkpoint, what, how);
+      } finally {
+        extractor.close();
+      }
+    });
   return {
     onCheckpoint: async (path, step) => {
-      if (!evaluatesAt(step, config)) return;
-      const evaluation = await gpu().loans.during(async () => {
-        const training = onWork?.('training a classifier on the images: step');
-        const inception = config.evalInception;
-        const source = { cacheDir, log, inception, onWork: training };
-        const extractor = await openExtractor(gpu(), dataset(), source);
-        const checkpoint = await readCheckpoint(path);
-        const what = { dataset: dataset(), extractor };
-        const how = {
-          n: config.evalSamples,
-          generator: 'ema' as const,
-          metrics,
-          cacheDir,
-          onWork,
-          log,
-        };
-        try {
-          return await evaluateCheckpoint(gpu(), checkpoint, what, how);
-        } finally {
-          extractor.close();
-        }
-      });
+      if (!evaluatesAt(step, config) || stop?.requested === true) return;
+      let evaluation: Evaluation;
+      try {
+        evaluation = await evaluated(path);
+      } catch (error) {
+        log?.(`evaluation of step ${step} left out: ${messageOf(error)}`);
+        return;
+      }
       // A run that was resumed from a step before this one comes to it again, to the same numbers.
       await rewindEvaluations(run, step - 1);
       await appendEvaluation(run, evaluation);
-      await keepBest(run, evaluation);
-      onEvaluation?.(evaluation, bestOf(readEvaluations(run), evaluation));
+      onEvaluation?.(evaluation, await keepBest(run, evaluation));
     },
   };
 }

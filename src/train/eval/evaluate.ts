@@ -99,15 +99,18 @@ function refuseFew({ n, dataset }: { readonly n: number; readonly dataset: Datas
   }
 }
 
-/** Classes for n images in the shares of the real ones, for a generator that is told any. */
-function labelsOf(
-  { config, progress, path }: Checkpoint,
-  dataset: Dataset,
+/**
+ * Classes (n) for images in the shares of the real ones, for a generator that is told any; in an order of which every stretch
+ * has these shares. Throws a `UserError` for a class that the checkpoint does not know.
+ */
+export function labelsOf(
+  { config, progress, path }: Pick<Checkpoint, 'config' | 'progress' | 'path'>,
+  dataset: Pick<Dataset, 'name' | 'classes' | 'size' | 'label'>,
   n: number,
 ): Uint32Array | undefined {
   if (config.classes === 0) return undefined;
-  const known = progress.classes ?? dataset.classes;
-  return Uint32Array.from(spreadOver(dataset, n), (place) => {
+  const known = (progress.classes ?? dataset.classes).slice(0, config.classes);
+  const sorted = spreadOver(dataset, n).map((place) => {
     const name = dataset.classes[dataset.label(place)] ?? '';
     const label = known.indexOf(name);
     if (label >= 0) return label;
@@ -115,6 +118,17 @@ function labelsOf(
       `${dataset.name} has images of class ${name}, and checkpoint ${path} knows ${known.join(', ')}`,
     );
   });
+  // Images of a folder lie class by class. In steps of about n/φ every stretch has all classes in their shares.
+  const stride = strideOver(n);
+  return Uint32Array.from({ length: n }, (_u, i) => sorted[(i * stride) % n] ?? 0);
+}
+
+/** The first number from n/φ on that has no divisor in common with n: steps of it come to every place once. */
+function strideOver(n: number): number {
+  const common = (a: number, b: number): number => (b === 0 ? a : common(b, a % b));
+  let stride = Math.max(1, Math.round(n * 0.618));
+  while (common(stride, n) > 1) stride += 1;
+  return stride;
 }
 
 async function madeFeatures(

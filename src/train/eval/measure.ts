@@ -20,6 +20,18 @@ export type MeasureName =
 /** Images whose pairs are compared: what KID and the neighbours look at grows with the square of their number. */
 export const mostPaired = 10_000;
 
+/** At most 10,000 rows of floats, spread evenly: real images may lie class by class. */
+function spreadRows(values: Float32Array, d: number): Float32Array {
+  const n = values.length / d;
+  if (n <= mostPaired) return values;
+  const rows = new Float32Array(mostPaired * d);
+  for (let i = 0; i < mostPaired; i++) {
+    const from = Math.floor((i * n) / mostPaired) * d;
+    rows.set(values.subarray(from, from + d), i * d);
+  }
+  return rows;
+}
+
 /**
  * Measures features of made images against those of real ones. Throws a RangeError for too few of them, as each measure says;
  * an Error for features that are no numbers.
@@ -45,8 +57,7 @@ export function measure(
     const distance = frechetDistance(a, b, told);
     results = extractor.isInception ? { fid: distance } : { fd: distance };
   }
-  const some = ({ features }: Features) =>
-    rowsOf(features, d, { n: Math.min(mostPaired, features.length / d) });
+  const some = ({ features }: Features) => rowsOf(spreadRows(features, d), d);
   if (wanted.includes('kid')) {
     const [x, y] = [some(real), some(made)];
     const subsets = drawSubsets({ real: x.n, made: y.n });

@@ -1,9 +1,10 @@
-import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { PNG } from 'pngjs';
 import { zipSync } from 'fflate';
 import { expect, test } from 'vitest';
 import { complaintOf, runCli, runWell, tempFolder } from '../support/cli.ts';
+import { freshCache } from '../support/cache.ts';
 import { namesIn } from '../support/files.ts';
 import { writeImages } from '../support/images.ts';
 
@@ -41,18 +42,8 @@ test('data inspect says what a zip holds, and draws a sheet', async () => {
 });
 
 test('a run on a zip keeps no name outside its folder, decodes once, and goes on balanced', async () => {
-  const env = { XDG_CACHE_HOME: at('cache') };
-  mkdirSync(at('cache/wgsagan'), { recursive: true });
+  const env = freshCache(folder);
   const train = ['train', '--adapter', 'software', '--preset', 'sagan-32-tiny', '--batch', '4'];
-  const drivers = join(
-    process.env['XDG_CACHE_HOME'] ?? join(process.env['HOME'] ?? '', '.cache'),
-    'wgsagan',
-    'drivers',
-  );
-  if (existsSync(drivers)) {
-    const { symlinkSync } = await import('node:fs');
-    symlinkSync(drivers, at('cache/wgsagan/drivers'));
-  }
   const rest = ['--data', 'photos.zip', '--balanced', '--resize', 'crop', '--log-every', '2'];
   const first = await runWell([...train, ...rest, '--steps', '4', '--out', 'run'], {
     cwd: folder,

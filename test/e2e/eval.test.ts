@@ -1,23 +1,16 @@
 // Evaluation from the command line: while training, and of the checkpoints that it leaves.
-import {
-  existsSync,
-  mkdirSync,
-  readFileSync,
-  readdirSync,
-  symlinkSync,
-  writeFileSync,
-} from 'node:fs';
+import { mkdirSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import sharp from 'sharp';
 import { beforeAll, expect, test } from 'vitest';
-import { cacheDir } from '../../src/gpu/platform.ts';
 import type { Evaluation } from '../../src/train/eval/evaluate.ts';
 import { readEvaluations } from '../../src/train/eval/lines.ts';
+import { freshCache } from '../support/cache.ts';
 import { complaintOf, runCli, tempFolder } from '../support/cli.ts';
 
 const folder = tempFolder();
 const at = (...path: string[]) => join(folder, ...path);
-const env = { XDG_CACHE_HOME: at('cache') };
+const env = freshCache(folder);
 const net = ['--preset', 'sagan-32-tiny', '--image-size', '8', '--width', '4', '--batch', '4'];
 const every = ['--sample-every', '100', '--checkpoint-every', '100', '--ema-start', '1'];
 const call = (out: string, more: readonly string[]) => [
@@ -33,11 +26,6 @@ async function well(args: readonly string[]): Promise<string> {
 }
 
 beforeAll(async () => {
-  // A cache of its own, but for the drivers.
-  mkdirSync(at('cache', 'wgsagan'), { recursive: true });
-  for (const name of ['drivers', 'shaders'].filter((one) => existsSync(join(cacheDir(), one)))) {
-    symlinkSync(join(cacheDir(), name), at('cache', 'wgsagan', name));
-  }
   mkdirSync(at('data'));
   for (let i = 0; i < 12; i++) {
     const background = { r: 20 * i, g: 255 - 20 * i, b: 90 };

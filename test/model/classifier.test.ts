@@ -31,7 +31,7 @@ const dataset = memoryDataset({
     return (bright ? 180 : 20) + 40 * next();
   }),
 });
-const recipe = { ...classifierRecipe, width: 8, steps: 60, batch: 16, mostEpochs: 100 };
+const recipe = { ...classifierRecipe, width: 8, steps: 150, batch: 16, mostEpochs: 100 };
 
 test('trained twice it has the same bits, knows what it was not shown, and leaves no memory behind', async () => {
   const before = gpu.pool.stats();
@@ -40,7 +40,7 @@ test('trained twice it has the same bits, knows what it was not shown, and leave
   const first = await trainClassifier(gpu, dataset, { recipe, onWork });
   const tables = gpu.pool.stats();
   const second = await trainClassifier(gpu, dataset, { recipe });
-  expect(told.at(-1)).toBe('60 of 60');
+  expect(told.at(-1)).toBe('150 of 150');
   expect(second.hash).toBe(first.hash);
   expect(first.heldOut).toBe(9);
   expect(first.accuracy['class']).toBeGreaterThan(0.8);

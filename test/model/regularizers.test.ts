@@ -218,6 +218,7 @@ describe('a run with a penalty', () => {
       ...line,
       imagesPerSecond: 0,
       seconds: 0,
+      wait: 0,
     }));
     return { tensors: file.tensors, lines };
   }

@@ -133,6 +133,8 @@ function training(name, seconds, { preset, precision = 'f32', cli, work }) {
       ...['--precision', precision],
       ...['--out', join(folder, 'run'), '--time-limit', minutes.toFixed(3)],
     ],
+    // A training that its time limit ended, with steps left.
+    unfinished: 75,
     keep: folder,
     headline: ({ read }) => {
       const lines = read(`${name}-metrics.jsonl`)

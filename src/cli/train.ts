@@ -1,8 +1,9 @@
 import { existsSync, realpathSync } from 'node:fs';
 import { basename, dirname, isAbsolute, join, relative, resolve, sep } from 'node:path';
 import { Command } from 'commander';
-import { checkFrames, isPath, kindOfSource, openDataset } from '../data/dataset.ts';
+import { checkFrames, isPath, kindOfSource } from '../data/dataset.ts';
 import type { Dataset } from '../data/dataset.ts';
+import { openThreaded } from '../data/threaded.ts';
 import { openGpu } from '../gpu/device.ts';
 import type { Gpu } from '../gpu/device.ts';
 import { cacheDir, hostMemoryBytes } from '../gpu/platform.ts';
@@ -198,7 +199,7 @@ async function trainInto(
     const opened = { gpu: () => gpu, dataset: () => data ?? fail('the data are not open') };
     const events = together(
       display,
-      ...evaluations({ run, config, stop, ...opened }, display),
+      ...evaluations({ run, config, stop, resume: saved?.checkpoint, ...opened }, display),
       reporting(run, config, gpu),
     );
     let first: Gpu | undefined = gpu;
@@ -247,7 +248,7 @@ function tellWhereFrom(run: string, saved: Saved | undefined, display: TrainDisp
 
 /** What evaluates a run while it trains, where that is asked for. */
 function evaluations(
-  parts: Pick<DuringTraining, 'run' | 'config' | 'stop' | 'gpu' | 'dataset'>,
+  parts: Pick<DuringTraining, 'run' | 'config' | 'resume' | 'stop' | 'gpu' | 'dataset'>,
   display: TrainDisplay,
 ): TrainEvents[] {
   const { config } = parts;
@@ -294,7 +295,7 @@ async function openDataOf(
   config: TrainConfig,
   { run, display }: { run: string; display: TrainDisplay },
 ): Promise<Dataset> {
-  const dataset = await openDataset(config.data, {
+  const dataset = await openThreaded(config.data, {
     ...dataOptions(config),
     ...{ run, cacheDir: cacheDir() },
     onProgress: (progress) => {

@@ -67,6 +67,8 @@ export interface DatasetOptions {
   readonly cacheDir: string;
   /** What decoded images may fill there, of all data sets together. Default 0: none are kept. */
   readonly cacheBytes?: number;
+  /** What decoded images may fill in memory where they are not kept in the cache. Default 512 MiB. */
+  readonly memoryBytes?: number;
   /** A run's folder: what it says of a large source is taken where it still holds. */
   readonly run?: string | undefined;
   /** A file that cannot be decoded is an error instead of being skipped. Default false. */

@@ -47,8 +47,8 @@ export interface LoaderState {
 /**
  * Batches of a data set in random order without end. The order of an epoch is a Philox permutation of (seed, epoch), so the
  * position is two integers and any of them can be taken up again to the same bytes. The images of an epoch that do not
- * fill a batch are left out; a set smaller than a batch is run through several times for one. Files are read and decoded
- * by other threads than the one that asks for batches (Node's and libvips'), some batches ahead of it.
+ * fill a batch are left out; a set smaller than a batch is run through several times for one. Some batches are read ahead
+ * of the one that is asked for: by another thread, where the set is of `openThreaded`.
  */
 export class Loader {
   /** Batches of an epoch. */

@@ -1,14 +1,16 @@
-// What reading the data and writing the metrics add to a step: short blocks of the same captured step, in turn with both,
-// without the loader (the same batch again) and without metrics, so that whatever else the machine does hits all alike.
-// The time spent in either is measured too. Writes test/soak/results/overhead.json.
+// What reading the data and writing the metrics add to a step: short blocks of the same captured step, in turn with the
+// images in memory, in the cache on disk and decoded again for every batch, without the loader (the same batch again) and
+// without metrics, so that whatever else the machine does hits all alike. The time spent in either is measured too. On a
+// software adapter a decode takes time from the step itself, on the same cores. Writes test/soak/results/overhead.json.
 //   npx tsx test/soak/overhead.ts [--rounds 40] [--adapter software] [--out FILE]
 import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import os from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
+import sharp from 'sharp';
 import { Tape } from '../../src/autograd/tape.ts';
-import { openDataset } from '../../src/data/dataset.ts';
 import { Loader } from '../../src/data/loader.ts';
+import { openThreaded } from '../../src/data/threaded.ts';
 import { openGpu } from '../../src/gpu/device.ts';
 import { ReadbackRing } from '../../src/gpu/readback.ts';
 import { writeFileAtomic } from '../../src/io/atomic.ts';
@@ -18,8 +20,8 @@ import { resolveConfig } from '../../src/train/config.ts';
 import { stepInputs } from '../../src/train/learner.ts';
 import { Meter } from '../../src/train/meter.ts';
 import { appendMetrics } from '../../src/train/run-folder.ts';
+import { HostRng } from '../../src/util/philox.ts';
 import { median } from '../../src/util/statistics.ts';
-import { writeImages } from '../support/images.ts';
 
 const { values: flags } = parseArgs({
   options: {
@@ -30,8 +32,12 @@ const { values: flags } = parseArgs({
 });
 const rounds = Number(flags.rounds);
 const stepsInBlock = 5;
-const modes = ['whole', 'no loader', 'no metrics'] as const;
+/** Where the images come from. `memory` is the whole that the modes without a part are held against. */
+const sources = ['memory', 'cache', 'decoding'] as const;
+const modes = [...sources, 'no loader', 'no metrics'] as const;
 type Mode = (typeof modes)[number];
+/** Pixels of a side of the files. */
+const fileSize = 256;
 
 const folder = mkdtempSync(join(os.tmpdir(), 'wgsagan-overhead-'));
 const gpu = await openGpu({ adapter: flags.adapter });
@@ -39,17 +45,28 @@ try {
   const images = join(folder, 'images');
   const run = join(folder, 'run');
   mkdirSync(run);
-  await writeImages(images, 200);
+  await writePhotographs(images, 200);
   const config = resolveConfig({ data: images, preset: 'sagan-32-tiny', flip: true, logEvery: 1 });
   const learner = createLearnerThatFits(new Tape(gpu), config);
-  const dataset = await openDataset(images, { ...config, cacheDir: join(folder, 'cache') });
-  const loader = new Loader(dataset, { batch: config.batch, seed: 0, flip: true });
+  const cacheDir = join(folder, 'cache');
+  const options = {
+    memory: {},
+    cache: { cacheBytes: 2 ** 30 },
+    decoding: { memoryBytes: 0 },
+  };
+  const datasets = await Promise.all(
+    sources.map((source) => openThreaded(images, { ...config, cacheDir, ...options[source] })),
+  );
+  const loaders = datasets.map(
+    (dataset) => new Loader(dataset, { batch: config.batch, seed: 0, flip: true }),
+  );
   const inputs = stepInputs(learner);
   learner.begin(0);
   const { program, readings, sampler } = await build(learner, inputs);
   const meter = new Meter(learner, { steps: 0, sums: learner.reports.map(() => 0) }, 0);
   let logging = true;
-  const spent = { loader: 0, metrics: 0, all: 0 };
+  const waited = { memory: 0, cache: 0, decoding: 0 };
+  const spent = { metrics: 0, all: 0 };
   let step = 0;
   const ring = new ReadbackRing(
     gpu,
@@ -68,32 +85,37 @@ try {
       },
     },
   );
-  const same = await loader.next();
+  const same = await loaders[0]!.next();
 
   /** Milliseconds of a block of steps. */
   async function block(mode: Mode): Promise<number> {
     logging = mode !== 'no metrics';
     const before = spent.metrics;
+    const source = sources.find((one) => one === mode);
+    const loader = loaders[source === undefined ? 0 : sources.indexOf(source)]!;
     const started = performance.now();
     for (let i = 0; i < stepsInBlock; i++) {
       await ring.ready();
       for (const input of inputs) {
         const asked = performance.now();
         const batch = mode === 'no loader' ? same : await loader.next();
-        if (mode === 'whole') spent.loader += performance.now() - asked;
+        if (source !== undefined) waited[source] += performance.now() - asked;
         gpu.write(input.images.storage, batch.images);
       }
       program.run(ring);
     }
     await ring.drain();
     const ms = performance.now() - started;
-    if (mode !== 'whole') spent.metrics = before;
-    if (mode === 'whole') spent.all += ms;
+    if (mode === 'memory') spent.all += ms;
+    else spent.metrics = before;
     return ms;
   }
 
   for (const mode of modes) await block(mode);
-  const times: Record<Mode, number[]> = { whole: [], 'no loader': [], 'no metrics': [] };
+  const times = Object.fromEntries(modes.map((mode): [Mode, number[]] => [mode, []])) as Record<
+    Mode,
+    number[]
+  >;
   for (let round = 0; round < rounds; round++) {
     for (let i = 0; i < modes.length; i++) {
       const mode = modes[(round + i) % modes.length]!;
@@ -101,26 +123,48 @@ try {
     }
     if (round % 10 === 9) process.stderr.write(`round ${round + 1} of ${rounds}\n`);
   }
-  /** What the whole step takes over one without a part, as a share of the whole; the median of the rounds. */
-  const share = (without: Mode) =>
-    median(times.whole.map((whole, i) => (whole - times[without][i]!) / whole));
+  /** What a step takes over another, as a share of it; the median of the rounds. */
+  const share = (mode: Mode, without: Mode) =>
+    median(times[mode].map((ms, i) => (ms - times[without][i]!) / ms));
+  const all = (mode: Mode) => times[mode].reduce((sum, ms) => sum + ms, 0);
   const result = {
     ...{ adapter: gpu.adapter.name, cpus: os.availableParallelism(), load: os.loadavg()[0] },
-    ...{ preset: config.preset, batch: config.batch, rounds, stepsInBlock },
-    stepMs: median(times.whole) / stepsInBlock,
-    /** Time in which the step waited for its batch, and wrote its line, of all the time of whole steps. */
-    waited: { loader: spent.loader / spent.all, metrics: spent.metrics / spent.all },
-    differences: { loader: share('no loader'), metrics: share('no metrics') },
+    ...{ preset: config.preset, batch: config.batch, rounds, stepsInBlock, fileSize },
+    stepMs: median(times.memory) / stepsInBlock,
+    /** Time in which the step waited for its batch, and wrote its line, of all the time of such steps. */
+    waited: {
+      ...Object.fromEntries(sources.map((source) => [source, waited[source] / all(source)])),
+      metrics: spent.metrics / spent.all,
+    },
+    differences: {
+      ...Object.fromEntries(sources.map((source) => [source, share(source, 'no loader')])),
+      metrics: share('memory', 'no metrics'),
+    },
     /** That of a step's time by which rounds differ: what is smaller than this cannot be told. */
-    spread: median(times.whole.map((t) => Math.abs(t / median(times.whole) - 1))),
+    spread: median(times.memory.map((t) => Math.abs(t / median(times.memory) - 1))),
   };
   await writeFileAtomic(flags.out, `${JSON.stringify(result, null, 1)}\n`);
   process.stdout.write(`${JSON.stringify(result)}\n`);
   ring.destroy();
   sampler.close();
   program.destroy();
-  await loader.close();
+  for (const loader of loaders) await loader.close();
+  for (const dataset of datasets) await dataset.close?.();
 } finally {
   gpu.close();
   rmSync(folder, { recursive: true, force: true });
+}
+
+/** Noise under a blur, as JPEG: about as many bytes a pixel as a photograph. */
+async function writePhotographs(to: string, n: number): Promise<void> {
+  mkdirSync(to);
+  const raw = { width: fileSize, height: fileSize, channels: 3 } as const;
+  for (let i = 0; i < n; i++) {
+    const rng = new HostRng(i);
+    const noise = Buffer.from(Array.from({ length: 3 * fileSize ** 2 }, () => rng.int(256)));
+    await sharp(noise, { raw })
+      .blur(2)
+      .jpeg()
+      .toFile(join(to, `${i}.jpg`));
+  }
 }

@@ -1,13 +1,14 @@
 import type { Dataset } from '../../data/dataset.ts';
 import type { Gpu } from '../../gpu/device.ts';
 import { readCheckpoint } from '../checkpoint.ts';
+import type { Checkpoint } from '../checkpoint.ts';
 import type { TrainConfig } from '../options.ts';
 import type { TrainEvents } from '../trainer.ts';
 import { messageOf } from '../../util/errors.ts';
 import { distanceOf, keepBest } from './best.ts';
 import { evaluateCheckpoint } from './evaluate.ts';
 import type { Evaluation } from './evaluate.ts';
-import { appendEvaluation, rewindEvaluations } from './lines.ts';
+import { appendEvaluation, readEvaluations, rewindEvaluations } from './lines.ts';
 import type { OnWork } from './dots.ts';
 import type { MetricName } from './measure.ts';
 import { openExtractor } from './open-extractor.ts';
@@ -16,6 +17,8 @@ import { evaluatesAt } from './schedule.ts';
 export interface DuringTraining {
   readonly run: string;
   readonly config: TrainConfig;
+  /** The checkpoint that the run goes on from: it is evaluated first where that was due and did not come to its end. */
+  readonly resume?: Checkpoint | undefined;
   readonly cacheDir: string;
   /** Set when the run is to stop: then nothing is measured any more. */
   readonly stop?: { readonly requested: boolean };
@@ -39,7 +42,7 @@ class Stopped extends Error {}
  * checkpoint. An evaluation that cannot be made is left out with a line, and the training goes on.
  */
 export function evaluationDuring(options: DuringTraining): TrainEvents {
-  const { run, config, gpu, dataset, cacheDir, log, onEvaluation, stop } = options;
+  const { run, config, gpu, dataset, cacheDir, log, onEvaluation, stop, resume } = options;
   const onWork = (what: string): OnWork => {
     const told = options.onWork?.(what);
     return (done, total) => {
@@ -69,20 +72,26 @@ export function evaluationDuring(options: DuringTraining): TrainEvents {
         extractor.close();
       }
     });
+  const onCheckpoint = async (path: string, step: number): Promise<void> => {
+    if (!evaluatesAt(step, config) || stop?.requested === true) return;
+    let evaluation: Evaluation;
+    try {
+      evaluation = await evaluated(path);
+    } catch (error) {
+      log?.(`evaluation of step ${step} left out: ${messageOf(error)}`);
+      return;
+    }
+    // A run that was resumed from a step before this one comes to it again, to the same numbers.
+    await rewindEvaluations(run, step - 1);
+    await appendEvaluation(run, evaluation);
+    onEvaluation?.(evaluation, await keepBest(run, evaluation));
+  };
   return {
-    onCheckpoint: async (path, step) => {
-      if (!evaluatesAt(step, config) || stop?.requested === true) return;
-      let evaluation: Evaluation;
-      try {
-        evaluation = await evaluated(path);
-      } catch (error) {
-        log?.(`evaluation of step ${step} left out: ${messageOf(error)}`);
-        return;
-      }
-      // A run that was resumed from a step before this one comes to it again, to the same numbers.
-      await rewindEvaluations(run, step - 1);
-      await appendEvaluation(run, evaluation);
-      onEvaluation?.(evaluation, await keepBest(run, evaluation));
+    onCheckpoint,
+    onReady: async ({ firstStep }) => {
+      if (resume?.progress.step !== firstStep || firstStep === 0) return;
+      if (readEvaluations(run).some(({ step }) => step === firstStep)) return;
+      await onCheckpoint(resume.path, firstStep);
     },
   };
 }

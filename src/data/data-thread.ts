@@ -1,55 +1,29 @@
-import { parentPort } from 'node:worker_threads';
-import { UserError, messageOf } from '../util/errors.ts';
+import { serveCalls, tell } from '../io/thread.ts';
 import { type Dataset, openDataset } from './dataset.ts';
-import type { Answer, Calls, Opened, Read, Request } from './threaded.ts';
+import type { DataCalls, DataEvent, Opened, Read } from './threaded.ts';
 
 /** The thread of `openThreaded`: one data set, which answers what it is asked. */
 
-if (parentPort === null) throw new Error('this module is a thread, and is not imported');
-const port = parentPort;
 let dataset: Dataset | undefined;
 /** Skipped files that the other side has been told of. */
 let told = 0;
 
-const send = (answer: Answer, move: ArrayBuffer[] = []) => {
-  port.postMessage(answer, move);
-};
-
-const calls: {
-  readonly [C in keyof Calls]: (...args: Parameters<Calls[C]>) => Promise<ReturnType<Calls[C]>>;
-} = {
+serveCalls<DataCalls>({
   async open(source, options) {
     dataset = await openDataset(source, {
       ...options,
       onProgress: (progress) => {
-        send({ kind: 'progress', progress });
+        tell({ progress } satisfies DataEvent);
       },
       log: (line) => {
-        send({ kind: 'log', line });
+        tell({ line } satisfies DataEvent);
       },
     });
     return opened(dataset);
   },
-  read: async (indices) => read(open(), indices),
+  read: (indices) => read(open(), indices),
   saveIndex: async (run) => open().saveIndex?.(run),
   close: async () => open().close?.(),
-};
-
-port.on('message', ({ id, call, args }: Request) => {
-  const work = calls[call] as (...args: readonly unknown[]) => Promise<unknown>;
-  work(...args).then(
-    (value) => {
-      const { images, labels } = (value ?? {}) as Partial<Read & Opened>;
-      const arrays = [images, labels].filter((array) => array !== undefined);
-      send(
-        { kind: 'done', id, value },
-        arrays.map(({ buffer }) => buffer as ArrayBuffer),
-      );
-    },
-    (error: unknown) => {
-      send({ kind: 'failed', id, message: messageOf(error), ofUser: error instanceof UserError });
-    },
-  );
 });
 
 function open(): Dataset {

@@ -85,6 +85,18 @@ test('a run that goes on keeps the best so far, and adds to what was measured', 
   expect(Number(head.__metadata__.step)).toBe(best.step);
 });
 
+test('an evaluation that did not come to its end is made when the run goes on', async () => {
+  const path = at('run', 'eval.jsonl');
+  const before = readEvaluations(at('run'));
+  expect(before.at(-1)!.step).toBe(8);
+  // As a run leaves it that is killed between its checkpoint and the end of its evaluation.
+  writeFileSync(path, readFileSync(path, 'utf8').replace(/.*\n$/, ''));
+  await well(['train', '--out', at('run'), '--resume', '--steps', '10']);
+  const after = readEvaluations(at('run'));
+  expect(after.map(({ step }) => step)).toEqual([...before.map(({ step }) => step), 10]);
+  expect({ ...after.at(-2), seconds: 0 }).toEqual({ ...before.at(-1), seconds: 0 });
+});
+
 test('what cannot be measured is said in one line, and nothing is written', async () => {
   const said = async (...args: string[]) => complaintOf(await runCli(args, { env }));
   const flags = ['eval', '--run', at('run')];

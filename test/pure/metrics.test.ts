@@ -7,6 +7,7 @@ import { inceptionScore } from '../../src/train/eval/inception-score.ts';
 import { drawSubsets, kernelDistance } from '../../src/train/eval/kernel-distance.ts';
 import { momentsOf, pivotedCholesky } from '../../src/train/eval/factor.ts';
 import { measure, mostPaired } from '../../src/train/eval/measure.ts';
+import { measureThreaded } from '../../src/train/eval/measure-threaded.ts';
 import { neighbourMeasures } from '../../src/train/eval/neighbours.ts';
 import { nuclearNorm } from '../../src/train/eval/nuclear.ts';
 import { resolveConfig } from '../../src/train/config.ts';
@@ -188,6 +189,36 @@ describe('measures of generators', () => {
     expect(() => resolveConfig(clips)).toThrow(
       '--eval-every 5 measures stills, and video-32-tiny makes clips: leave it out',
     );
+  });
+
+  describe('in a thread of their own', { timeout: 60_000 }, () => {
+    const seen = { name: 'x', isInception: true, featureSize: 24, classCount: undefined };
+    const features = () => ({
+      real: { features: normals(300, 24, 1) },
+      made: { features: normals(200, 24, 2) },
+    });
+
+    test('are the same numbers, and it tells how far it is', async () => {
+      const told: string[] = [];
+      const onWork = (what: string) => (done: number, total: number) =>
+        void (done === total && told.push(what));
+      const measures = await measureThreaded(seen, features(), ['fd', 'kid', 'pr'], onWork);
+      expect(measures).toEqual(measure(seen, features(), ['fd', 'kid', 'pr']));
+      expect(told).toEqual(expect.arrayContaining(['kernel distance', 'neighbours']));
+    });
+
+    test('end at once where they are told to, and their errors come back', async () => {
+      const onWork = () => () => {
+        throw new Error('enough');
+      };
+      await expect(measureThreaded(seen, features(), ['fd', 'pr'], onWork)).rejects.toThrow(
+        'enough',
+      );
+      const bad = { ...features(), made: { features: new Float32Array(24).fill(NaN) } };
+      await expect(measureThreaded(seen, bad, ['fd'])).rejects.toThrow(
+        'x sees NaN or infinity in the made images',
+      );
+    });
   });
 
   test('long work tells how far it is, and ends at all of it', () => {

@@ -9,8 +9,8 @@ import { openGenerator } from '../sample.ts';
 import type { SampleWeights } from '../sample.ts';
 import type { OnWork } from './dots.ts';
 import type { Extractor, Features } from './extractor.ts';
-import { measure } from './measure.ts';
 import type { Measures, MetricName } from './measure.ts';
+import { measureThreaded } from './measure-threaded.ts';
 import { realFeatures, spreadOver } from './real-features.ts';
 
 /** One line of eval.jsonl: what was measured of a run's checkpoint, and in what. */
@@ -75,7 +75,7 @@ export async function evaluateCheckpoint(
   const labels = labelsOf(checkpoint, dataset, n);
   const making = { n, labels, weights: generator, onWork: onWork?.('made images') };
   const made = await gpu.loans.during(() => madeFeatures(gpu, checkpoint, extractor, making));
-  const measures = measure(extractor, { real, made }, metrics, onWork);
+  const measures = await measureThreaded(extractor, { real, made }, metrics, onWork);
   return {
     step: checkpoint.progress.step,
     seconds: (performance.now() - started) / 1000,

@@ -17,6 +17,9 @@ export type MeasureName =
   | ('fd' | 'fid' | 'kid' | 'kidStd' | 'is' | 'isStd')
   | ('precision' | 'recall' | 'density' | 'coverage');
 
+/** What the measures have to know of who saw the features. */
+export type Seen = Pick<Extractor, 'name' | 'isInception' | 'featureSize' | 'classCount'>;
+
 /** Images whose pairs are compared: what KID and the neighbours look at grows with the square of their number. */
 export const mostPaired = 10_000;
 
@@ -37,7 +40,7 @@ function spreadRows(values: Float32Array, d: number): Float32Array {
  * an Error for features that are no numbers.
  */
 export function measure(
-  extractor: Pick<Extractor, 'name' | 'isInception' | 'featureSize' | 'classCount'>,
+  extractor: Seen,
   { real, made }: { readonly real: Features; readonly made: Features },
   wanted: readonly MetricName[],
   onWork?: (what: string) => OnWork,

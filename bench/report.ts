@@ -3,6 +3,8 @@ import { join } from 'node:path';
 import { writeFileAtomic } from '../src/io/atomic.ts';
 import { fileError } from '../src/io/errno.ts';
 import { UserError, messageOf } from '../src/util/errors.ts';
+import { ablationTable } from './ablation/report.ts';
+import type { Ablation } from './ablation/report.ts';
 import { markdownTable } from './output/text.ts';
 import { summaryOf } from './output/sheet.ts';
 import { summary } from './peers/report.ts';
@@ -24,9 +26,27 @@ export function readResults(folder: string): BenchResult[] {
   });
 }
 
-/** What `bench peers` left in a folder, as tables of ratios. */
-export function readPeers(folder: string): string[] {
-  return filesOf(folder).flatMap(({ data }) => (isPeers(data) ? [summary(data)] : []));
+/** What is measured by a command of its own: the name of its tables in a page, and how they are made. */
+const others = {
+  peers: { command: 'npx wgsagan bench peers', table: (data) => isPeers(data) && summary(data) },
+  ablation: {
+    command: 'node bench/ablation',
+    table: (data) => isAblation(data) && ablationTable(data),
+  },
+} satisfies Record<string, { command: string; table: (data: unknown) => string | false }>;
+type Other = keyof typeof others;
+
+const isOther = (name: string): name is Other => Object.hasOwn(others, name);
+
+/** The tables in a folder that `others` makes. */
+export function readOthers(folder: string): Record<Other, string[]> {
+  const files = filesOf(folder);
+  const of = (name: Other) =>
+    files.flatMap(({ data }) => {
+      const table = others[name].table(data);
+      return table === false ? [] : [table];
+    });
+  return { peers: of('peers'), ablation: of('ablation') };
 }
 
 function filesOf(folder: string): { path: string; data: unknown }[] {
@@ -46,6 +66,10 @@ function isPeers(data: unknown): data is PeersResult {
   return typeof data === 'object' && data !== null && 'comparison' in data && 'machine' in data;
 }
 
+function isAblation(data: unknown): data is Ablation {
+  return typeof data === 'object' && data !== null && 'trained' in data && 'extractor' in data;
+}
+
 function isResult(data: unknown): boolean {
   const kind = typeof data === 'object' && data !== null && 'kind' in data ? data.kind : undefined;
   return kind === 'ladder' || kind === 'step' || kind === 'overhead';
@@ -58,20 +82,21 @@ function isResult(data: unknown): boolean {
 export function fillMarkers(
   text: string,
   results: readonly BenchResult[],
-  peers: readonly string[] = [],
+  tables: Readonly<Record<Other, readonly string[]>> = { peers: [], ablation: [] },
 ): string {
   let filled = text;
   for (const [begin, name = ''] of text.matchAll(marker)) {
     const end = `<!-- /bench:${name} -->`;
     const [from, to] = [filled.indexOf(begin), filled.indexOf(end)];
     if (to < from) throw new UserError(`${begin} is not closed by ${end}`);
-    const tables =
-      name === 'peers' ? peers : results.filter((result) => result.bench === name).map(tableOf);
-    if (tables.length === 0) {
-      const command = `npx wgsagan bench ${name}${name === 'peers' ? '' : ' --save'}`;
+    const found = isOther(name)
+      ? tables[name]
+      : results.filter((result) => result.bench === name).map(tableOf);
+    if (found.length === 0) {
+      const command = isOther(name) ? others[name].command : `npx wgsagan bench ${name} --save`;
       throw new UserError(`${begin} has no results: make them by \`${command}\``);
     }
-    const body = tables.join('\n\n');
+    const body = found.join('\n\n');
     filled = `${filled.slice(0, from + begin.length)}\n\n${body}\n\n${filled.slice(to)}`;
   }
   return filled;
@@ -94,7 +119,7 @@ export async function report(options: {
   } catch (error) {
     throw fileError(error, 'read', readme);
   }
-  const after = fillMarkers(before, readResults(results), readPeers(results));
+  const after = fillMarkers(before, readResults(results), readOthers(results));
   if (after !== before) {
     if (check) {
       throw new UserError(

@@ -152,7 +152,11 @@ async function main() {
 async function benchReport(...flags) {
   const results = join(root, 'bench', 'results');
   let code = 0;
-  for (const page of [file, join(root, 'docs', 'performance.md')]) {
+  const pages = [
+    file,
+    ...['performance', 'evaluation'].map((name) => join(root, 'docs', `${name}.md`)),
+  ];
+  for (const page of pages) {
     const told = await runCli([
       'bench',
       'report',

@@ -47,7 +47,7 @@ const shown = [
   ['seconds', 'seconds', 0],
 ] as const;
 
-/** The ablation as Markdown: a row a training, then mean and deviation of each kind, then what a kind costs and brings. */
+/** The ablation as Markdown, below a line that says what it is of: a row a training, then mean and deviation of each kind, then what a kind costs and brings. */
 export function ablationTable(ablation: Ablation): string {
   const { preset, data, steps, batch, n, real, extractor, weights, trained } = ablation;
   const kinds = [...new Set(trained.map(({ attention }) => attention))];
@@ -59,20 +59,22 @@ export function ablationTable(ablation: Ablation): string {
   const means = kinds.map((kind) => [
     ...[kind, 'mean ± std'],
     ...shown.map(([key, , digits]) => {
-      const { mean, std } = meanAndSpread(of(trained, kind, key));
+      const values = of(trained, kind, key);
+      const { mean, std: ofThese } = meanAndSpread(values);
+      // What other seeds would differ by, of which these are a sample.
+      const std = ofThese * Math.sqrt(values.length / (values.length - 1));
       return `${mean.toFixed(digits)} ± ${std.toFixed(digits)}`;
     }),
   ]);
   const line = (cells: readonly string[]) => `| ${cells.join(' | ')} |`;
   return [
-    `# Attention against none: ${preset}, ${data}, ${steps} steps of batch ${batch}`,
+    `**Attention against none: ${preset}, ${data}, ${steps} steps of batch ${batch}**`,
     '',
     `FD and KID are in the features of ${extractor}, weights ${weights.slice(0, 16)}, of ${n} made and ${real} real images: they are no FID. Less is better; of precision, recall and coverage more. Seconds are of training on ${String(ablation.environment['adapter'])}, of a machine that may have had other work.`,
     '',
     ...[line(head), line(head.map(() => '---')), ...rows.map(line), ...means.map(line)],
     '',
     ...verdicts(trained, kinds),
-    '',
   ].join('\n');
 }
 

@@ -206,6 +206,6 @@ async function write({ out, steps, preset }: Plan, ablation: Ablation, adapter: 
   const name = join(out, `ablation-${preset}-${steps}-${adapter}`);
   const table = ablationTable(ablation);
   await writeFileAtomic(`${name}.json`, `${JSON.stringify(ablation, null, 2)}\n`);
-  await writeFileAtomic(`${name}.md`, table);
+  await writeFileAtomic(`${name}.md`, `${table}\n`);
   process.stdout.write(`\n${table}\n${name}.json and .md\n`);
 }

@@ -5,6 +5,8 @@ import type { DataCalls, DataEvent, Opened, Read } from './threaded.ts';
 /** The thread of `openThreaded`: one data set, which answers what it is asked. */
 
 let dataset: Dataset | undefined;
+/** What is being read: nothing may be when the thread ends. */
+const reading = new Set<Promise<unknown>>();
 /** Skipped files that the other side has been told of. */
 let told = 0;
 
@@ -21,9 +23,16 @@ serveCalls<DataCalls>({
     });
     return opened(dataset);
   },
-  read: (indices) => read(open(), indices),
+  read(indices) {
+    const work = read(open(), indices);
+    reading.add(work);
+    return work.finally(() => reading.delete(work));
+  },
   saveIndex: async (run) => open().saveIndex?.(run),
-  close: async () => open().close?.(),
+  async close() {
+    await Promise.allSettled(reading);
+    await open().close?.();
+  },
 });
 
 function open(): Dataset {

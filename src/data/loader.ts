@@ -104,12 +104,7 @@ export class Loader {
   /** The next batch. Rejects with what went wrong in reading it; the position then stays where it was. */
   async next(): Promise<Batch> {
     const asked = performance.now();
-    while (this.queue.length <= this.prefetch) {
-      const reading = this.readBatch(this.position + this.queue.length);
-      // A batch read ahead may fail before anyone asks for it; the error is reported when it is asked for.
-      reading.catch(() => undefined);
-      this.queue.push(reading);
-    }
+    this.readAhead();
     const first = this.queue.shift();
     const position = this.position++;
     if (first === undefined) throw new Error('the loader read nothing ahead');
@@ -121,6 +116,16 @@ export class Loader {
       this.position = position;
       this.queue = [];
       throw error;
+    }
+  }
+
+  /** Begins with the next batches, as every call of `next` does, so that the first one is there when it is asked for. */
+  readAhead(): void {
+    while (this.queue.length <= this.prefetch) {
+      const reading = this.readBatch(this.position + this.queue.length);
+      // A batch read ahead may fail before anyone asks for it; the error is reported when it is asked for.
+      reading.catch(() => undefined);
+      this.queue.push(reading);
     }
   }
 

@@ -119,10 +119,12 @@ export async function train(options: TrainOptions): Promise<TrainResult> {
     seconds,
     sums,
   };
-  const loop = await Loop.open({ ...options, ...state });
-  await events.onReady?.(loop.info);
-  await saveConfig(run, config);
+  // While the kernels are compiled.
+  loader.readAhead();
   try {
+    const loop = await Loop.open({ ...options, ...state });
+    await events.onReady?.(loop.info);
+    await saveConfig(run, config);
     return await loop.run();
   } finally {
     await loader.close();

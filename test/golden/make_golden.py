@@ -93,6 +93,7 @@ vae               the loss of a small VAE with attention at 8×8 and its gradien
 diff_augment      x [N, C, H, W] or [N, C, T, H, W], u [N, 8] in [0, 1), dy y dx, second.dy = d sum(dx²)/d dy        which
 layer_norm        x gamma beta dy y, grad.T and second.T likewise                    eps
 cross_entropy     logits [rows, classes] labels [rows] (I32) loss dlogits           smoothing, ignore (a label, or null)
+metrics           what NumPy and SciPy say about the measures of generators; see golden_metrics.py (which needs no PyTorch)
 transformer       the loss of an encoder-decoder and its gradients; see golden_seq2seq.py. Words are I32, 0 is padding
                   source [B, S] target labels [B, T] logits [B, T, targetWords] loss, state, grad.<parameter>
                   error.<any of the last line but state>   as resnet_step's
@@ -107,6 +108,7 @@ import golden_dcgan as dcgan
 import golden_inception as inception
 import golden_kinds as kinds
 import golden_losses as losses
+import golden_metrics as metrics
 import golden_models as models
 import golden_ops as ops
 import golden_progressive as progressive
@@ -128,6 +130,7 @@ FAMILIES = [
     inception.inception,
     seq2seq.layer_norm, seq2seq.cross_entropy, seq2seq.transformer,
     augment.diff_augment,
+    metrics.metrics,
 ]
 
 if __name__ == '__main__':

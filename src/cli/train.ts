@@ -199,7 +199,7 @@ async function trainInto(
     const opened = { gpu: () => gpu, dataset: () => data ?? fail('the data are not open') };
     const events = together(
       display,
-      ...evaluations({ run, config, stop, resume: saved?.checkpoint, ...opened }, display),
+      ...evaluations({ run, config, stop, ...opened }, display),
       reporting(run, config, gpu),
     );
     let first: Gpu | undefined = gpu;
@@ -222,8 +222,8 @@ async function trainInto(
   } finally {
     display.close();
     release();
-    await data?.close?.();
     gpu.close();
+    await data?.close?.();
   }
 }
 
@@ -248,7 +248,7 @@ function tellWhereFrom(run: string, saved: Saved | undefined, display: TrainDisp
 
 /** What evaluates a run while it trains, where that is asked for. */
 function evaluations(
-  parts: Pick<DuringTraining, 'run' | 'config' | 'resume' | 'stop' | 'gpu' | 'dataset'>,
+  parts: Pick<DuringTraining, 'run' | 'config' | 'stop' | 'gpu' | 'dataset'>,
   display: TrainDisplay,
 ): TrainEvents[] {
   const { config } = parts;

@@ -1,6 +1,7 @@
 import { closeSync, openSync, readdirSync, rmSync, statSync } from 'node:fs';
 import { mkdir, readdir, rm, stat, statfs, utimes } from 'node:fs/promises';
 import { join } from 'node:path';
+import { threadId } from 'node:worker_threads';
 import { isTemporary, writeFileAtomic } from '../io/atomic.ts';
 import { messageOf } from '../util/errors.ts';
 import { type DecodeOptions, DECODER_VERSION } from './decode.ts';
@@ -248,7 +249,7 @@ class ShardStore implements PixelStore {
     const entries = [...this.waiting].sort(([a], [b]) => a - b);
     this.waiting = new Map();
     for (const [image, pixels] of entries) this.leaving.set(image, pixels);
-    const name = `${Date.now().toString(36)}-${process.pid}-${written++}${ENDING}`;
+    const name = `${Date.now().toString(36)}-${process.pid}-${threadId}-${written++}${ENDING}`;
     const path = join(this.folder, name);
     try {
       // Whoever makes room in the cache, or empties it, may have removed the folder.

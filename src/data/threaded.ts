@@ -48,7 +48,7 @@ export interface Read {
 
 /**
  * `openDataset` in a thread of its own: files are listed, read and decoded, and the cache of decoded images is read and
- * written, while this thread goes on; what comes here are finished batches. Same bytes, labels and errors.
+ * written, while this thread goes on; what comes here are finished batches. Same bytes and labels; an error has its message and kind.
  */
 export async function openThreaded(source: string, options: DatasetOptions): Promise<Dataset> {
   const { onProgress, log, ...rest } = options;
@@ -58,7 +58,7 @@ export async function openThreaded(source: string, options: DatasetOptions): Pro
     else onProgress?.(event.progress);
   });
   try {
-    return new ThreadedDataset(thread, await thread.ask('open', source, rest));
+    return new ThreadedDataset(thread, await thread.ask('open', [source, rest]));
   } catch (error) {
     await thread.end();
     throw error;
@@ -104,7 +104,7 @@ class ThreadedDataset implements Dataset {
     const imageBytes = this.channels * this.frames * this.imageSize ** 2;
     checkRead(indices, out, { size: this.size, imageBytes });
     const wanted = Uint32Array.from(indices);
-    const read = await this.thread.ask('read', wanted);
+    const read = await this.thread.ask('read', [wanted]);
     out.set(read.images);
     for (const [i, index] of wanted.entries()) this.labels[index] = read.labels[i] ?? 0;
     this.skipped.push(...read.skipped);
@@ -116,12 +116,14 @@ class ThreadedDataset implements Dataset {
   }
 
   async saveIndex(run: string): Promise<void> {
-    await this.thread.ask('saveIndex', run);
+    await this.thread.ask('saveIndex', [run]);
   }
 
   async close(): Promise<void> {
+    // A thread that failed has told whoever waited for it, and has nothing left to write.
+    if (this.thread.ended) return;
     try {
-      await this.thread.ask('close');
+      await this.thread.ask('close', []);
     } finally {
       await this.thread.end();
     }

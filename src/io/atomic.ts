@@ -1,10 +1,11 @@
 import { mkdir, open, rename, rm, type FileHandle } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
+import { threadId } from 'node:worker_threads';
 import { errorCode, fileError } from './errno.ts';
 
 /** Whether a file's name is one that `writeFileAtomic` writes to before it renames: what a killed process leaves. */
 export function isTemporary(name: string): boolean {
-  return /^\..+\.\d+-\d+\.tmp$/.test(name);
+  return /^\..+\.\d+(-\d+)+\.tmp$/.test(name);
 }
 
 /** What file systems answer that cannot sync a folder (Windows, some network mounts). */
@@ -23,7 +24,10 @@ export type FileData = Uint8Array | string | Iterable<Uint8Array> | AsyncIterabl
  */
 export async function writeFileAtomic(path: string, data: FileData): Promise<void> {
   const folder = dirname(path);
-  const temporary = join(folder, `.${basename(path)}.${process.pid}-${temporaries++}.tmp`);
+  const temporary = join(
+    folder,
+    `.${basename(path)}.${process.pid}-${threadId}-${temporaries++}.tmp`,
+  );
   let created = false;
   try {
     const file = await open(temporary, 'wx');

@@ -19,6 +19,7 @@ type Answer =
       readonly kind: 'failed';
       readonly id: number;
       readonly message: string;
+      readonly stack: string | undefined;
       /** Is it a `UserError`? */
       readonly ofUser: boolean;
     }
@@ -47,22 +48,36 @@ export class Thread<C extends Calls<C>, E> {
       if (answer.kind === 'event') onEvent(answer.event as E);
       else this.settle(answer);
     });
-    this.worker.on('error', (error: Error) => {
-      this.fail(new Error(`the thread that ${work} failed: ${error.message}`));
-    });
+    const failed = (error: unknown) => {
+      this.fail(new Error(`the thread that ${work} failed: ${messageOf(error)}`));
+    };
+    this.worker.on('error', failed);
+    this.worker.on('messageerror', failed);
     this.worker.on('exit', () => {
       this.fail(new Error(`the thread that ${work} has ended`));
     });
   }
 
-  /** Rejects with the call's error, a `UserError` as such, or where the thread has ended. */
-  ask<K extends keyof C & string>(call: K, ...args: Arguments<C, K>): Promise<Result<C, K>> {
+  /** The thread has ended, of itself or by `end`: it will answer nothing more. */
+  get ended(): boolean {
+    return this.gone !== undefined;
+  }
+
+  /**
+   * Rejects with the call's error, a `UserError` as such, or where the thread has ended. `give`: arrays of the arguments that
+   * are given away and not copied, if their memory is theirs alone.
+   */
+  ask<K extends keyof C & string>(
+    call: K,
+    args: Arguments<C, K>,
+    give: readonly (ArrayBufferView | undefined)[] = [],
+  ): Promise<Result<C, K>> {
     if (this.gone !== undefined) return Promise.reject(this.gone);
     const request: Request = { id: this.asked++, call, args };
-    if (this.waiting.size === 0) this.worker.ref();
     const answer = new Promise((resolve, reject) => {
+      this.worker.postMessage(request, buffersOf(give));
+      if (this.waiting.size === 0) this.worker.ref();
       this.waiting.set(request.id, { resolve, reject });
-      this.worker.postMessage(request);
     });
     return answer as Promise<Result<C, K>>;
   }
@@ -77,7 +92,7 @@ export class Thread<C extends Calls<C>, E> {
     this.waiting.delete(answer.id);
     if (this.waiting.size === 0) this.worker.unref();
     if (answer.kind === 'done') waiting?.resolve(answer.value);
-    else waiting?.reject(new (answer.ofUser ? UserError : Error)(answer.message));
+    else waiting?.reject(errorOf(answer));
   }
 
   /** What comes first is the reason. */
@@ -88,12 +103,20 @@ export class Thread<C extends Calls<C>, E> {
   }
 }
 
+/** The error as it was thrown in the thread, less what it had as a cause. */
+function errorOf({ ofUser, message, stack }: Answer & { kind: 'failed' }): Error {
+  const error = new (ofUser ? UserError : Error)(message);
+  if (stack !== undefined) error.stack = stack;
+  return error;
+}
+
 /** Compiled, a module runs as it is; from source it needs tsx, as this one does. */
 function startWorker(module: URL): Worker {
   if (import.meta.url.endsWith('.js')) return new Worker(new URL(`${module.href}.js`));
-  const tsx = import.meta.resolve('tsx/esm/api');
-  const register = `data:text/javascript,import { register } from '${tsx}'; register();`;
-  return new Worker(new URL(`${module.href}.ts`), { execArgv: ['--import', register] });
+  const tsx = JSON.stringify(import.meta.resolve('tsx/esm/api'));
+  const register = encodeURIComponent(`import { register } from ${tsx}; register();`);
+  const execArgv = ['--import', `data:text/javascript,${register}`];
+  return new Worker(new URL(`${module.href}.ts`), { execArgv });
 }
 
 /** Sends an event to whoever started this thread. */
@@ -109,21 +132,24 @@ export function serveCalls<C extends Calls<C>>(calls: C): void {
       .then(() => work(...args))
       .then(
         (value) => {
-          send({ kind: 'done', id, value }, arraysIn(value));
+          const parts = typeof value === 'object' && value !== null ? Object.values(value) : [];
+          send({ kind: 'done', id, value }, buffersOf(parts));
         },
         (error: unknown) => {
+          const stack = error instanceof Error ? error.stack : undefined;
           const ofUser = error instanceof UserError;
-          send({ kind: 'failed', id, message: messageOf(error), ofUser });
+          send({ kind: 'failed', id, message: messageOf(error), stack, ofUser });
         },
       );
   });
 }
 
-function arraysIn(value: unknown): ArrayBuffer[] {
-  if (typeof value !== 'object' || value === null) return [];
-  return Object.values(value).flatMap((part: unknown) =>
-    ArrayBuffer.isView(part) && part.buffer instanceof ArrayBuffer ? [part.buffer] : [],
-  );
+/** The memory of arrays that have it for themselves. */
+function buffersOf(values: readonly unknown[]): ArrayBuffer[] {
+  return values.flatMap((value) => {
+    if (!ArrayBuffer.isView(value) || !(value.buffer instanceof ArrayBuffer)) return [];
+    return value.byteLength === value.buffer.byteLength ? [value.buffer] : [];
+  });
 }
 
 function send(answer: Answer, give: ArrayBuffer[] = []): void {

@@ -9,6 +9,9 @@ export function together(...observers: readonly TrainEvents[]): Required<TrainEv
     async onReady(info) {
       for (const one of observers) await one.onReady?.(info);
     },
+    async onResume(path, step) {
+      for (const one of observers) await one.onResume?.(path, step);
+    },
     onStage(stage) {
       for (const one of observers) one.onStage?.(stage);
     },

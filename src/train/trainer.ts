@@ -41,6 +41,8 @@ import type { Alarm } from './watch.ts';
 export interface TrainEvents {
   /** Before the first step. */
   onReady?(info: ReadyInfo): void | Promise<void>;
+  /** Before the first step of a run that goes on, with the checkpoint that it goes on from. */
+  onResume?(path: string, step: number): void | Promise<void>;
   /** Where a training whose steps differ begins with other ones. */
   onStage?(stage: string): void;
   onStep?(step: number): void;
@@ -240,6 +242,8 @@ class Loop {
     const started = performance.now();
     const clock = this.#parts.clock ?? { startedAt: undefined };
     clock.startedAt ??= started;
+    const { resume } = this.#parts;
+    if (resume !== undefined) await events.onResume?.(resume.path, firstStep);
     this.#meter.start();
     let step = firstStep;
     let why: TrainResult['why'] = 'finished';
@@ -247,8 +251,8 @@ class Loop {
     let checkpoint = '';
     while (step < config.steps) {
       await this.#roomToRun();
-      // Told to stop while it waited, a run does not begin another step.
-      if (stop?.requested !== true || step === firstStep) {
+      // Told to stop while it waited, a run does not begin another step; a new one has a first.
+      if (stop?.requested !== true || step === 0) {
         if (learner.begin(step)) await this.#rebuild();
         await this.#feed();
         this.#built.program.run(this.#ring);

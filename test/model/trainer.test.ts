@@ -63,6 +63,24 @@ test('the next steps are encoded while one runs, and losses are read late', asyn
   if (gpu.adapter.kind === 'software') expect(Math.max(...leads)).toBeGreaterThan(1);
 });
 
+test('told to stop before its first step, a run that goes on takes none, and is saved where it stood', async () => {
+  await start({}, { config: { ...config, steps: 3 } });
+  const resume = await readNewestCheckpoint(run);
+  const stop = { requested: false };
+  const told: unknown[] = [];
+  const onResume = (path: string, step: number) => {
+    told.push([path, step]);
+    stop.requested = true;
+  };
+  const ended = await start({ onResume, onStep: (step) => told.push(step) }, { resume, stop });
+  expect([ended.step, ended.why]).toEqual([3, 'stopped']);
+  expect(told).toEqual([[checkpointAt(3), 3]]);
+  const again = await readNewestCheckpoint(run);
+  expect(again.progress).toEqual(resume.progress);
+  expect(again.file.tensors).toEqual(resume.file.tensors);
+  expect((await start({}, { resume: again })).step).toBe(8);
+});
+
 describe('a write that fails', () => {
   const whole = () => `${checkpointAt(3)} is whole: go on from it by --resume`;
 

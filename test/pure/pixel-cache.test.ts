@@ -219,7 +219,7 @@ describe('a folder of images and its cache', () => {
     const inCache = cached.filter((path) => path.includes('/c/'));
     expect(inCache).toHaveLength(1);
     for (const path of inCache) {
-      expect(path).toMatch(/\/pixels\/[0-9a-f]{40}\/\w+-\d+-\d+\.shard$/);
+      expect(path).toMatch(/\/pixels\/[0-9a-f]{40}\/\w+-\d+-\d+-\d+\.shard$/);
       expect((await readFile(path)).includes('secret')).toBe(false);
     }
     expect(await firsts()).toEqual([0x11, 0x22, 0x33]);

@@ -31,7 +31,9 @@ function callsOf(program: string): string[] {
     const paths = [...rest.matchAll(/[<"](\/[^>"]*)[>"]/g)].map(([, path = '']) => path);
     const own = [...new Set(paths.filter((path) => path.startsWith(folder)))];
     if (own.length === 0 || rest.includes('ENOENT')) return [];
-    const inside = own.map((path) => path.slice(folder.length + 1).replace(/\.\d+-\d+\./, '.N.'));
+    const inside = own.map((path) =>
+      path.slice(folder.length + 1).replace(/\.\d+-\d+-\d+\./, '.N.'),
+    );
     const created = name === 'openat' && !rest.includes('O_CREAT') ? 'open' : name;
     return [`${created} ${inside.map((path) => path || '.').join(' ')}`];
   });

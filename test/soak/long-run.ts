@@ -1,17 +1,21 @@
-// A long run of tiny steps through the real trainer, from a folder of images, with sampling, checkpoints and logging on:
-// what it holds and what a step takes must not grow. Writes test/soak/results/long-run.json; exit code 1 where a series is
+// A long run of tiny steps through the real trainer, from a folder of images, with all that a run can have on: sampling,
+// checkpoints, logging, evaluations, a report, TensorBoard's files. What it holds and what a step takes must not grow. Writes test/soak/results/long-run.json; exit code 1 where a series is
 // not flat from step 1,000 on.
 //   node --expose-gc --import tsx test/soak/long-run.ts [--steps 20000] [--adapter software] [--out FILE]
 import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import os from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
-import { openDataset } from '../../src/data/dataset.ts';
+import type { Dataset } from '../../src/data/dataset.ts';
+import { openThreaded } from '../../src/data/threaded.ts';
 import { openGpu } from '../../src/gpu/device.ts';
 import { writeFileAtomic } from '../../src/io/atomic.ts';
+import { keepReport } from '../../src/report/observer.ts';
 import { resolveConfig } from '../../src/train/config.ts';
+import { evaluationDuring } from '../../src/train/eval/during.ts';
+import { together } from '../../src/train/observers.ts';
 import { unlockRun } from '../../src/train/run-lock.ts';
-import { train } from '../../src/train/trainer.ts';
+import { type TrainEvents, train } from '../../src/train/trainer.ts';
 import { median } from '../../src/util/statistics.ts';
 import { writeImages } from '../support/images.ts';
 import { flatnessOf } from './flat.ts';
@@ -52,42 +56,53 @@ try {
   const config = resolveConfig({
     ...{ data: images, preset: 'sagan-32-tiny', imageSize: 16, width: 4, batch: 4 },
     ...{ steps, logEvery: 10, sampleEvery: 250, checkpointEvery: 250, flip: true },
+    ...{ evalEvery: every, evalSamples: 64, tensorboard: true },
   });
   const run = join(folder, 'run');
   const rows: Row[] = [];
   let times: number[] = [];
   let before = performance.now();
-  await train({
-    gpu,
-    config,
-    run,
-    openData: () => openDataset(images, { ...config, cacheDir: join(folder, 'cache') }),
-    events: {
-      onStep: (step) => {
-        const now = performance.now();
-        times.push(now - before);
-        before = now;
-        if (step % every !== 0) return;
-        collect();
-        const { rss, heapUsed, external, arrayBuffers } = process.memoryUsage();
-        const { liveBytes, heldBytes, created } = gpu.pool.stats();
-        rows.push({
-          step,
-          gpuBytes: liveBytes,
-          gpuHeldBytes: heldBytes,
-          gpuBuffers: created,
-          handles: readdirSync('/proc/self/fd').length,
-          rssBytes: rss,
-          heapBytes: heapUsed,
-          arrayBytes: external + arrayBuffers,
-          stepMs: median(times),
-        });
-        if (step % (10 * every) === 0) process.stderr.write(`step ${step} of ${steps}\n`);
-        times = [];
-        before = performance.now();
-      },
+  const cacheDir = join(folder, 'cache');
+  let dataset: Dataset | undefined;
+  const watching: TrainEvents = {
+    onStep: (step) => {
+      const now = performance.now();
+      times.push(now - before);
+      before = now;
+      if (step % every !== 0) return;
+      collect();
+      const { rss, heapUsed, external, arrayBuffers } = process.memoryUsage();
+      const { liveBytes, heldBytes, created } = gpu.pool.stats();
+      rows.push({
+        step,
+        gpuBytes: liveBytes,
+        gpuHeldBytes: heldBytes,
+        gpuBuffers: created,
+        handles: readdirSync('/proc/self/fd').length,
+        rssBytes: rss,
+        heapBytes: heapUsed,
+        arrayBytes: external + arrayBuffers,
+        stepMs: median(times),
+      });
+      if (step % (10 * every) === 0) process.stderr.write(`step ${step} of ${steps}\n`);
+      times = [];
+      before = performance.now();
     },
+  };
+  const log = (line: string) => process.stderr.write(`${line}\n`);
+  const report = keepReport(run, gpu.adapter);
+  const evaluating = evaluationDuring({
+    ...{ run, config, cacheDir, log },
+    gpu: () => gpu,
+    dataset: () => dataset!,
   });
+  await train({
+    ...{ gpu, config, run },
+    openData: async () =>
+      (dataset = await openThreaded(images, { ...config, cacheDir, cacheBytes: 2 ** 28 })),
+    events: together(watching, evaluating, { onReady: report.begin, onSamples: report.write }),
+  });
+  await dataset?.close?.();
   unlockRun(run);
   const flatness = Object.fromEntries(
     (Object.keys(watched) as Series[]).map((name) => {

@@ -112,6 +112,8 @@ try {
   }
 
   for (const mode of modes) await block(mode);
+  Object.assign(waited, { memory: 0, cache: 0, decoding: 0 });
+  Object.assign(spent, { metrics: 0, all: 0 });
   const times = Object.fromEntries(modes.map((mode): [Mode, number[]] => [mode, []])) as Record<
     Mode,
     number[]

@@ -62,7 +62,7 @@ function long(): string {
   });
   return [
     '### A long run',
-    `\`node --expose-gc --import tsx test/soak/long-run.ts\`: ${steps} steps of a tiny net through the real trainer, from a folder of images, a grid and a checkpoint every 250 steps, a line of metrics every 10, on ${adapter}. The machine did other things too (load ${load.toFixed(0)}). Drift is what the line through the points from step ${from} on gains (Theil and Sen), as a share of their median.`,
+    `\`node --expose-gc --import tsx test/soak/long-run.ts\`: ${steps} steps of a tiny net through the real trainer, from a folder of images, a grid, a report and a checkpoint every 250 steps, an evaluation every 500, a line of metrics every 10 and TensorBoard's files, on ${adapter}; the machine's load was ${load.toFixed(1)}. Drift is what the line through the points from step ${from} on gains (Theil and Sen), as a share of their median.`,
     table(['', `at step ${from}`, `at step ${steps}`, 'drift', 'at most', 'flat'], rows),
   ].join('\n\n');
 }

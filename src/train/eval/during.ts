@@ -1,7 +1,6 @@
 import type { Dataset } from '../../data/dataset.ts';
 import type { Gpu } from '../../gpu/device.ts';
 import { readCheckpoint } from '../checkpoint.ts';
-import type { Checkpoint } from '../checkpoint.ts';
 import type { TrainConfig } from '../options.ts';
 import type { TrainEvents } from '../trainer.ts';
 import { messageOf } from '../../util/errors.ts';
@@ -17,8 +16,6 @@ import { evaluatesAt } from './schedule.ts';
 export interface DuringTraining {
   readonly run: string;
   readonly config: TrainConfig;
-  /** The checkpoint that the run goes on from: it is evaluated first where that was due and did not come to its end. */
-  readonly resume?: Checkpoint | undefined;
   readonly cacheDir: string;
   /** Set when the run is to stop: then nothing is measured any more. */
   readonly stop?: { readonly requested: boolean };
@@ -39,10 +36,11 @@ class Stopped extends Error {}
 /**
  * An observer that evaluates every `evalEvery` steps: the checkpoint, as it is read back from its file, so that it gives the
  * numbers that `wgsagan eval` gives, and no bit of the training is touched. Adds a line to eval.jsonl and keeps the best
- * checkpoint. An evaluation that cannot be made is left out with a line, and the training goes on.
+ * checkpoint. An evaluation that cannot be made is left out with a line, and the training goes on; one that a stop cut short is
+ * made when the run goes on.
  */
 export function evaluationDuring(options: DuringTraining): TrainEvents {
-  const { run, config, gpu, dataset, cacheDir, log, onEvaluation, stop, resume } = options;
+  const { run, config, gpu, dataset, cacheDir, log, onEvaluation, stop } = options;
   const onWork = (what: string): OnWork => {
     const told = options.onWork?.(what);
     return (done, total) => {
@@ -88,10 +86,9 @@ export function evaluationDuring(options: DuringTraining): TrainEvents {
   };
   return {
     onCheckpoint,
-    onReady: async ({ firstStep }) => {
-      if (resume?.progress.step !== firstStep || firstStep === 0) return;
-      if (readEvaluations(run).some(({ step }) => step === firstStep)) return;
-      await onCheckpoint(resume.path, firstStep);
+    onResume: async (path, step) => {
+      if (readEvaluations(run).some((line) => line.step === step)) return;
+      await onCheckpoint(path, step);
     },
   };
 }

@@ -21,7 +21,7 @@ export interface MeasureEvent {
 
 /**
  * `measure` in a thread of its own: the eigenvalues of Inception's 2048 features alone take minutes, in which this thread
- * goes on listening. What `onWork` throws ends the thread at once, and is what this rejects with.
+ * goes on listening. The features are given away: they are empty afterwards. What `onWork` throws ends the thread at once, and is what this rejects with.
  */
 export async function measureThreaded(
   { name, isInception, featureSize, classCount }: Seen,
@@ -46,7 +46,9 @@ export async function measureThreaded(
   const thread = new Thread<MeasureCalls, MeasureEvent>(module, 'measures', onEvent);
   try {
     const seen = { name, isInception, featureSize, classCount };
-    return await Promise.race([thread.ask('measure', seen, features, wanted), stopped]);
+    const { real, made } = features;
+    const given = [real.features, made.features, real.probabilities, made.probabilities];
+    return await Promise.race([thread.ask('measure', [seen, features, wanted], given), stopped]);
   } finally {
     await thread.end();
   }

@@ -6,14 +6,18 @@ export type Line = Readonly<Record<string, unknown>>;
 const chunkBytes = 2 ** 20;
 const newline = 10;
 
+/** What was added to a file of lines; `anew`: it is another file than before, or shorter, and these are all of its lines. */
+export interface Added {
+  readonly anew: boolean;
+  readonly lines: readonly Line[];
+}
+
 /**
- * The lines of a growing .jsonl file. Each call of `read` parses only what was added since the one before it; a file that
- * became another one or shorter is read anew. A line still being written, or torn by a kill, is left out, and so is any
- * line that is no object.
+ * A growing .jsonl file, of which each call of `read` gives what was added since the one before it. A line still being written,
+ * or torn by a kill, is left out, and so is any line that is no object.
  */
-export class JsonLines {
+export class LineTail {
   readonly #path: string;
-  #lines: Line[] = [];
   #inode = 0;
   #offset = 0;
 
@@ -21,28 +25,28 @@ export class JsonLines {
     this.#path = path;
   }
 
-  /** All lines so far; none of a file that is not there. */
-  read(): readonly Line[] {
+  read(): Added {
     const file = openOwn(this.#path);
     if (file === undefined) {
       this.#begin(0);
-      return this.#lines;
+      return { anew: true, lines: [] };
     }
     try {
       const { ino, size } = fstatSync(file);
-      if (ino !== this.#inode || size < this.#offset) this.#begin(ino);
+      const anew = ino !== this.#inode || size < this.#offset;
+      if (anew) this.#begin(ino);
+      const lines: Line[] = [];
       for (const text of this.#added(file, size)) {
         const line = parsed(text);
-        if (line !== undefined) this.#lines.push(line);
+        if (line !== undefined) lines.push(line);
       }
+      return { anew, lines };
     } finally {
       closeSync(file);
     }
-    return this.#lines;
   }
 
   #begin(inode: number): void {
-    this.#lines = [];
     this.#inode = inode;
     this.#offset = 0;
   }
@@ -61,6 +65,24 @@ export class JsonLines {
       yield* rest.toString('utf8', 0, end).split('\n');
       rest = rest.subarray(end);
     }
+  }
+}
+
+/** All lines of a growing .jsonl file. */
+export class JsonLines {
+  readonly #tail: LineTail;
+  #lines: Line[] = [];
+
+  constructor(path: string) {
+    this.#tail = new LineTail(path);
+  }
+
+  /** All lines so far; none of a file that is not there. */
+  read(): readonly Line[] {
+    const { anew, lines } = this.#tail.read();
+    if (anew) this.#lines = [];
+    for (const line of lines) this.#lines.push(line);
+    return this.#lines;
   }
 }
 

@@ -4,9 +4,9 @@ import { runPaths } from '../train/run-folder.ts';
 import { refuseLocked, holdsRun } from '../train/run-lock.ts';
 import type { Fact, RunData, RunState } from './data.ts';
 import { factsOf } from './facts.ts';
-import { JsonLines } from './lines.ts';
+import { JsonLines, LineTail } from './lines.ts';
 import { readOwn } from './own-files.ts';
-import { alarmsOf, evaluationsOf, lastOf, seriesOf } from './series.ts';
+import { Curves, alarmsOf, evaluationsOf } from './series.ts';
 
 /** What of a run's data does not depend on how its pictures reach the page. */
 export type RunNumbers = Omit<RunData, 'tracks' | 'attention'>;
@@ -18,27 +18,28 @@ export type RunNumbers = Omit<RunData, 'tracks' | 'attention'>;
 export class RunReader {
   readonly run: string;
   readonly #name: string;
-  readonly #metrics: JsonLines;
+  readonly #metrics: LineTail;
+  #curves = new Curves();
   readonly #evaluations: JsonLines;
   readonly #alarms: JsonLines;
 
   constructor(run: string, name = basename(resolve(run))) {
     this.run = run;
     this.#name = name;
-    this.#metrics = new JsonLines(runPaths(run).metrics);
+    this.#metrics = new LineTail(runPaths(run).metrics);
     this.#evaluations = new JsonLines(join(run, 'eval.jsonl'));
     this.#alarms = new JsonLines(join(run, 'alarms.jsonl'));
   }
 
   /** How far the run came, and whether a process is training it now. */
   state(): RunState {
-    const lines = this.#metrics.read();
-    const step = lastOf(lines, 'step') ?? 0;
+    const curves = this.#read();
+    const step = curves.last('step') ?? 0;
     const steps = Number(this.#config([]).find(([name]) => name === 'steps')?.[1] ?? NaN);
     return {
       step,
       steps: Number.isFinite(steps) ? steps : null,
-      seconds: lastOf(lines, 'seconds') ?? 0,
+      seconds: curves.last('seconds') ?? 0,
       status: inUse(this.run) ? 'running' : step >= steps ? 'finished' : 'stopped',
     };
   }
@@ -55,12 +56,20 @@ export class RunReader {
       name: this.#name,
       made: new Date().toISOString(),
       state: this.state(),
-      series: [...seriesOf(this.#metrics.read()), ...evaluationsOf(this.#evaluations.read())],
+      series: [...this.#read().series(), ...evaluationsOf(this.#evaluations.read())],
       alarms: alarmsOf(this.#alarms.read()),
       config,
       machine: this.#machine(broken),
       broken,
     };
+  }
+
+  /** The curves of the metrics so far. */
+  #read(): Curves {
+    const { anew, lines } = this.#metrics.read();
+    if (anew) this.#curves = new Curves();
+    for (const line of lines) this.#curves.add(line);
+    return this.#curves;
   }
 
   #config(broken: string[]): Fact[] {

@@ -30,7 +30,7 @@ export function thinned(series: Series, most: number = mostPoints): Series {
 }
 
 /** The places of the least and the greatest value in [from, to), in order; a gap counts where there is nothing else. */
-function extremes(values: Series['values'], from: number, to: number): number[] {
+export function extremes(values: Series['values'], from: number, to: number): number[] {
   let [low, high] = [-1, -1];
   for (let i = from; i < to; i++) {
     const value = values[i] ?? null;

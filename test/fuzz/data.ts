@@ -11,12 +11,7 @@ import { openDataset } from '../../src/data/dataset.ts';
 import { UserError } from '../../src/util/errors.ts';
 import { HostRng } from '../../src/util/philox.ts';
 import { snapshot } from '../support/files.ts';
-
-export interface FuzzReport {
-  readonly cases: number;
-  /** By what the files were: how many were refused, and how many read all the same. */
-  readonly kinds: Readonly<Record<string, { refused: number; read: number }>>;
-}
+import type { FuzzCount } from './files.ts';
 
 interface Seed {
   readonly kind: string;
@@ -31,26 +26,38 @@ const LIMIT_MS = 60_000;
 const NUMBERS = [0, 1, 0x7f, 0x80, 0xff, 0xffff, 0x7fffffff, 0x80000000, 0xffffffff];
 
 /**
- * Opens `cases` damaged sources and reads their images; `seed` fixes the damages. Throws where an opener fails with anything
- * but a `UserError` of one line, takes more than a minute, or leaves a file anywhere in the folder above the case's.
+ * Opens so many damaged sources of every kind and reads their images; `seed` fixes the damages. Throws where an opener fails
+ * with anything but a `UserError` of one line, takes more than a minute, or leaves a file anywhere in the folder above the
+ * case's.
  */
-export async function fuzzData(cases: number, seed: number): Promise<FuzzReport> {
+export async function fuzzData(
+  casesOfAKind: number,
+  seed: number,
+  onCase?: (done: number, total: number) => void,
+): Promise<FuzzCount[]> {
   const seeds = await seedFiles();
   const rng = new HostRng(seed, { stream: [0, 0x465a] });
   const root = mkdtempSync(join(tmpdir(), 'wgsagan-fuzz-'));
-  const kinds: Record<string, { refused: number; read: number }> = {};
+  const counts = new Map<string, FuzzCount>();
+  const total = casesOfAKind * seeds.length;
   try {
-    for (let i = 0; i < cases; i++) {
+    for (let i = 0; i < total; i++) {
       const one = seeds[i % seeds.length];
       if (one === undefined) throw new Error('there are no files to damage');
-      const counts = (kinds[one.kind] ??= { refused: 0, read: 0 });
+      const { kind } = one;
+      const count = counts.get(kind) ?? { kind, cases: 0, refused: 0, slowestMs: 0 };
+      const started = performance.now();
       const well = await runCase(join(root, 'up', 'case'), one, rng, `case ${i} of seed ${seed}`);
-      counts[well ? 'read' : 'refused'] += 1;
+      count.cases += 1;
+      count.refused += well ? 0 : 1;
+      count.slowestMs = Math.max(count.slowestMs, performance.now() - started);
+      counts.set(kind, count);
+      onCase?.(i + 1, total);
     }
   } finally {
     rmSync(root, { recursive: true, force: true });
   }
-  return { cases, kinds };
+  return [...counts.values()];
 }
 
 async function runCase(folder: string, seed: Seed, rng: HostRng, name: string): Promise<boolean> {

@@ -8,7 +8,7 @@ import { JsonLines } from '../../src/report/lines.ts';
 import { Embedder, picturesOf } from '../../src/report/pictures.ts';
 import { reportHtml, scriptOf } from '../../src/report/page.ts';
 import { RunReader } from '../../src/report/reader.ts';
-import { alarmsOf, evaluationsOf, seriesOf } from '../../src/report/series.ts';
+import { Curves, alarmsOf, evaluationsOf, seriesOf } from '../../src/report/series.ts';
 import { spread, thinned } from '../../src/report/thin.ts';
 import { together } from '../../src/train/observers.ts';
 import { writeRun } from '../support/runs.ts';
@@ -19,6 +19,26 @@ afterAll(() => {
 });
 
 describe('curves', () => {
+  test('of any number of lines so many points are held, with the peak and the dip of a single step', () => {
+    const curves = new Curves();
+    for (let step = 1; step <= 30_000; step++) {
+      const a = step === 777 ? 5 : step === 15_001 ? -5 : Math.sin(step / 900);
+      curves.add({ step, a, seconds: step / 10 });
+    }
+    const { steps, values } = curves.series()[0]!;
+    expect(steps.length).toBeGreaterThan(500);
+    expect(steps.length).toBeLessThanOrEqual(1000);
+    expect([steps[0], steps.at(-1)]).toEqual([1, 30_000]);
+    expect(steps.every((step, i) => i === 0 || step > steps[i - 1]!)).toBe(true);
+    expect([values[steps.indexOf(777)], values[steps.indexOf(15_001)]]).toEqual([5, -5]);
+    // Everywhere about as dense.
+    for (let tenth = 0; tenth < 10; tenth++) {
+      const inside = steps.filter((step) => Math.ceil(step / 3000) === tenth + 1);
+      expect(inside.length).toBeGreaterThan(25);
+    }
+    expect([curves.last('step'), curves.last('seconds')]).toEqual([30_000, 3000]);
+  });
+
   test('a thinned one keeps its ends, and the peak and the dip of a single step', () => {
     const steps = Array.from({ length: 20_000 }, (_u, i) => 10 * i);
     const values = steps.map((_s, i) => (i === 777 ? 9 : i === 15_001 ? -9 : Math.sin(i)));

@@ -45,12 +45,12 @@ interface LongRun {
 const series: Readonly<Record<string, readonly [string, string, number]>> = {
   gpuBytes: ['GPU bytes in use', 'KiB', 1024],
   gpuHeldBytes: ['GPU bytes held', 'KiB', 1024],
-  gpuBuffers: ['GPU buffers made', '', 1],
+  gpuBuffers: ['GPU buffers in use', '', 1],
   handles: ['open file handles', '', 1],
   rssBytes: ['memory of the process', 'MiB', 2 ** 20],
   heapBytes: ['of it JavaScript objects', 'MiB', 2 ** 20],
   arrayBytes: ['of it arrays', 'MiB', 2 ** 20],
-  stepMs: ['a step, the median of 500', 'ms', 1],
+  stepLoops: ['a step, the median of 500', 'loops', 1],
 };
 
 function long(): string {
@@ -62,7 +62,7 @@ function long(): string {
   });
   return [
     '### A long run',
-    `\`node --expose-gc --import tsx test/soak/long-run.ts\`: ${steps} steps of a tiny net through the real trainer, from a folder of images, a grid, a report and a checkpoint every 250 steps, an evaluation every 500, a line of metrics every 10 and TensorBoard's files, on ${adapter}; the machine's load was ${load.toFixed(1)}. Drift is what the line through the points from step ${from} on gains (Theil and Sen), as a share of their median.`,
+    `\`node --expose-gc --import tsx test/soak/long-run.ts\`: ${steps} steps of a tiny net through the real trainer, from a folder of images, a grid, attention maps and a report every 20 steps, a checkpoint every 250, an evaluation every 500, a line of metrics and TensorBoard's scalars every step, on ${adapter}; the machine's load was ${load.toFixed(1)}. A step's time is given in times of a fixed loop on the host, taken at every step, because what a shared machine gives changes. Drift is what the line through the points from step ${from} on gains (Theil and Sen), as a share of their median.`,
     table(['', `at step ${from}`, `at step ${steps}`, 'drift', 'at most', 'flat'], rows),
   ].join('\n\n');
 }

@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { markdownTable } from '../output/text.ts';
 import { meanAndSpread } from '../../src/train/eval/spread.ts';
 
 const number = z.number();
@@ -66,14 +67,12 @@ export function ablationTable(ablation: Ablation): string {
       return `${mean.toFixed(digits)} ± ${std.toFixed(digits)}`;
     }),
   ]);
-  const line = (cells: readonly string[]) => `| ${cells.join(' | ')} |`;
   return [
     `**Attention against none: ${preset}, ${data}, ${steps} steps of batch ${batch}**`,
     '',
     `FD and KID are in the features of ${extractor}, weights ${weights.slice(0, 16)}, of ${n} made and ${real} real images: they are no FID. Less is better; of precision, recall and coverage more. Seconds are of training on ${String(ablation.environment['adapter'])}, of a machine that may have had other work.`,
     '',
-    ...[line(head), line(head.map(() => '---')), ...rows.map(line), ...means.map(line)],
-    '',
+    markdownTable({ title: '', notes: [], head, rows: [...rows, ...means], texts: head.length }),
     ...verdicts(trained, kinds),
   ].join('\n');
 }

@@ -51,21 +51,47 @@ function chartFile(name: string): string {
   return readFileSync(join(folder, name), 'utf8');
 }
 
-/** A page of one file that loads nothing, and may not: its policy names the hashes of its own script and style. */
-export function reportHtml(data: RunData): string {
+/**
+ * A page of one file that loads nothing, and may not: its policy names the hashes of its own script and style. In pieces, as
+ * they are made: the whole may be larger than what it is made of.
+ */
+export function* reportHtml(data: RunData): Generator<string> {
   const [script, style] = [scriptOf('report'), styleOf()];
   const policy = [
     ...["default-src 'none'", 'img-src data:', "base-uri 'none'", "form-action 'none'"],
     `script-src '${hashOf(script)}'`,
     `style-src '${hashOf(style)}'`,
   ].join('; ');
-  // No text may end the element that it stands in.
-  const json = JSON.stringify(data).replaceAll('<', '\\u003c');
-  return frame({
+  const [before, after] = frame({
     title: `${data.name} · wgsagan`,
     head: `<meta http-equiv="Content-Security-Policy" content="${policy}">\n<style>${style}</style>`,
-    body: `<script type="application/json" id="data">${json}</script>\n<script>${script}</script>`,
+    body: '',
   });
+  yield `${before}<script type="application/json" id="data">`;
+  // No text may end the element that it stands in.
+  for (const piece of jsonOf(data)) yield piece.replaceAll('<', '\\u003c');
+  yield `</script>\n<script>${script}</script>${after}`;
+}
+
+/** What JSON.stringify makes of data, in pieces no larger than a text or a row of numbers of it. */
+function* jsonOf(value: unknown): Generator<string> {
+  const isNested = (part: unknown) => typeof part === 'object' && part !== null;
+  if (Array.isArray(value) && value.some(isNested)) {
+    for (const [i, part] of value.entries()) {
+      yield i === 0 ? '[' : ',';
+      yield* jsonOf(part);
+    }
+    yield ']';
+  } else if (isNested(value) && !Array.isArray(value)) {
+    let between = '{';
+    for (const [key, part] of Object.entries(value)) {
+      if (part === undefined) continue;
+      yield `${between}${JSON.stringify(key)}:`;
+      yield* jsonOf(part);
+      between = ',';
+    }
+    yield between === '{' ? '{}' : '}';
+  } else yield JSON.stringify(value);
 }
 
 /** The dashboard's page: script and style are files of their server's. */
@@ -74,15 +100,24 @@ export function dashboardHtml(): string {
     title: 'wgsagan dashboard',
     head: '<link rel="stylesheet" href="/page.css">',
     body: '<script src="/page.js"></script>',
-  });
+  }).join('');
 }
 
 function hashOf(text: string): string {
   return `sha256-${createHash('sha256').update(text).digest('base64')}`;
 }
 
-function frame({ title, head, body }: { title: string; head: string; body: string }): string {
-  return `<!doctype html>
+/** A page up to the end of its body, and the rest. */
+function frame({
+  title,
+  head,
+  body,
+}: {
+  title: string;
+  head: string;
+  body: string;
+}): [before: string, after: string] {
+  const before = `<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
@@ -95,10 +130,8 @@ ${head}
 <body>
 <main id="page"></main>
 <noscript>This page draws its charts by a script of its own: allow it to run.</noscript>
-${body}
-</body>
-</html>
-`;
+${body}`;
+  return [before, '\n</body>\n</html>\n'];
 }
 
 function escaped(text: string): string {

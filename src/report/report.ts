@@ -18,7 +18,7 @@ export class ReportWriter {
 
   /** Writes the page, whole or not at all; `out` is `RUN/report.html` by default. Throws as `writeFileAtomic` does. */
   async write(out: string = runPaths(this.#reader.run).report): Promise<void> {
-    await writeFileAtomic(out, reportHtml(await this.#data()));
+    await writeFileAtomic(out, inChunks(reportHtml(await this.#data())));
   }
 
   async #data(): Promise<RunData> {
@@ -42,4 +42,21 @@ export class ReportWriter {
       return null;
     }
   }
+}
+
+/** Bytes of one write. */
+const chunkBytes = 2 ** 18;
+
+function* inChunks(pieces: Iterable<string>): Generator<Uint8Array> {
+  let waiting: string[] = [];
+  let length = 0;
+  for (const piece of pieces) {
+    waiting.push(piece);
+    length += piece.length;
+    if (length < chunkBytes) continue;
+    yield Buffer.from(waiting.join(''));
+    waiting = [];
+    length = 0;
+  }
+  yield Buffer.from(waiting.join(''));
 }

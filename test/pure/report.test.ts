@@ -8,6 +8,7 @@ import { JsonLines } from '../../src/report/lines.ts';
 import { Embedder, picturesOf } from '../../src/report/pictures.ts';
 import { reportHtml, scriptOf } from '../../src/report/page.ts';
 import { RunReader } from '../../src/report/reader.ts';
+import type { RunData } from '../../src/report/data.ts';
 import { Curves, alarmsOf, evaluationsOf, seriesOf } from '../../src/report/series.ts';
 import { spread, thinned } from '../../src/report/thin.ts';
 import { together } from '../../src/train/observers.ts';
@@ -180,7 +181,7 @@ describe('the page', () => {
     const { state, ...numbers } = new RunReader(run).read();
     const data = { ...numbers, state, tracks: [], attention: null };
     expect(statSync(join(run, 'metrics.jsonl')).size).toBeGreaterThan(4e6);
-    expect(reportHtml(data).length).toBeLessThan(1e6);
+    expect([...reportHtml(data)].join('').length).toBeLessThan(1e6);
   });
 
   test('keeps the notice of uPlot, loads nothing, and is one script of modules with no import left', () => {
@@ -188,11 +189,17 @@ describe('the page', () => {
     expect(script).toContain('MIT License');
     expect(script).toContain('Leon Sorokin');
     expect(script).not.toMatch(/^\s*(import|export) /m);
-    const html = reportHtml({
-      ...{ name: 'x', made: '', series: [], alarms: [], tracks: [], attention: null },
-      ...{ config: [], machine: [], broken: [] },
+    const data: RunData = {
+      ...{ name: 'x', made: '', alarms: [], attention: null, broken: ['</script>\u2028"'] },
+      series: [{ key: 'a<b', steps: [1, 2], values: [0.5, null] }],
+      tracks: [{ kind: 'samples', all: 1, pictures: [{ step: 1, src: 'data:,' }] }],
+      ...{ config: [['a', '1']], machine: [] },
       state: { step: 0, steps: null, seconds: 0, status: 'written' },
-    });
+    };
+    const html = [...reportHtml(data)].join('');
+    const [, json = ''] = /<script type="application\/json" id="data">(.*?)<\/script>/s.exec(html)!;
+    expect(JSON.parse(json)).toEqual(data);
+    expect(json).not.toContain('<');
     expect(html).toMatch(/default-src 'none'; img-src data:; .*script-src 'sha256-[\w+/]+=*'/);
     expect(html).not.toContain('unsafe');
     expect(html).not.toMatch(/(src|href)="(?!data:)/);

@@ -48,7 +48,10 @@ const shown = [
   ['seconds', 'seconds', 0],
 ] as const;
 
-/** The ablation as Markdown, below a line that says what it is of: a row a training, then mean and deviation of each kind, then what a kind costs and brings. */
+/**
+ * The ablation as Markdown, below a line that says what it is of: a row a training, then mean and deviation of each kind (of one
+ * seed no deviation), then what a kind costs and brings.
+ */
 export function ablationTable(ablation: Ablation): string {
   const { preset, data, steps, batch, n, real, extractor, weights, trained } = ablation;
   const kinds = [...new Set(trained.map(({ attention }) => attention))];
@@ -62,6 +65,7 @@ export function ablationTable(ablation: Ablation): string {
     ...shown.map(([key, , digits]) => {
       const values = of(trained, kind, key);
       const { mean, std: ofThese } = meanAndSpread(values);
+      if (values.length < 2) return mean.toFixed(digits);
       // What other seeds would differ by, of which these are a sample.
       const std = ofThese * Math.sqrt(values.length / (values.length - 1));
       return `${mean.toFixed(digits)} ± ${std.toFixed(digits)}`;

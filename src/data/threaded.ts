@@ -48,7 +48,8 @@ export interface Read {
 
 /**
  * `openDataset` in a thread of its own: files are listed, read and decoded, and the cache of decoded images is read and
- * written, while this thread goes on; what comes here are finished batches. Same bytes and labels; an error has its message and kind.
+ * written, while this thread goes on; what comes here are finished batches. Same bytes and labels; an error has its message
+ * and kind.
  */
 export async function openThreaded(source: string, options: DatasetOptions): Promise<Dataset> {
   const { onProgress, log, ...rest } = options;

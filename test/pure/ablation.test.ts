@@ -40,6 +40,12 @@ describe('the table of an ablation', () => {
     );
   });
 
+  test('of one seed has no deviation', () => {
+    const one = ablationTable({ ...ablation, trained: ablation.trained.slice(0, 2) });
+    expect(one).toMatch(/^\| plain +\| mean ± std \| 4\.00 /m);
+    expect(one).not.toContain('NaN');
+  });
+
   test('stands in a page between its markers, or the page says how to make it', () => {
     const page = 'a\n<!-- bench:ablation -->\nold\n<!-- /bench:ablation -->\nz\n';
     expect(fillMarkers(page, [], { peers: [], ablation: [table] })).toBe(

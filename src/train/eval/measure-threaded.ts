@@ -21,7 +21,8 @@ export interface MeasureEvent {
 
 /**
  * `measure` in a thread of its own: the eigenvalues of Inception's 2048 features alone take minutes, in which this thread
- * goes on listening. The features are given away: they are empty afterwards. What `onWork` throws ends the thread at once, and is what this rejects with.
+ * goes on listening. The features are given away: they are empty afterwards. What `onWork` throws ends the thread at once, and
+ * is what this rejects with.
  */
 export async function measureThreaded(
   { name, isInception, featureSize, classCount }: Seen,

@@ -148,16 +148,23 @@ function attentionCases(side: number): PeerCase[] {
   );
 }
 
-function ganCase(name: string, title: string, preset: SaganPreset, spectral: boolean): PeerCase {
-  const { batch } = spectral ? resolveConfig({ data: 'none', preset }) : { batch: N };
-  const spec = ganSpec(saganPresets[preset], Math.min(batch, N), spectral);
+/** A step of sagan-32 without spectral norms: what the other libraries have all the layers for. */
+const ganStep = ganCase('gan-step', 'GAN step', ganSpec(saganPresets['sagan-32'], N, false), null);
+
+/** A step of a preset as it is trained; of the batch given, else the preset's own. */
+function presetCase(preset: SaganPreset, batch: number | undefined): PeerCase {
+  const own = batch ?? resolveConfig({ data: 'none', preset }).batch;
+  return ganCase(preset, `${preset} step`, ganSpec(saganPresets[preset], own, true), preset);
+}
+
+function ganCase(name: string, title: string, spec: GanSpec, preset: SaganPreset | null): PeerCase {
   const { imageSize, channels, latentSize } = spec;
   const state = (net: string, shapes: [string, Shape][]) =>
     shapes.map(([key, shape]) => [`${net}.${key}`, shape] as const);
   return {
     name,
     title: `${title}, batch ${spec.batch}`,
-    work: { op: 'gan', spec, preset: spectral ? preset : null },
+    work: { op: 'gan', spec, preset },
     backward: true,
     inputs: [
       ...state('g', stateShapes(spec.generator)),
@@ -170,10 +177,35 @@ function ganCase(name: string, title: string, preset: SaganPreset, spectral: boo
   };
 }
 
-/** Every case, in the order in which they run. `sizes` are those of the square matmul. */
-export function allCases(sizes: readonly number[]): PeerCase[] {
+/** What a sitting can choose among its cases. */
+export interface CaseOptions {
+  /** Sides of the square matmul. Default 256, 512, 1024. */
+  readonly sizes?: readonly number[] | undefined;
+  /** Images of a preset's step. Default: the preset's own; what a CPU does in seconds on a software driver. */
+  readonly batch?: number | undefined;
+  readonly software?: boolean;
+}
+
+const defaultSizes = [256, 512, 1024];
+
+/** On a software driver a step of these takes the slowest peer half a minute. Its own batch would take an hour. */
+const softwareBatches: Readonly<Record<SaganPreset, number>> = {
+  'sagan-32-tiny': 16,
+  'sagan-32': 16,
+  'sagan-64': 4,
+  'sagan-128': 1,
+  'sagan-256': 1,
+};
+
+/** What runs on a software driver only where it is asked for. */
+const leftOut: ReadonlySet<string> = new Set(['sagan-64', 'sagan-128', 'sagan-256']);
+
+/** Every case, in the order in which they run. */
+export function allCases({ sizes, batch, software = false }: CaseOptions = {}): PeerCase[] {
+  const batchOf = (preset: SaganPreset) =>
+    batch ?? (software ? softwareBatches[preset] : undefined);
   return [
-    ...sizes.map(matmulCase),
+    ...(sizes ?? defaultSizes).map(matmulCase),
     bmm,
     softmax,
     ...convCases('conv3', 3, 1),
@@ -181,24 +213,20 @@ export function allCases(sizes: readonly number[]): PeerCase[] {
     ...convTransposeCases,
     ...attentionCases(16),
     ...attentionCases(32),
-    ganCase('gan-step', 'GAN step', 'sagan-32', false),
-    ganCase('sagan-32-tiny', 'sagan-32-tiny step', 'sagan-32-tiny', true),
-    ganCase('sagan-32', 'sagan-32 step', 'sagan-32', true),
-    ganCase('sagan-64', 'sagan-64 step', 'sagan-64', true),
-    ganCase('sagan-128', 'sagan-128 step', 'sagan-128', true),
+    ganStep,
+    ...keysOf(saganPresets).map((preset) => presetCase(preset, batchOf(preset))),
   ];
 }
-
-/** What runs where nobody chooses: a step of the two largest presets takes a software driver minutes. */
-const leftOut = new Set(['sagan-64', 'sagan-128']);
 
 /** The cases of these names, or of names that begin so. Throws a `UserError` for a name that fits none. */
 export function chooseCases(
   names: readonly string[] | undefined,
-  sizes: readonly number[],
+  options: CaseOptions = {},
 ): PeerCase[] {
-  const all = allCases(sizes);
-  if (names === undefined) return all.filter((c) => !leftOut.has(c.name));
+  const all = allCases(options);
+  if (names === undefined) {
+    return all.filter((c) => options.software !== true || !leftOut.has(c.name));
+  }
   const exact = new Set(all.map((c) => c.name));
   const fits = (c: PeerCase, name: string) =>
     exact.has(name) ? c.name === name : c.name.startsWith(name);
@@ -207,6 +235,10 @@ export function chooseCases(
     failUnknown('--cases', name, [...exact]);
   }
   return all.filter((c) => names.some((name) => fits(c, name)));
+}
+
+function keysOf<K extends string>(record: Readonly<Record<K, unknown>>): K[] {
+  return Object.keys(record) as K[];
 }
 
 /** Throws a `UserError` that names the one that was perhaps meant, and all that there are. */

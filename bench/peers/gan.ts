@@ -1,4 +1,5 @@
 /** The nets of a training step as data: every peer builds the same layers from the same list. */
+import { channelsAt } from '../../src/models/sagan.ts';
 import { featureSizes } from '../../src/models/sizes.ts';
 import type { GanOptions } from '../../src/models/gan.ts';
 import type { Shape } from '../../src/util/shape.ts';
@@ -50,9 +51,9 @@ export const lossSteps = 4;
 
 /** src/models/sagan.ts as a list; `spectral: false` leaves every spectral norm out. */
 export function ganSpec(options: GanOptions, batch: number, spectral: boolean): GanSpec {
-  const { imageSize, channels, latentSize, width, slope } = options;
+  const { imageSize, channels, latentSize, slope } = options;
   const sizes = featureSizes(imageSize);
-  const at = (size: number) => (width * imageSize) / 2 / size;
+  const at = (size: number) => channelsAt(options, size);
   const generator: LayerSpec[] = [];
   const discriminator: LayerSpec[] = [];
   const next = (list: readonly LayerSpec[]) => `main.${list.length}`;

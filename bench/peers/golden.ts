@@ -29,9 +29,14 @@ export function readGolden(): Record<string, Golden | undefined> {
   return JSON.parse(readFileSync(file, 'utf8')) as Record<string, Golden | undefined>;
 }
 
+/** A case's name in golden.json: a training step with the images that it takes. */
+function keyOf(c: PeerCase): string {
+  return c.work.op === 'gan' ? `${c.name}:${c.work.spec.batch}` : c.name;
+}
+
 /** From golden.json; made now where that has none for these inputs. Throws a `UserError` where neither is possible. */
 export async function goldenLosses(c: PeerCase, inputs: Values, python?: string): Promise<Values> {
-  const golden = readGolden()[c.name];
+  const golden = readGolden()[keyOf(c)];
   if (golden?.hash !== hashOf(c, inputs)) return makeLosses(c, inputs, python);
   return new Map([
     ['lossD', Float32Array.from(golden.lossD)],
@@ -44,7 +49,7 @@ const hourSeconds = 3600;
 async function makeLosses(c: PeerCase, inputs: Values, python?: string): Promise<Values> {
   const torch = findTorch(python);
   if ('reason' in torch) {
-    return fail(`${c.name}: golden.json has no losses for it, and ${torch.reason} to make them`);
+    return fail(`${c.title}: golden.json has no losses for it, and ${torch.reason} to make them`);
   }
   const folder = mkdtempSync(join(os.tmpdir(), 'wgsagan-golden-'));
   const task: Task = {
@@ -74,7 +79,7 @@ export async function writeGolden(cases: readonly PeerCase[], python?: string): 
     const inputs = inputsOf(c);
     const found = await makeLosses(c, inputs, python);
     const list = (name: string) => [...(found.get(name) ?? [])];
-    golden[c.name] = { hash: hashOf(c, inputs), lossD: list('lossD'), lossG: list('lossG') };
+    golden[keyOf(c)] = { hash: hashOf(c, inputs), lossD: list('lossD'), lossG: list('lossG') };
   }
   await writeFileAtomic(file, `${JSON.stringify(golden, null, 2)}\n`);
 }

@@ -23,12 +23,14 @@ import type { Measurement, PeersResult } from './report.ts';
 import { runCase } from './sitting.ts';
 
 export interface PeersOptions {
-  /** Names of cases, or beginnings of names. Default: all but the largest presets. */
+  /** Names of cases, or beginnings of names. Default: all; all but the largest presets on a software driver. */
   readonly cases?: readonly string[];
   /** Of ours, ours-f16, tfjs, jax, onnx, torch. Default: all; ours-f16 on a GPU only. */
   readonly peers?: readonly string[];
   /** Sides of the square matmul. Default 256, 512, 1024. */
   readonly sizes?: readonly number[];
+  /** Images of a preset's step. Default: the preset's own; fewer on a software driver. */
+  readonly batch?: number;
   /** Vector widths that are tried on lavapipe. Default 128 and 256. */
   readonly widths?: readonly VectorWidth[];
   /** Turns that each peer gets at a case. Default 5; 2 if quick. */
@@ -43,12 +45,13 @@ export interface PeersOptions {
   readonly limit?: number;
   /** Where the three files go. Default bench/results. */
   readonly out?: string;
+  /** Stands in the names of the files, so that sittings of other cases lie side by side. Default: no name. */
+  readonly name?: string;
   /** Where lines of progress go. Default: stderr. */
   readonly say?: (line: string) => void;
 }
 
 const defaults = {
-  sizes: [256, 512, 1024],
   widths: [128, 256] as const,
   adapter: 'auto',
   limit: 300,
@@ -56,7 +59,7 @@ const defaults = {
 
 /** Runs the sitting, writes the result files and returns what is in them. A peer that fails is a line in the report. */
 export async function runPeers(options: PeersOptions = {}): Promise<PeersResult> {
-  const { sizes, widths, adapter: wanted, limit } = { ...defaults, ...options };
+  const { sizes, batch, widths, adapter: wanted, limit } = { ...defaults, ...options };
   const say = options.say ?? ((line: string) => process.stderr.write(`${line}\n`));
   const pace =
     options.quick === true
@@ -66,8 +69,9 @@ export async function runPeers(options: PeersOptions = {}): Promise<PeersResult>
   const results = options.out ?? fileURLToPath(new URL('../results', import.meta.url));
   // Before the work, so that an hour of it is not lost to a folder that cannot be made.
   mkdirSync(results, { recursive: true });
-  const cases = chooseCases(options.cases, sizes);
   const { summary } = await chooseAdapter({ adapter: wanted });
+  const software = summary.kind === 'software';
+  const cases = chooseCases(options.cases, { sizes, batch, software });
   const { peers, absent, versions } = gatherPeers(
     options.peers,
     { adapter: summary, settings: settingsFor(summary, widths) },
@@ -102,7 +106,7 @@ export async function runPeers(options: PeersOptions = {}): Promise<PeersResult>
     measurements,
     comparison: compare(cases, peers, measurements),
   };
-  await writeResults(result, results);
+  await writeResults(result, results, options.name);
   return result;
 }
 
@@ -123,9 +127,11 @@ function adapterName(name: string): string {
   return name.replace(/\W+\d+.bits/, '').replace(/-$/, '');
 }
 
-async function writeResults(result: PeersResult, folder: string): Promise<void> {
-  const slug = result.machine.adapter.replaceAll(/[^\w.]+/g, '-').replace(/-$/, '');
-  const path = (ending: string) => join(folder, `peers-${slug}.${ending}`);
+async function writeResults(result: PeersResult, folder: string, name?: string): Promise<void> {
+  const slug = (text: string) => text.replaceAll(/[^\w.]+/g, '-').replace(/-$/, '');
+  const parts = ['peers', ...(name === undefined ? [] : [name]), result.machine.adapter];
+  const file = parts.map(slug).join('-');
+  const path = (ending: string) => join(folder, `${file}.${ending}`);
   await writeFileAtomic(path('json'), `${JSON.stringify(result, null, 2)}\n`);
   await writeFileAtomic(path('md'), markdown(result));
   await writeFileAtomic(path('svg'), barChart(result));
@@ -139,7 +145,8 @@ async function main(): Promise<void> {
   const { values } = parseArgs({
     options: {
       ...{ cases: text, peers: text, sizes: text, widths: text, rounds: text, adapter: text },
-      ...{ python: text, limit: text, out: text, quick: flag, golden: flag },
+      ...{ batch: text, name: text, python: text, limit: text, out: text },
+      ...{ quick: flag, golden: flag },
     },
   });
   const list = (value: string | undefined) => value?.split(',').filter((name) => name !== '');
@@ -152,8 +159,13 @@ async function main(): Promise<void> {
     peers: list(values.peers),
     sizes: list(values.sizes)?.map((size) => whole('sizes', size)),
     widths: list(values.widths)?.map(widthOf),
-    rounds: values.rounds === undefined ? undefined : whole('rounds', values.rounds),
-    limit: values.limit === undefined ? undefined : whole('limit', values.limit),
+    ...Object.fromEntries(
+      (['batch', 'rounds', 'limit'] as const).map((name) => {
+        const value = values[name];
+        return [name, value === undefined ? undefined : whole(name, value)];
+      }),
+    ),
+    name: values.name,
     quick: values.quick,
     adapter: values.adapter,
     python: values.python,
@@ -162,7 +174,8 @@ async function main(): Promise<void> {
   const given = Object.entries(entries).filter(([, value]) => value !== undefined);
   const options = Object.fromEntries(given) as PeersOptions;
   if (values.golden === true) {
-    return writeGolden(chooseCases(options.cases, defaults.sizes), options.python);
+    const { cases, batch, python } = options;
+    return writeGolden(chooseCases(cases, { batch }), python);
   }
   const result = await runPeers(options);
   process.stdout.write(`\n${markdown(result)}\n`);

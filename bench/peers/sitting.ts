@@ -32,7 +32,9 @@ interface Entrant {
   readonly setting: Setting;
   readonly child: PeerProcess;
   readonly error: number;
+  /** Runs in a row that make one sample, and samples of a turn. */
   readonly times: number;
+  readonly samples: number;
   readonly ms: number[];
   /** Share of the machine that others had, turn by turn. */
   readonly others: number[];
@@ -40,9 +42,12 @@ interface Entrant {
   failure: string | null;
 }
 
+/** A turn takes no longer, and one sample at least. */
+const turnMs = 20_000;
+
 /** Everybody makes the case ready and is judged, one after the other; then they take turns. */
 export async function runCase(sitting: Sitting, peers: readonly Peer[]): Promise<Measurement[]> {
-  const { c, folder, rounds, pace, limit, say } = sitting;
+  const { c, folder, rounds, limit, say } = sitting;
   const inputs = inputsOf(c);
   const truth = await (c.work.op === 'gan'
     ? goldenLosses(c, inputs, sitting.python)
@@ -68,7 +73,7 @@ export async function runCase(sitting: Sitting, peers: readonly Peer[]): Promise
       try {
         const before = machineTime();
         const reply = await entrant.child.sample(
-          { samples: pace.samples, times: entrant.times },
+          { samples: entrant.samples, times: entrant.times },
           limit,
         );
         entrant.others.push(othersShare(before, machineTime(), reply.cpuMs) ?? 0);
@@ -133,7 +138,19 @@ async function enter(
       `  ${peer.title}, ${setting.name}: right (${error.toExponential(1)}), about ${onceMs.toFixed(1)} ms`,
     );
     const times = Math.max(1, Math.min(200, Math.round(pace.targetMs / onceMs)));
-    return { peer, setting, child, error, times, ms: [], others: [], peakMiB: 0, failure: null };
+    const samples = Math.max(1, Math.min(pace.samples, Math.floor(turnMs / onceMs)));
+    return {
+      peer,
+      setting,
+      child,
+      error,
+      times,
+      samples,
+      ms: [],
+      others: [],
+      peakMiB: 0,
+      failure: null,
+    };
   } catch (error) {
     if (!(error instanceof PeerFailure)) throw error;
     return refuse('failed', error.message);

@@ -13,11 +13,12 @@ const MIB = 2 ** 20;
  * @typedef {{ name: string, seconds: number, command: string[], cwd?: string, keep?: string,
  *   headline: (written: Written) => string }} Part `keep`: a folder that is there when the part begins, and whose
  *   pictures and tables, not its weights, are copied to the results
- * @param {{ node: string, work: string, out: string, cache: string, software: string | null, cores: number }} where
- *   `work`: where the bundle was unpacked; `software`: the kind of the driver where there is no GPU (`lavapipe`, …), else null
+ * @param {{ node: string, work: string, out: string, cache: string, software: string | null, cores: number, patience: number }} where
+ *   `work`: where the bundle was unpacked; `software`: the kind of the driver where there is no GPU (`lavapipe`, …), else null; `patience`: how many times
+ *   as long as on a GPU everything may take
  * @returns {Part[]}
  */
-export function gpuParts({ node, work, out, cache, software, cores }) {
+export function gpuParts({ node, work, out, cache, software, cores, patience }) {
   const [app, suite] = [join(work, 'app'), join(work, 'suite')];
   const cli = [node, join(app, 'scripts', 'wgsagan.mjs')];
   const preset = software === null ? 'sagan-64' : 'sagan-32-tiny';
@@ -75,7 +76,7 @@ export function gpuParts({ node, work, out, cache, software, cores }) {
       ],
       headline: ({ log }) => /^step +(.*)$/m.exec(log)?.[1] ?? '',
     },
-    ...peers({ node, work, suite, preset, software }),
+    ...peers({ node, work, suite, preset, software, patience }),
     training('train-tiny', 15, { preset: 'sagan-32-tiny', cli, work }),
     // A software driver would not come to its first grid.
     ...(software === null
@@ -101,7 +102,8 @@ function testFlags(software, cores) {
 }
 
 /** One sitting a case: what is done is kept if a later one runs out of time. */
-function peers({ node, work, suite, preset, software }) {
+function peers({ node, work, suite, preset, software, patience }) {
+  const limit = String(Math.ceil(15 * patience));
   const sittings = [
     { name: 'peers-matmul', seconds: 20, of: 'matmul-1024' },
     { name: 'peers-attention', seconds: 20, of: 'attention-32' },
@@ -113,7 +115,7 @@ function peers({ node, work, suite, preset, software }) {
     command: [
       ...[node, '--import', 'tsx', join('bench', 'peers', 'run.ts')],
       ...['--peers', software === null ? 'ours,ours-f16,torch' : 'ours,torch'],
-      ...['--cases', of, '--rounds', '3', '--limit', '15', '--out', join(work, 'runs', name)],
+      ...['--cases', of, '--rounds', '3', '--limit', limit, '--out', join(work, 'runs', name)],
     ],
     cwd: suite,
     keep: join(work, 'runs', name),

@@ -134,8 +134,8 @@ function headlineOf(part, written, code) {
 }
 
 const cores = os.availableParallelism();
-const partsFor = (out, software) =>
-  gpuParts({ node: process.execPath, work, out, cache, cores, software });
+const partsFor = (out, software, patience = 1) =>
+  gpuParts({ node: process.execPath, work, out, cache, cores, software, patience });
 
 function listParts() {
   const rows = partsFor('', null).map(({ name, seconds }) => [name, `${seconds} s`]);
@@ -170,7 +170,9 @@ async function measure({ out, only, patience, began, bundle }) {
   // What is over of the time that was set aside for what came so far.
   let due = PREPARING_SECONDS * patience;
   const wanted = chooseParts(partsFor(out, null), only).map(({ name }) => name);
-  for (const part of partsFor(out, driver.software).filter(({ name }) => wanted.includes(name))) {
+  for (const part of partsFor(out, driver.software, patience).filter(({ name }) =>
+    wanted.includes(name),
+  )) {
     const seconds = allowance({ seconds: part.seconds * patience }, due - elapsed());
     due += part.seconds * patience;
     say(`${part.name} …`);

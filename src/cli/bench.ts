@@ -288,6 +288,8 @@ function reportCommand(): Command {
 interface PeersFlags {
   readonly cases?: string;
   readonly peers?: string;
+  readonly batch?: number;
+  readonly name?: string;
   readonly rounds?: number;
   readonly quick?: boolean;
   readonly adapter: string;
@@ -298,6 +300,8 @@ function peersCommand(): Command {
     .description('the same work by other libraries, in one sitting (in a clone of the repository)')
     .option('--cases <list>', 'names of cases, or beginnings of names', someText)
     .option('--peers <list>', 'of ours, tfjs, jax, onnx, torch', someText)
+    .option('--batch <count>', "images of a preset's step", positiveInt)
+    .option('--name <name>', 'stands in the names of the result files', someText)
     .option('--rounds <count>', 'turns that each peer gets at a case', positiveInt)
     .option('--quick', 'fewer and shorter samples, not to be quoted')
     .addOption(adapterOption())

@@ -6,6 +6,8 @@ import { UserError } from '../util/errors.ts';
 export interface PeersOptions {
   readonly cases?: readonly string[];
   readonly peers?: readonly string[];
+  readonly batch?: number;
+  readonly name?: string;
   readonly rounds?: number;
   readonly quick?: boolean;
   readonly adapter?: string;

@@ -92,7 +92,10 @@ const mostWidths = 16;
  * Channels at a feature size: `width` at half the image, doubled at each halving, to 16 times as many at most. That is where
  * images of 128 pixels end; without the cap two thirds of the weights of 256 would lie between 4×4 and 8×8.
  */
-function channelsAt({ width, imageSize }: GanOptions, size: number): number {
+export function channelsAt(
+  { width, imageSize }: Pick<GanOptions, 'width' | 'imageSize'>,
+  size: number,
+): number {
   return width * Math.min(mostWidths, imageSize / 2 / size);
 }
 

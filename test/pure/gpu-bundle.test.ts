@@ -48,7 +48,14 @@ const vulkan = (await load('vulkan')) as {
   }): { name: string; env: Record<string, string>; folders: string[] }[];
 };
 
-const place = { node: '/w/bin/node', work: '/w', out: '/out', cache: '/w/cache', cores: 16 };
+const place = {
+  patience: 1,
+  node: '/w/bin/node',
+  work: '/w',
+  out: '/out',
+  cache: '/w/cache',
+  cores: 16,
+};
 const onGpu = parts.gpuParts({ ...place, software: null });
 const onLavapipe = parts.gpuParts({ ...place, software: 'lavapipe' });
 const partNamed = (name: string) => onGpu.find((part) => part.name === name)!;

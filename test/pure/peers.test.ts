@@ -14,7 +14,8 @@ import { barChart } from '../../bench/peers/chart.ts';
 import type { Task } from '../../bench/peers/worker.ts';
 import type { AdapterSummary } from '../../src/gpu/adapter.ts';
 
-const caseOf = (name: string): PeerCase => chooseCases([name], [4])[0]!;
+const caseOf = (name: string, batch?: number): PeerCase =>
+  chooseCases([name], { sizes: [4], batch })[0]!;
 const matmul = caseOf('matmul-4');
 
 describe('judge', () => {
@@ -59,24 +60,47 @@ describe('judge', () => {
 describe('cases', () => {
   test('the golden losses are those of the inputs as they are made now', () => {
     const golden = Object.entries(readGolden());
-    expect(golden.map(([name]) => name)).toEqual(expect.arrayContaining(['gan-step', 'sagan-32']));
-    for (const [name, losses] of golden) {
-      const c = caseOf(name);
-      expect(losses?.hash, name).toBe(hashOf(c, inputsOf(c)));
+    const keys = golden.map(([key]) => key);
+    expect(keys).toEqual(expect.arrayContaining(['gan-step:16', 'sagan-32:16', 'sagan-64:64']));
+    for (const [key, losses] of golden) {
+      const [name = '', batch] = key.split(':');
+      const c = caseOf(name, Number(batch));
+      expect(losses?.hash, key).toBe(hashOf(c, inputsOf(c)));
     }
   });
 
   test('names are unique, choose by their beginning, and are suggested', () => {
-    const names = allCases([256]).map((c) => c.name);
+    const names = allCases().map((c) => c.name);
     expect(new Set(names).size).toBe(names.length);
-    expect(chooseCases(['conv4s2'], [4]).map((c) => c.name)).toEqual(['conv4s2']);
-    expect(chooseCases(['conv'], [4]).map((c) => c.name)).toEqual([
+    expect(chooseCases(['conv4s2']).map((c) => c.name)).toEqual(['conv4s2']);
+    expect(chooseCases(['conv']).map((c) => c.name)).toEqual([
       ...['conv3-fwd', 'conv3', 'conv4s2-fwd', 'conv4s2', 'convT4s2-fwd', 'convT4s2'],
     ]);
-    expect(() => chooseCases(['sofmax'], [4])).toThrow(
+    expect(() => chooseCases(['sofmax'])).toThrow(
       '--cases sofmax is unknown; did you mean softmax? There are',
     );
   });
+});
+
+test("a preset's step has its own batch on a GPU, and a small one on a software driver", () => {
+  const batchOf = (options: object) => {
+    const { work } = chooseCases(['sagan-64'], options)[0]!;
+    return work.op === 'gan' ? work.spec.batch : 0;
+  };
+  expect(batchOf({})).toBe(64);
+  expect(batchOf({ software: true })).toBe(4);
+  expect(batchOf({ software: true, batch: 2 })).toBe(2);
+  expect(chooseCases(undefined, { software: true }).map((c) => c.name)).not.toContain('sagan-64');
+  expect(chooseCases(undefined).map((c) => c.name)).toContain('sagan-256');
+});
+
+test('the list of layers that the peers build has as many weights as the preset', () => {
+  const parameters = (net: 'g' | 'd') =>
+    caseOf('sagan-256', 1)
+      .inputs.filter(([name]) => name.startsWith(`${net}.`) && !name.endsWith('_u'))
+      .reduce((sum, [, shape]) => sum + shape.reduce((a, b) => a * b, 1), 0);
+  // What test/model/sagan.test.ts counts in src/models.
+  expect([parameters('g'), parameters('d')]).toEqual([30_048_228, 27_961_442]);
 });
 
 const software = { kind: 'software', name: 'llvmpipe', driver: { kind: 'lavapipe' } };

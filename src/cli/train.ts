@@ -17,8 +17,9 @@ import type { PartialConfig, TrainConfig } from '../train/options.ts';
 import { trainWithRollbacks } from '../train/rollback.ts';
 import { refuseUsedFolder, runPaths } from '../train/run-folder.ts';
 import { lockRun, unlockRun } from '../train/run-lock.ts';
-import { evaluationDuring, evaluationLine } from '../train/eval/during.ts';
+import { evaluationDuring, evaluationLine, lacksEvaluation } from '../train/eval/during.ts';
 import type { DuringTraining } from '../train/eval/during.ts';
+import { finishLast } from '../train/eval/last.ts';
 import { together } from '../train/observers.ts';
 import type { TrainEvents, TrainResult } from '../train/trainer.ts';
 import type { Evaluation } from '../train/eval/evaluate.ts';
@@ -136,7 +137,7 @@ async function checkedConfig(
   if (saved?.checkpoint !== undefined) {
     const { step } = saved.checkpoint.progress;
     checkArchitecture(saved.checkpoint, config);
-    if (step >= config.steps) {
+    if (step > config.steps || (step === config.steps && !lacksEvaluation(run, step, config))) {
       throw new UserError(`${run} has ${step} steps already; give more by --steps to go on`);
     }
   }
@@ -202,23 +203,32 @@ async function trainInto(
       ...evaluations({ run, config, stop, ...opened }, display),
       reporting(run, config, gpu),
     );
+    const openData = async () =>
+      (data ??= await openBeside(gpu, flags, () => openDataOf(config, { run, display })));
+    const resume = saved?.checkpoint;
+    const parts = { run, config, events };
     let first: Gpu | undefined = gpu;
-    const result = await trainWithRollbacks({
-      openGpu: async () => {
-        gpu = first ?? (await open(flags));
-        first = undefined;
-        return gpu;
-      },
-      onRollback: (text) => {
-        display.close();
-        display.log(`rollback  ${text}`);
-      },
-      openData: async () =>
-        (data ??= await openBeside(gpu, flags, () => openDataOf(config, { run, display }))),
-      ...{ config, run, resume: saved?.checkpoint, stop, events },
-    });
-    display.finish(result, { run, paths: runPaths(run) });
-    return { ...result, signal: stop.signal };
+    const result =
+      resume?.progress.step === config.steps
+        ? await finishLast({ ...parts, last: resume, dataset: await openData() })
+        : await trainWithRollbacks({
+            openGpu: async () => {
+              gpu = first ?? (await open(flags));
+              first = undefined;
+              return gpu;
+            },
+            onRollback: (text) => {
+              display.close();
+              display.log(`rollback  ${text}`);
+            },
+            ...{ ...parts, resume, stop, openData },
+          });
+    // A run that a signal kept from its last evaluation is not done: whoever starts it again has that made.
+    const cut =
+      result.why === 'finished' && stop.requested && lacksEvaluation(run, result.step, config);
+    const ended = cut ? { ...result, why: 'stopped' as const } : result;
+    display.finish(ended, { run, paths: runPaths(run) });
+    return { ...ended, signal: stop.signal };
   } finally {
     display.close();
     release();

@@ -36,6 +36,8 @@ export interface Dataset {
   read(indices: Uint32Array | readonly number[], out: Uint8Array): Promise<void>;
   /** The class of an image; right once it was read (see `skipped`). */
   label(index: number): number;
+  /** Where that may change: the class of the image's own file, bad or not, which is the same whatever was read. */
+  listedLabel?(index: number): number;
   /** Keeps what was found out about a large source in a run's folder, where `DatasetOptions.run` finds it. */
   saveIndex?(run: string): Promise<void>;
   /** Lets go of open files, and writes what the cache does not have yet. */

@@ -159,6 +159,10 @@ class FilesDataset implements Dataset {
     return this.labels[file] ?? 0;
   }
 
+  listedLabel(index: number): number {
+    return this.labels[this.order[index] ?? 0] ?? 0;
+  }
+
   saveIndex(run: string): Promise<void> {
     return this.source.saveIndex?.(run) ?? Promise.resolve();
   }

@@ -7,13 +7,8 @@ import type { DataProgress, Dataset } from './dataset.ts';
 import { type FilesOptions, type ImageFiles, openFiles } from './files.ts';
 import { extensionOf, isImageName, noImages } from './files.ts';
 import { fingerprintOf } from './fingerprint.ts';
-import {
-  fingerprintOfListing,
-  listingPath,
-  readListing,
-  versionOfListing,
-  writeListing,
-} from './listing.ts';
+import { fingerprintOfListing, readListing, versionOfListing, writeListing } from './listing.ts';
+import { listingPath } from './listing-file.ts';
 import type { Listing } from './listing.ts';
 import { DECODES_IN_FLIGHT, forEachParallel } from './parallel.ts';
 

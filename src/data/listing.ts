@@ -1,13 +1,7 @@
-import { createReadStream } from 'node:fs';
 import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import { createInterface } from 'node:readline';
-import { Readable } from 'node:stream';
-import { createGunzip, createGzip } from 'node:zlib';
-import { writeFileAtomic } from '../io/atomic.ts';
-import { errorCode } from '../io/errno.ts';
-import { messageOf } from '../util/errors.ts';
 import { fingerprintOf } from './fingerprint.ts';
+import { type Head, TICK_MS, readLines, writeLines } from './listing-file.ts';
 import { DECODES_IN_FLIGHT, forEachParallel } from './parallel.ts';
 
 /** What lies in a folder of images, as it was when somebody looked. */
@@ -25,14 +19,8 @@ export interface Listing {
 }
 
 const VERSION = 1;
-/** A folder changed so shortly before it was listed may have changed again in the same tick of its clock. */
-const TICK_MS = 2000;
 /** Files whose size and time are looked at again: all of a small set, so many of a large one, spread evenly. */
 const LOOKED_AT = 4096;
-
-export function listingPath(run: string): string {
-  return join(run, 'data-index.gz');
-}
 
 /** What tells the images from others: paths inside and sizes in bytes, so a set that is moved stays the same. */
 export function fingerprintOfListing({ files, sizes }: Pick<Listing, 'files' | 'sizes'>): string {
@@ -48,28 +36,20 @@ function* mapped<T>(files: readonly T[], text: (file: T, i: number) => string): 
   for (const [i, file] of files.entries()) yield text(file, i);
 }
 
-/** Writes a listing as gzipped lines of JSON: a head, then folders, then files. */
-export async function writeListing(path: string, listing: Listing): Promise<void> {
-  const lines = Readable.from(parts(listing)).pipe(createGzip({ level: 1 }));
-  await writeFileAtomic(path, lines as AsyncIterable<Uint8Array>);
+/** Keeps a listing in a file, `writeLines`. */
+export function writeListing(path: string, listing: Listing): Promise<void> {
+  const { listedAt, folders, files } = listing;
+  const head: FolderHead = {
+    ...{ version: VERSION, listedAt },
+    ...{ folders: folders.length, files: files.length },
+  };
+  return writeLines(path, head, linesOf(listing));
 }
 
-const LINES_A_PART = 4096;
-
-function* parts({ listedAt, folders, files, sizes, times }: Listing): Generator<string> {
-  const head = { version: VERSION, listedAt, folders: folders.length, files: files.length };
-  yield `${JSON.stringify(head)}\n`;
-  const inParts = function* (n: number, line: (i: number) => unknown): Generator<string> {
-    for (let begin = 0; begin < n; begin += LINES_A_PART) {
-      let text = '';
-      for (let i = begin; i < Math.min(n, begin + LINES_A_PART); i++) {
-        text += `${JSON.stringify(line(i))}\n`;
-      }
-      yield text;
-    }
-  };
-  yield* inParts(folders.length, (i) => folders[i]);
-  yield* inParts(files.length, (i) => [files[i], sizes[i], times[i]]);
+/** Folders, then files. */
+function* linesOf({ folders, files, sizes, times }: Listing): Generator {
+  yield* folders;
+  for (const [i, file] of files.entries()) yield [file, sizes[i], times[i]];
 }
 
 /**
@@ -80,15 +60,8 @@ export async function readListing(
   path: string,
   { folder, log }: { readonly folder: string; readonly log?: ((line: string) => void) | undefined },
 ): Promise<Listing | undefined> {
-  let listing: Listing;
-  try {
-    listing = await parse(path);
-  } catch (error) {
-    if (errorCode(error) !== 'ENOENT') {
-      log?.(`${path} is damaged (${messageOf(error)}); ${folder} is listed again`);
-    }
-    return undefined;
-  }
+  const listing = await parse(path, { where: folder, version: VERSION, log });
+  if (listing === undefined) return undefined;
   const { listedAt, folders, files, sizes, times } = listing;
   if (folders.some(([, time]) => time > listedAt - TICK_MS)) return undefined;
   let changed: string | undefined;
@@ -110,41 +83,30 @@ export async function readListing(
   return undefined;
 }
 
-interface Head {
-  readonly version: number;
-  readonly listedAt: number;
+interface FolderHead extends Head {
   readonly folders: number;
-  readonly files: number;
 }
 
-/** Rejects for a file that is cut, or is not of this version. */
-async function parse(path: string): Promise<Listing> {
+async function parse(
+  path: string,
+  kept: Parameters<typeof readLines>[1],
+): Promise<Listing | undefined> {
   const folders: (readonly [string, number])[] = [];
   const files: string[] = [];
   const sizes: number[] = [];
   const times: number[] = [];
-  const source = createReadStream(path);
-  const unpacked = createGunzip();
-  // An error of the file is one of what is read from it.
-  source.on('error', (error) => unpacked.destroy(error));
-  let head: Head | undefined;
-  for await (const line of createInterface({ input: source.pipe(unpacked), crlfDelay: Infinity })) {
-    const value: unknown = JSON.parse(line);
-    if (head === undefined) {
-      head = value as Head;
-      if (head.version !== VERSION) throw new Error('it is of another version');
-    } else if (folders.length < head.folders) {
+  const head = await readLines<FolderHead>(path, kept, (value, { folders: most }) => {
+    if (folders.length < most) {
       folders.push(value as [string, number]);
-    } else {
-      const [file, size, time] = value as [string, number, number];
-      files.push(file);
-      sizes.push(size);
-      times.push(time);
+      return false;
     }
-  }
-  if (head === undefined || files.length !== head.files || files.length === 0) {
-    throw new Error('it is cut short');
-  }
+    const [file, size, time] = value as [string, number, number];
+    files.push(file);
+    sizes.push(size);
+    times.push(time);
+    return true;
+  });
+  if (head === undefined) return undefined;
   const { listedAt } = head;
   return {
     ...{ listedAt, folders, files },

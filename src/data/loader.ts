@@ -58,7 +58,7 @@ export class Loader {
   private readonly seed: number;
   private readonly flip: boolean;
   private readonly prefetch: number;
-  /** [size], where the order is balanced: as they are before any file is found to be bad, so the same after a resume */
+  /** [size], where the order is balanced: as listed, so the same after a resume and after a rollback */
   private readonly labels: Uint32Array | undefined;
   private waited = 0;
   private taken = 0;
@@ -86,7 +86,8 @@ export class Loader {
         `--balanced: ${dataset.name} is of one class; put its images into a folder for each class, or leave --balanced out`,
       );
     }
-    this.labels = Uint32Array.from({ length: dataset.size }, (_, i) => dataset.label(i));
+    const labelOf = (i: number) => dataset.listedLabel?.(i) ?? dataset.label(i);
+    this.labels = Uint32Array.from({ length: dataset.size }, (_, i) => labelOf(i));
   }
 
   /** Milliseconds that callers of `next` have waited for their batches, in all. */

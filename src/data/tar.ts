@@ -1,5 +1,5 @@
 import { UserError } from '../util/errors.ts';
-import { type Entry, archiveFiles } from './archive.ts';
+import { type ArchiveOptions, type Entry, archiveFiles } from './archive.ts';
 import { ByteFile } from './byte-file.ts';
 import type { ImageFiles } from './files.ts';
 
@@ -16,24 +16,15 @@ export interface TarEntry extends Entry {
  * The images of an uncompressed tar, read in place: one pass over the headers finds where each file begins, and passes its
  * bytes over, which no library does. Throws a `UserError` for a file that is no tar, or holds no image.
  */
-export async function openTarImages(
-  path: string,
-  { log }: { readonly log?: ((line: string) => void) | undefined },
-): Promise<ImageFiles> {
+export function openTarImages(path: string, options: ArchiveOptions): Promise<ImageFiles> {
   const file = ByteFile.open(path);
-  try {
-    return await archiveFiles<TarEntry>({
-      where: path,
-      entries: await listTar(file, log),
-      version: `${file.size} ${file.mtimeMs}`,
-      read: (entry) => file.read(entry.at, entry.size),
-      close: () => file.close(),
-      log,
-    });
-  } catch (error) {
-    await file.close();
-    throw error;
-  }
+  const version = `${file.size} ${file.mtimeMs}`;
+  return archiveFiles<TarEntry>({
+    ...options,
+    file,
+    list: async (log) => ({ entries: await listTar(file, log), version }),
+    read: (entry) => file.read(entry.at, entry.size),
+  });
 }
 
 /**

@@ -80,6 +80,8 @@ class ThreadedDataset implements Dataset {
   readonly skipped: SkippedFile[];
   private readonly thread: DataThread;
   private readonly labels: Uint32Array;
+  /** [size], as they were at opening, when no file in the order was known to be bad */
+  private readonly listed: Uint32Array;
   private said: string;
 
   constructor(thread: DataThread, opened: Opened) {
@@ -95,6 +97,7 @@ class ThreadedDataset implements Dataset {
     this.classes = opened.classes;
     this.skipped = [...opened.skipped];
     this.labels = opened.labels;
+    this.listed = opened.labels.slice();
   }
 
   get description(): string {
@@ -114,6 +117,10 @@ class ThreadedDataset implements Dataset {
 
   label(index: number): number {
     return this.labels[index] ?? 0;
+  }
+
+  listedLabel(index: number): number {
+    return this.listed[index] ?? 0;
   }
 
   async saveIndex(run: string): Promise<void> {

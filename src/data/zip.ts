@@ -3,7 +3,7 @@ import { crc32, inflateRaw } from 'node:zlib';
 import { RandomAccessReader, fromRandomAccessReader, getFileNameLowLevel } from 'yauzl';
 import type { Entry as Listed, ZipFile } from 'yauzl';
 import { UserError, messageOf } from '../util/errors.ts';
-import { type Entry, LARGEST_FILE, archiveFiles } from './archive.ts';
+import { type ArchiveOptions, type Entry, LARGEST_FILE, archiveFiles } from './archive.ts';
 import { ByteFile } from './byte-file.ts';
 import type { ImageFiles } from './files.ts';
 import { fingerprintOf } from './fingerprint.ts';
@@ -29,24 +29,17 @@ export interface Zip {
 }
 
 /** The images of a zip, read in place. Throws a `UserError` for a file that is no zip, or holds no image. */
-export async function openZipImages(
-  path: string,
-  { log }: { readonly log?: ((line: string) => void) | undefined },
-): Promise<ImageFiles> {
-  const zip = await openZip(path);
-  try {
-    return await archiveFiles({
-      where: path,
-      entries: zip.entries,
-      version: fingerprintOf(contents(zip.entries)),
-      read: (entry) => readMember(zip.file, entry),
-      close: () => zip.file.close(),
-      log,
-    });
-  } catch (error) {
-    await zip.file.close();
-    throw error;
-  }
+export function openZipImages(path: string, options: ArchiveOptions): Promise<ImageFiles> {
+  const file = ByteFile.open(path);
+  return archiveFiles<ZipEntry>({
+    ...options,
+    file,
+    list: async () => {
+      const entries = await listZip(file);
+      return { entries, version: fingerprintOf(contents(entries)) };
+    },
+    read: (entry) => readMember(file, entry),
+  });
 }
 
 function* contents(entries: readonly ZipEntry[]): Generator<string> {
@@ -57,10 +50,19 @@ function* contents(entries: readonly ZipEntry[]): Generator<string> {
 export async function openZip(path: string): Promise<Zip> {
   const file = ByteFile.open(path);
   try {
-    return { file, entries: await readDirectory(file) };
+    return { file, entries: await listZip(file) };
   } catch (error) {
     await file.close();
-    throw new UserError(`${path} cannot be read as a zip: ${messageOf(error)}`, { cause: error });
+    throw error;
+  }
+}
+
+async function listZip(file: ByteFile): Promise<ZipEntry[]> {
+  try {
+    return await readDirectory(file);
+  } catch (error) {
+    const reason = messageOf(error);
+    throw new UserError(`${file.path} cannot be read as a zip: ${reason}`, { cause: error });
   }
 }
 

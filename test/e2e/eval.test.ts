@@ -1,12 +1,12 @@
 // Evaluation from the command line: while training, and of the checkpoints that it leaves.
-import { mkdirSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import sharp from 'sharp';
-import { beforeAll, expect, test } from 'vitest';
+import { beforeAll, describe, expect, test } from 'vitest';
 import type { Evaluation } from '../../src/train/eval/evaluate.ts';
 import { readEvaluations } from '../../src/train/eval/lines.ts';
 import { freshCache } from '../support/cache.ts';
-import { complaintOf, runCli, tempFolder } from '../support/cli.ts';
+import { complaintOf, runCli, startCli, tempFolder } from '../support/cli.ts';
 
 const folder = tempFolder();
 const at = (...path: string[]) => join(folder, ...path);
@@ -95,6 +95,78 @@ test('an evaluation that did not come to its end is made when the run goes on', 
   const after = readEvaluations(at('run'));
   expect(after.map(({ step }) => step)).toEqual([...before.map(({ step }) => step), 10]);
   expect({ ...after.at(-2), seconds: 0 }).toEqual({ ...before.at(-1), seconds: 0 });
+});
+
+/** In the process of the command, opening a file so (flags and path) takes long. */
+const slow = (opening: string) => {
+  const code = `
+    import fs from 'node:fs/promises';
+    import { syncBuiltinESMExports } from 'node:module';
+    const { open } = fs;
+    fs.open = async (path, flags, ...more) => {
+      const late = (flags + ' ' + path).includes(${JSON.stringify(opening)});
+      if (late) await new Promise((resolve) => setTimeout(resolve, 5_000));
+      return open(path, flags, ...more);
+    };
+    syncBuiltinESMExports();`;
+  return { ...env, NODE_OPTIONS: `--import data:text/javascript,${encodeURIComponent(code)}` };
+};
+
+describe('the evaluation of the last step', { timeout: 120_000 }, () => {
+  const two = ['--steps', '2', '--eval-every', '2', '--eval-samples', '20'];
+  const resume = (out: string) => ['train', '--out', at(out), '--resume'];
+  const last = (out: string) => at(out, 'checkpoints', 'step-0000002.safetensors');
+  const best = (out: string) => at(out, 'checkpoints', 'best.safetensors');
+
+  /** `--resume` makes it, changes no bit of the training, and is refused from then on. */
+  async function expectMadeUp(out: string): Promise<void> {
+    const trained = () => [last(out), at(out, 'metrics.jsonl')].map((path) => readFileSync(path));
+    const before = trained();
+    expect(readEvaluations(at(out))).toEqual([]);
+    const stdout = await well(resume(out));
+    expect(stdout).toMatch(/^eval +step 2: FD [\d.]+, KID .*\n(.*\n)*finished 2 steps$/m);
+    const lines = readEvaluations(at(out)).map((line) => ({ ...line, seconds: 0 }));
+    expect(lines).toEqual([{ ...readEvaluations(at('run'))[0], seconds: 0 }]);
+    expect(readFileSync(best(out)).equals(readFileSync(last(out)))).toBe(true);
+    expect(readFileSync(at(out, 'report.html'), 'utf8')).toContain('"fd/');
+    expect(trained()).toEqual(before);
+    expect(complaintOf(await runCli(resume(out), { env }))).toBe(
+      `${at(out)} has 2 steps already; give more by --steps to go on`,
+    );
+  }
+
+  test('is made by --resume where the run was killed as it began', async () => {
+    const out = 'killed-early';
+    const process = startCli(call(out, two), { env: slow(`r ${last(out)}`) });
+    await process.until('the checkpoint', () => existsSync(last(out)));
+    process.kill('SIGKILL');
+    await process.result;
+    await expectMadeUp(out);
+  });
+
+  test('is made again where the run was killed before its line was written', async () => {
+    const out = 'killed-late';
+    const process = startCli(call(out, two), { env: slow(`wx ${at(out, '.eval.jsonl')}`) });
+    await process.until('the best checkpoint', () => existsSync(best(out)));
+    process.kill('SIGKILL');
+    await process.result;
+    await expectMadeUp(out);
+  });
+
+  test('is left to --resume by a run that is told to stop, as often as it is told', async () => {
+    const out = 'stopped';
+    const options = { env: slow(`r ${last(out)}`) };
+    const first = startCli(call(out, two), options);
+    await first.until('the checkpoint', () => existsSync(last(out)));
+    first.kill('SIGTERM');
+    const { code, stdout } = await first.result;
+    expect([code, stdout]).toEqual([75, expect.stringContaining('stopped after step 2, saved')]);
+    const second = startCli(resume(out), options);
+    await second.until('the data', () => second.output().stdout.includes('data  '));
+    second.kill('SIGTERM');
+    expect((await second.result).code).toBe(75);
+    await expectMadeUp(out);
+  });
 });
 
 test('what cannot be measured is said in one line, and nothing is written', async () => {

@@ -8,6 +8,7 @@ import { type Dataset, type DatasetOptions, openDataset } from '../../src/data/d
 import { sha256 } from '../../src/data/fingerprint.ts';
 import type { FilesOptions } from '../../src/data/files.ts';
 import { openFolder } from '../../src/data/folder.ts';
+import { Loader } from '../../src/data/loader.ts';
 import { UserError } from '../../src/util/errors.ts';
 
 let folder = '';
@@ -266,6 +267,38 @@ describe('a folder too large to check at opening', () => {
     await set.read([1, 2, 4], out.subarray(0, 3 * 64));
     expect(lines.length).toBe(3);
   });
+
+  it.each([false, true])(
+    'has one order whether bad files are known or not, as after a rollback: balanced %s',
+    async (balanced) => {
+      for (let i = 0; i < 6; i++) {
+        await put(
+          `a/${i}.png`,
+          i % 2 === 1 ? 'no picture' : await encoded('png', `#${i}1${i}1${i}1`),
+        );
+        await put(`b/${i}.png`, await encoded('png', `#${i}9${i}9${i}9`));
+      }
+      await put('a/6.png', '');
+      const take = async (loader: Loader, n: number) => {
+        const batches = [];
+        for (let i = 0; i < n; i++) batches.push(await loader.next());
+        await loader.close();
+        return batches;
+      };
+      const how = { batch: 5, seed: 3, balanced };
+      const set = await lazily();
+      const uninterrupted = new Loader(set, how);
+      await take(uninterrupted, 3);
+      const state = uninterrupted.state();
+      const expected = await take(uninterrupted, 9);
+      expect(set.skipped.length).toBe(4);
+      for (const again of [set, await lazily()]) {
+        const loader = new Loader(again, how);
+        loader.restore(state);
+        expect(await take(loader, 9)).toEqual(expected);
+      }
+    },
+  );
 
   it('stops at a bad one when strict, and where nothing is good', async () => {
     await put('1.png', 'no picture');

@@ -167,6 +167,9 @@ describe('measures of generators', () => {
         for (const count of counts) expect(Math.abs(count - split / 4)).toBeLessThanOrEqual(2);
       }
     }
+    // Files that were found to be bad since, in whose place images of another class stand, change none of them.
+    const found = { ...dataset, label: () => 0, listedLabel: dataset.label };
+    expect(labelsOf(checkpoint, found, 41)).toEqual(labelsOf(checkpoint, dataset, 41));
     expect(() =>
       labelsOf({ ...checkpoint, config: { ...config, classes: 3 } }, dataset, 40),
     ).toThrow('four has images of class d, and checkpoint p knows a, b, c');

@@ -1,4 +1,4 @@
-import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readFile, rm, utimes, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -133,6 +133,84 @@ describe('an archive of images', () => {
     expect(await complaint(open(await put('cut.zip', zip.subarray(0, -30))))).toMatch(
       /cut\.zip cannot be read as a zip: /,
     );
+  });
+
+  describe('and the listing of it that a run keeps', () => {
+    const long = new Date(1_700_000_000_000);
+    const table = Buffer.from('file,label\ncats/1.png,x\ncats/2.png,y\ndogs/ä 3.png,y\n');
+    const kinds = {
+      zip: (files: Record<string, Uint8Array>) => zipSync(files, { level: 0 }),
+      tar: tarOf,
+    };
+    const index = () => at('data-index.gz');
+    const said = (set: Dataset) => [set.fingerprint, set.description, set.classes, labelsOf(set)];
+    let lines: string[] = [];
+    const log = (line: string) => void lines.push(line);
+    const kept = (source: string) => open(source, { run: folder, log });
+
+    it.each(['zip', 'tar'] as const)(
+      'is taken while a %s is the same, and no longer',
+      async (kind) => {
+        lines = [];
+        const packed = await kinds[kind]({ ...(await pictures()), 'photos/labels.csv': table });
+        const source = await put(`a.${kind}`, packed);
+        await utimes(source, long, long);
+        const first = await kept(source);
+        await first.saveIndex?.(folder);
+        // What is listed is not looked at again: a tar is listed by its headers, a zip by the directory at its end.
+        const names = Buffer.from(packed);
+        const where =
+          kind === 'tar' ? names.indexOf('photos/cats/2') : names.lastIndexOf('photos/cats/2');
+        names.write('PHOTOS', where, 'latin1');
+        await writeFile(source, names);
+        await utimes(source, long, long);
+        const again = await kept(source);
+        expect([said(again), await pixelsOf(again)]).toEqual([said(first), await pixelsOf(first)]);
+        expect([first.classes, lines]).toEqual([['x', 'y'], []]);
+
+        await utimes(source, long, new Date(1_700_000_001_000));
+        if (kind === 'zip') expect((await kept(source)).fingerprint).not.toBe(first.fingerprint);
+        else expect((await kept(source)).size).toBe(1);
+        expect(lines[0]).toBe(
+          `${source} has changed since ${index()} was written; it is listed again`,
+        );
+      },
+    );
+
+    it('is not taken of an archive that was just written, of a folder, or where it is damaged', async () => {
+      lines = [];
+      const files = await pictures();
+      const source = await put('a.tar', await tarOf(files));
+      const first = await kept(source);
+      await first.saveIndex?.(folder);
+      await writeFile(source, await tarOf({ 'b.png': files['photos/cats/1.png']! }));
+      expect((await kept(source)).size).toBe(1);
+
+      await utimes(source, long, long);
+      await (await kept(source)).saveIndex?.(folder);
+      await put('photos/c.png', files['photos/cats/1.png']!);
+      const plain = await kept(at('photos'));
+      await plain.saveIndex?.(folder);
+      const other = await kept(source);
+      expect([plain.size, other.size, lines]).toEqual([1, 1, []]);
+
+      await other.saveIndex?.(folder);
+      await writeFile(index(), (await readFile(index())).subarray(0, -12));
+      expect((await kept(source)).size).toBe(1);
+      expect(lines).toEqual([
+        expect.stringMatching(/data-index\.gz is damaged \(.*\); .*a\.tar is listed again$/),
+      ]);
+    });
+
+    it('is not kept of a tar that breaks off, so that the line comes again', async () => {
+      lines = [];
+      const source = await put('cut.tar', (await tarOf(await pictures())).subarray(0, 1600));
+      await utimes(source, long, long);
+      for (const times of [1, 2]) {
+        await (await kept(source)).saveIndex?.(folder);
+        expect(lines).toHaveLength(times);
+      }
+    });
   });
 
   it('skips a member whose bytes are not those that were packed', async () => {

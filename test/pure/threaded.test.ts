@@ -104,6 +104,7 @@ describe('a data set in a thread of its own', { timeout: 120_000 }, () => {
     await set.read([last + 1], next);
     expect(out).toEqual(next);
     expect([set.label(last), set.label(last + 1)]).toEqual([2, 2]);
+    expect(set.listedLabel?.(last)).toBe(1);
     expect(set.skipped.map(({ file }) => file)).toEqual([files[last]]);
     expect(set.description).toMatch(/1 skipped/);
     expect(lines.join('\n')).toMatch(/the next good image takes its place/);

@@ -10,7 +10,7 @@ import { readEvaluations } from './lines.ts';
 
 /** What two evaluations must have in common for their distances to be compared. */
 const common = ['weights', 'n', 'real', 'data', 'resize', 'generator'] as const;
-export type Conditions = Pick<Evaluation, (typeof common)[number]>;
+type Conditions = Pick<Evaluation, (typeof common)[number]>;
 
 /** The Fréchet distance of an evaluation, whatever it is called in its features. */
 export const distanceOf = ({ fd, fid }: Evaluation): number => fd ?? fid ?? Infinity;
@@ -30,20 +30,19 @@ export function bestOf(
 }
 
 /**
- * Keeps the checkpoint of a run's best evaluation as best.safetensors, which no newer checkpoint pushes out: a second name for
- * the same file where the file system has such, a copy elsewhere. Only a checkpoint that is there, or is kept as the best already,
- * can be it. Returns its evaluation. Throws a `UserError` where the file cannot be made; the old one is whole then.
+ * Keeps the checkpoint of a run's best evaluation, of those in eval.jsonl and the newest, as best.safetensors, which no newer
+ * checkpoint pushes out: a second name for the same file where the file system has such, a copy elsewhere. Only a checkpoint that
+ * is there, or is kept as the best already, can be it. Returns its evaluation. Throws a `UserError` where the file cannot be made;
+ * the old one is whole then.
  */
-export async function keepBest(
-  run: string,
-  conditions: Conditions,
-): Promise<Evaluation | undefined> {
+export async function keepBest(run: string, newest: Evaluation): Promise<Evaluation | undefined> {
   const names = new Map(
     (await listCheckpoints(run)).map((name) => [Number(/\d+/.exec(name)?.[0]), name]),
   );
   const kept = await stepOfBest(run);
-  const there = readEvaluations(run).filter(({ step }) => step === kept || names.has(step));
-  const best = bestOf(there, conditions);
+  const lines = [...readEvaluations(run), newest];
+  const there = lines.filter(({ step }) => step === kept || names.has(step));
+  const best = bestOf(there, newest);
   const name = names.get(best?.step ?? -1);
   if (best === undefined || name === undefined) return best;
   await putBeside(join(checkpointFolder(run), name), bestCheckpoint(run));

@@ -81,16 +81,22 @@ export function evaluationDuring(options: DuringTraining): TrainEvents {
     }
     // A run that was resumed from a step before this one comes to it again, to the same numbers.
     await rewindEvaluations(run, step - 1);
+    const best = await keepBest(run, evaluation);
+    // The line last: it says that all is done.
     await appendEvaluation(run, evaluation);
-    onEvaluation?.(evaluation, await keepBest(run, evaluation));
+    onEvaluation?.(evaluation, best);
   };
   return {
     onCheckpoint,
     onResume: async (path, step) => {
-      if (readEvaluations(run).some((line) => line.step === step)) return;
-      await onCheckpoint(path, step);
+      if (lacksEvaluation(run, step, config)) await onCheckpoint(path, step);
     },
   };
+}
+
+/** Is a step to be evaluated, and was the run ended before it was? */
+export function lacksEvaluation(run: string, step: number, config: TrainConfig): boolean {
+  return evaluatesAt(step, config) && !readEvaluations(run).some((line) => line.step === step);
 }
 
 /** An evaluation in a line for people. */

@@ -105,13 +105,13 @@ function refuseFew({ n, dataset }: { readonly n: number; readonly dataset: Datas
  */
 export function labelsOf(
   { config, progress, path }: Pick<Checkpoint, 'config' | 'progress' | 'path'>,
-  dataset: Pick<Dataset, 'name' | 'classes' | 'size' | 'label'>,
+  dataset: Pick<Dataset, 'name' | 'classes' | 'size' | 'label' | 'listedLabel'>,
   n: number,
 ): Uint32Array | undefined {
   if (config.classes === 0) return undefined;
   const known = (progress.classes ?? dataset.classes).slice(0, config.classes);
   const sorted = spreadOver(dataset, n).map((place) => {
-    const name = dataset.classes[dataset.label(place)] ?? '';
+    const name = dataset.classes[dataset.listedLabel?.(place) ?? dataset.label(place)] ?? '';
     const label = known.indexOf(name);
     if (label >= 0) return label;
     throw new UserError(

@@ -80,17 +80,35 @@ describe('the checkpoint to go on from', () => {
 });
 
 test('a chart keeps a bounded part of a long history, first and newest among it', () => {
-  const lines = Array.from({ length: 12_345 }, (_u, i) => i);
-  const kept = new History(lines).lines;
+  const lines = Array.from({ length: 12_345 }, (_u, i) => ({ step: i, a: 2 * i }));
+  const kept = new History(['a'], lines).points('a');
   expect(kept.length).toBeGreaterThan(1000);
   expect(kept.length).toBeLessThanOrEqual(2001);
-  expect([kept[0], kept.at(-1)]).toEqual([0, 12_344]);
+  expect([kept[0], kept.at(-1)]).toEqual([
+    [0, 0],
+    [12_344, 24_688],
+  ]);
+  expect(kept.every(([step, a], i) => a === 2 * step && step > (kept[i - 1]?.[0] ?? -1))).toBe(
+    true,
+  );
   // Taken up again half way it keeps the same.
-  const parts = new History(lines.slice(0, 5000));
+  const parts = new History(['a'], lines.slice(0, 5000));
   for (const line of lines.slice(5000)) parts.add(line);
-  expect(parts.lines).toEqual(kept);
-  const few = [3, 1, 2];
-  expect(new History(few).lines).toEqual(few);
+  expect(parts.points('a')).toEqual(kept);
+  const few = [{ step: 3, b: 1 }, { step: 1 }, { step: 2, b: 4 }];
+  expect(new History(['a', 'b'], few).points('b')).toEqual([
+    [3, 1],
+    [1, NaN],
+    [2, 4],
+  ]);
+  // At every length the newest is among them.
+  const growing = new History(['a'], []);
+  for (const line of lines) {
+    growing.add(line);
+    if (line.step % 997 < 3 || (line.step > 1995 && line.step < 2005)) {
+      expect(growing.points('a').at(-1)).toEqual([line.step, line.a]);
+    }
+  }
 });
 
 test('a series is flat unless its slope gains more than the bound', () => {

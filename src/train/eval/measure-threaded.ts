@@ -9,7 +9,16 @@ export interface MeasureCalls {
     seen: Seen,
     features: { readonly real: Features; readonly made: Features },
     wanted: readonly MetricName[],
-  ): Measures;
+  ): Measured;
+}
+
+/** With the features, given back: in a thread that waits nothing collects them. */
+export interface Measured {
+  readonly measures: Measures;
+  readonly real: Float32Array;
+  readonly made: Float32Array;
+  readonly realSure: Float32Array | undefined;
+  readonly madeSure: Float32Array | undefined;
 }
 
 /** How far it is with a part of the work. */
@@ -85,7 +94,7 @@ export async function measureThreaded(
   try {
     const seen = { name, isInception, featureSize, classCount };
     const asked = kept.thread.ask('measure', [seen, features, wanted], given);
-    const measures = await Promise.race([asked, stopped]);
+    const { measures } = await Promise.race([asked, stopped]);
     measured = true;
     return measures;
   } finally {

@@ -1,6 +1,9 @@
 import sharp, { type Sharp } from 'sharp';
 import { messageOf } from '../util/errors.ts';
 
+// libvips would keep its last hundred pictures, and their files' bytes, for when they are asked for again: none is.
+sharp.cache(false);
+
 /**
  * How an image becomes a square. `cover`: scaled by Lanczos until it covers the square, then cropped at the centre.
  * `crop`: the centre is cut out as it is; an image with a side shorter than the square is treated as by `cover`.

@@ -105,7 +105,7 @@ export class Gpu {
       },
     });
     this.pipelines = new PipelineCache(device);
-    this.recorder = new Recorder(device, this.pipelines);
+    this.recorder = new Recorder(device, this.pipelines, this.loans);
     device.onuncapturederror = (event) => {
       event.preventDefault();
       this.#fail(new Error(textOf(event.error)));

@@ -5,7 +5,7 @@
 export class Loans {
   #open: (() => void)[][] = [];
 
-  /** Notes a buffer that was just made, by what gives it back. */
+  /** Notes a buffer that was just made, or what is kept for such, by what gives it back. */
   note(giveBack: () => void): void {
     this.#open.at(-1)?.push(giveBack);
   }

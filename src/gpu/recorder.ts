@@ -1,3 +1,4 @@
+import type { Loans } from './loans.ts';
 import type { Pipeline, PipelineCache } from './pipelines.ts';
 import type { Dispatch, Storage } from './storage.ts';
 
@@ -8,20 +9,27 @@ const maxBindGroups = 4096;
 export class Recorder {
   readonly #device: GPUDevice;
   readonly #pipelines: PipelineCache;
+  readonly #loans: Loans;
   readonly #bindGroups = new Map<string, GPUBindGroup>();
   #encoder: GPUCommandEncoder | undefined;
   #pass: GPUComputePassEncoder | undefined;
   #pending = 0;
   #created = 0;
 
-  constructor(device: GPUDevice, pipelines: PipelineCache) {
+  constructor(device: GPUDevice, pipelines: PipelineCache, loans: Loans) {
     this.#device = device;
     this.#pipelines = pipelines;
+    this.#loans = loans;
   }
 
   /** Bind groups created since the device was opened. */
   get created(): number {
     return this.#created;
+  }
+
+  /** Bind groups that are kept for launches like those before. */
+  get kept(): number {
+    return this.#bindGroups.size;
   }
 
   launch(dispatch: Dispatch): void {
@@ -82,6 +90,8 @@ export class Recorder {
     if (this.#bindGroups.size >= maxBindGroups) this.#bindGroups.clear();
     const made = this.bindGroup(dispatch, pipeline);
     this.#bindGroups.set(key, made);
+    // The next loan finds its blocks in another order: what names those of this one is hardly ever asked for again.
+    this.#loans.note(() => this.#bindGroups.delete(key));
     return made;
   }
 }

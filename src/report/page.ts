@@ -51,17 +51,25 @@ function chartFile(name: string): string {
   return readFileSync(join(folder, name), 'utf8');
 }
 
-/**
- * A page of one file that loads nothing, and may not: its policy names the hashes of its own script and style. In pieces, as
- * they are made: the whole may be larger than what it is made of.
- */
-export function* reportHtml(data: RunData): Generator<string> {
-  const [script, style] = [scriptOf('report'), styleOf()];
+/** What all reports have in common, read once: a run that is trained writes many. */
+let reportParts: ReturnType<typeof partsOf> | undefined;
+
+function partsOf(script: string, style: string) {
   const policy = [
     ...["default-src 'none'", 'img-src data:', "base-uri 'none'", "form-action 'none'"],
     `script-src '${hashOf(script)}'`,
     `style-src '${hashOf(style)}'`,
   ].join('; ');
+  return { script, style, policy };
+}
+
+/**
+ * A page of one file that loads nothing, and may not: its policy names the hashes of its own script and style. In pieces, as
+ * they are made: the whole may be larger than what it is made of.
+ */
+export function* reportHtml(data: RunData): Generator<string> {
+  reportParts ??= partsOf(scriptOf('report'), styleOf());
+  const { script, style, policy } = reportParts;
   const [before, after] = frame({
     title: `${data.name} · wgsagan`,
     head: `<meta http-equiv="Content-Security-Policy" content="${policy}">\n<style>${style}</style>`,

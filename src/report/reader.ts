@@ -1,3 +1,4 @@
+import { statSync } from 'node:fs';
 import { basename, join, resolve } from 'node:path';
 import { parseYaml } from '../train/check.ts';
 import { runPaths } from '../train/run-folder.ts';
@@ -22,11 +23,16 @@ export class RunReader {
   #curves = new Curves();
   readonly #evaluations: JsonLines;
   readonly #alarms: JsonLines;
+  readonly #config: TableFile;
+  readonly #machine: TableFile;
 
   constructor(run: string, name = basename(resolve(run))) {
     this.run = run;
     this.#name = name;
-    this.#metrics = new LineTail(runPaths(run).metrics);
+    const { metrics, config, machine } = runPaths(run);
+    this.#metrics = new LineTail(metrics);
+    this.#config = new TableFile(config, (text) => parseYaml(text, config));
+    this.#machine = new TableFile(machine, (text) => JSON.parse(text) as unknown);
     this.#evaluations = new JsonLines(join(run, 'eval.jsonl'));
     this.#alarms = new JsonLines(join(run, 'alarms.jsonl'));
   }
@@ -35,7 +41,7 @@ export class RunReader {
   state(): RunState {
     const curves = this.#read();
     const step = curves.last('step') ?? 0;
-    const steps = Number(this.#config([]).find(([name]) => name === 'steps')?.[1] ?? NaN);
+    const steps = Number(this.#config.read([]).find(([name]) => name === 'steps')?.[1] ?? NaN);
     return {
       step,
       steps: Number.isFinite(steps) ? steps : null,
@@ -51,7 +57,7 @@ export class RunReader {
 
   read(): RunNumbers {
     const broken: string[] = [];
-    const config = this.#config(broken);
+    const config = this.#config.read(broken);
     return {
       name: this.#name,
       made: new Date().toISOString(),
@@ -59,7 +65,7 @@ export class RunReader {
       series: [...this.#read().series(), ...evaluationsOf(this.#evaluations.read())],
       alarms: alarmsOf(this.#alarms.read()),
       config,
-      machine: this.#machine(broken),
+      machine: this.#machine.read(broken),
       broken,
     };
   }
@@ -71,25 +77,34 @@ export class RunReader {
     for (const line of lines) this.#curves.add(line);
     return this.#curves;
   }
-
-  #config(broken: string[]): Fact[] {
-    const { config } = runPaths(this.run);
-    return tableOf(config, (text) => parseYaml(text, config), broken);
-  }
-
-  #machine(broken: string[]): Fact[] {
-    return tableOf(runPaths(this.run).machine, (text) => JSON.parse(text) as unknown, broken);
-  }
 }
 
-/** The entries of a file; none of one that is not there. */
-function tableOf(path: string, parse: (text: string) => unknown, broken: string[]): Fact[] {
-  try {
-    const bytes = readOwn(path);
-    return bytes === undefined ? [] : factsOf(parse(bytes.toString()));
-  } catch {
-    broken.push(basename(path));
-    return [];
+/** The table in a file, read again only where the file is another. */
+class TableFile {
+  readonly #path: string;
+  readonly #parse: (text: string) => unknown;
+  #stamp = '';
+  #facts: Fact[] = [];
+
+  constructor(path: string, parse: (text: string) => unknown) {
+    this.#path = path;
+    this.#parse = parse;
+  }
+
+  /** Its entries; none of one that is not there. */
+  read(broken: string[]): Fact[] {
+    try {
+      const stat = statSync(this.#path, { throwIfNoEntry: false });
+      const stamp = stat === undefined ? '' : `${stat.ino} ${stat.mtimeMs} ${stat.size}`;
+      if (stamp === this.#stamp) return this.#facts;
+      const bytes = readOwn(this.#path);
+      this.#facts = bytes === undefined ? [] : factsOf(this.#parse(bytes.toString()));
+      this.#stamp = stamp;
+      return this.#facts;
+    } catch {
+      broken.push(basename(this.#path));
+      return [];
+    }
   }
 }
 

@@ -6,11 +6,12 @@ import { reportHtml } from './page.ts';
 import { Embedder, picturesOf } from './pictures.ts';
 import { RunReader } from './reader.ts';
 
-/** Writes the report of one run, again and again where asked: what is read and made once is kept. */
+/** Writes the report of one run, again and again where asked, once at a time: what is read and made once is kept. */
 export class ReportWriter {
   readonly #reader: RunReader;
   readonly #embedder = new Embedder();
   readonly #attention = new AttentionReader();
+  readonly #chunk = new Uint8Array(chunkBytes);
 
   constructor(run: string) {
     this.#reader = new RunReader(run);
@@ -18,7 +19,7 @@ export class ReportWriter {
 
   /** Writes the page, whole or not at all; `out` is `RUN/report.html` by default. Throws as `writeFileAtomic` does. */
   async write(out: string = runPaths(this.#reader.run).report): Promise<void> {
-    await writeFileAtomic(out, inChunks(reportHtml(await this.#data())));
+    await writeFileAtomic(out, inChunks(reportHtml(await this.#data()), this.#chunk));
   }
 
   async #data(): Promise<RunData> {
@@ -47,16 +48,21 @@ export class ReportWriter {
 /** Bytes of one write. */
 const chunkBytes = 2 ** 18;
 
-function* inChunks(pieces: Iterable<string>): Generator<Uint8Array> {
-  let waiting: string[] = [];
-  let length = 0;
-  for (const piece of pieces) {
-    waiting.push(piece);
-    length += piece.length;
-    if (length < chunkBytes) continue;
-    yield Buffer.from(waiting.join(''));
-    waiting = [];
-    length = 0;
+/** Texts as bytes, in chunks that are views of the one buffer: each holds until the next is asked for. */
+function* inChunks(texts: Iterable<string>, chunk: Uint8Array): Generator<Uint8Array> {
+  const encoder = new TextEncoder();
+  let filled = 0;
+  for (const text of texts) {
+    for (let from = 0; from < text.length;) {
+      const { read, written } = encoder.encodeInto(text.slice(from), chunk.subarray(filled));
+      from += read;
+      filled += written;
+      // The next character has no room.
+      if (from < text.length) {
+        yield chunk.subarray(0, filled);
+        filled = 0;
+      }
+    }
   }
-  yield Buffer.from(waiting.join(''));
+  yield chunk.subarray(0, filled);
 }

@@ -1,5 +1,12 @@
 import type { Series } from './data.ts';
 
+/** A series as it is held: NaN where a value was not finite, or null. */
+export interface HeldSeries {
+  readonly key: string;
+  readonly steps: ArrayLike<number>;
+  readonly values: ArrayLike<number | null>;
+}
+
 /** A page draws no more points than this of a curve: a chart has fewer columns of pixels. */
 export const mostPoints = 1000;
 
@@ -10,7 +17,7 @@ const digits = 6;
  * The series with at most `most` points: the first and the last, and of each bucket of equal many points between them the
  * least and the greatest, in their order. A peak of one step stays. `most` is 4 or more.
  */
-export function thinned(series: Series, most: number = mostPoints): Series {
+export function thinned(series: HeldSeries, most: number = mostPoints): Series {
   const { key, steps, values } = series;
   const rounded = (at: readonly number[]): Series => ({
     key,
@@ -18,7 +25,7 @@ export function thinned(series: Series, most: number = mostPoints): Series {
     values: at.map((i) => round(values[i] ?? null)),
   });
   const n = steps.length;
-  if (n <= most) return rounded(steps.map((_step, i) => i));
+  if (n <= most) return rounded(Array.from(steps, (_step, i) => i));
   const buckets = Math.floor((most - 2) / 2);
   const kept: number[] = [0];
   for (let b = 0; b < buckets; b++) {
@@ -30,11 +37,11 @@ export function thinned(series: Series, most: number = mostPoints): Series {
 }
 
 /** The places of the least and the greatest value in [from, to), in order; a gap counts where there is nothing else. */
-export function extremes(values: Series['values'], from: number, to: number): number[] {
+export function extremes(values: HeldSeries['values'], from: number, to: number): number[] {
   let [low, high] = [-1, -1];
   for (let i = from; i < to; i++) {
-    const value = values[i] ?? null;
-    if (value === null) continue;
+    const value = values[i] ?? NaN;
+    if (Number.isNaN(value)) continue;
     if (low < 0 || value < (values[low] ?? 0)) low = i;
     if (high < 0 || value > (values[high] ?? 0)) high = i;
   }
@@ -43,7 +50,7 @@ export function extremes(values: Series['values'], from: number, to: number): nu
 }
 
 function round(value: number | null): number | null {
-  return value === null ? null : Number(value.toPrecision(digits));
+  return value === null || Number.isNaN(value) ? null : Number(value.toPrecision(digits));
 }
 
 /**

@@ -5,12 +5,12 @@ import type { Picture } from '../io/png.ts';
 import { writeAttention } from './attention/record.ts';
 import { curveColours, lineChart } from './chart.ts';
 import { movingOf, stillOf } from './grids.ts';
+import type { History } from './history.ts';
 import { latents } from './latents.ts';
 import type { Learner } from './learner.ts';
 import { drawReconstructions } from './reconstruct.ts';
 import type { Originals, Reconstructor } from './reconstruct.ts';
 import { runPaths, stepName } from './run-folder.ts';
-import type { MetricLine } from './run-folder.ts';
 import { gridLabels } from './sampler.ts';
 import type { Sampler } from './sampler.ts';
 
@@ -73,12 +73,12 @@ async function writePicture(run: string, name: string, picture: Picture): Promis
 export async function drawCurves(
   run: string,
   shown: Learner['shown'],
-  metrics: readonly MetricLine[],
+  metrics: History,
 ): Promise<void> {
   const curves = Object.keys(shown).map((name, i) => ({
     name,
     colour: curveColours[i % curveColours.length] ?? '',
-    points: metrics.map((line) => [line.step, line[name] ?? NaN] as const),
+    points: metrics.points(name),
   }));
   await writeFileAtomic(runPaths(run).losses, lineChart('losses', curves, 'step'));
 }

@@ -154,7 +154,7 @@ class Loop {
   readonly #atStage: boolean;
   #built: Built;
   #ring: ReadbackRing;
-  readonly #metrics: History<MetricLine>;
+  readonly #metrics: History;
   readonly #meter: Meter;
   readonly #watch: Watch;
   #arrived: number;
@@ -176,7 +176,7 @@ class Loop {
     this.#atStage = atStage;
     this.#inputs = inputs;
     this.#built = built;
-    this.#metrics = new History(parts.earlier);
+    this.#metrics = new History(Object.keys(parts.learner.shown), parts.earlier);
     this.#watch = new Watch(parts.config, parts.earlier);
     this.#arrived = parts.firstStep;
     this.#meter = new Meter(parts.learner, parts.sums, parts.seconds);
@@ -329,7 +329,7 @@ class Loop {
     const { learner, originals, run, events } = this.#parts;
     await this.#settleReadback();
     const path = await drawPictures(run, { learner, originals, ...this.#built, step });
-    await drawCurves(run, learner.shown, this.#metrics.lines);
+    await drawCurves(run, learner.shown, this.#metrics);
     await events?.onSamples?.(path, step);
     return path;
   }

@@ -149,6 +149,27 @@ describe('memory', () => {
     }
   });
 
+  test('a loan leaves no bytes and no bind groups behind, in whatever order its blocks come', async () => {
+    const own = await openTestGpu();
+    const ownTape = new Tape(own);
+    const outside = tensor(ownTape, [1, 2], [2]);
+    await mul(outside, outside).read();
+    const before = own.recorder.kept;
+    const { liveBytes } = own.pool.stats();
+    expect(before).toBeGreaterThan(0);
+    for (let loan = 0; loan < 5; loan++) {
+      await own.loans.during(async () => {
+        const parts = Array.from({ length: 1 + loan }, (_u, i) => tensor(ownTape, [i, 1], [2]));
+        const sum = parts.reduce((a, b) => add(a, b), mul(outside, outside));
+        expect((await sum.read())[1]).toBe(5 + loan);
+        expect(own.recorder.kept).toBeGreaterThan(before);
+      });
+      expect(own.recorder.kept).toBe(before);
+      expect(own.pool.stats().liveBytes).toBe(liveBytes);
+    }
+    own.close();
+  });
+
   test('a tensor past the binding limit is refused by name', () => {
     const limit = gpu.limits['maxStorageBufferBindingSize']!;
     expect(() => gpu.alloc(limit + 1, 'scores')).toThrow(

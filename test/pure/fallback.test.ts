@@ -10,6 +10,7 @@ import { configToYaml, resolveConfig } from '../../src/train/config.ts';
 import { readNewestWhole, setAsideAfter } from '../../src/train/fallback.ts';
 import { History } from '../../src/train/history.ts';
 import { UserError } from '../../src/util/errors.ts';
+import { HostRng } from '../../src/util/philox.ts';
 import { flatnessOf } from '../soak/flat.ts';
 
 let run = '';
@@ -80,28 +81,87 @@ describe('the checkpoint to go on from', () => {
 });
 
 test('a chart keeps a bounded part of a long history, first and newest among it', () => {
-  const lines = Array.from({ length: 12_345 }, (_u, i) => i);
-  const kept = new History(lines).lines;
+  const lines = Array.from({ length: 12_345 }, (_u, i) => ({ step: i, a: 2 * i }));
+  const kept = new History(['a'], lines).points('a');
   expect(kept.length).toBeGreaterThan(1000);
   expect(kept.length).toBeLessThanOrEqual(2001);
-  expect([kept[0], kept.at(-1)]).toEqual([0, 12_344]);
+  expect([kept[0], kept.at(-1)]).toEqual([
+    [0, 0],
+    [12_344, 24_688],
+  ]);
+  expect(kept.every(([step, a], i) => a === 2 * step && step > (kept[i - 1]?.[0] ?? -1))).toBe(
+    true,
+  );
   // Taken up again half way it keeps the same.
-  const parts = new History(lines.slice(0, 5000));
+  const parts = new History(['a'], lines.slice(0, 5000));
   for (const line of lines.slice(5000)) parts.add(line);
-  expect(parts.lines).toEqual(kept);
-  const few = [3, 1, 2];
-  expect(new History(few).lines).toEqual(few);
+  expect(parts.points('a')).toEqual(kept);
+  const few = [{ step: 3, b: 1 }, { step: 1 }, { step: 2, b: 4 }];
+  expect(new History(['a', 'b'], few).points('b')).toEqual([
+    [3, 1],
+    [1, NaN],
+    [2, 4],
+  ]);
+  // At every length the newest is among them.
+  const growing = new History(['a'], []);
+  for (const line of lines) {
+    growing.add(line);
+    if (line.step % 997 < 3 || (line.step > 1995 && line.step < 2005)) {
+      expect(growing.points('a').at(-1)).toEqual([line.step, line.a]);
+    }
+  }
 });
 
 test('a series is flat unless its slope gains more than the bound', () => {
   const noisy = (slope: number) =>
     Array.from({ length: 40 }, (_u, i) => [i, 100 + slope * i + (i % 7 === 3 ? 60 : 0)] as const);
-  expect(flatnessOf(noisy(0), 0.01)).toMatchObject({ drift: 0, flat: true });
-  expect(flatnessOf(noisy(-1), 0.01).flat).toBe(true);
+  expect(flatnessOf(noisy(0), 0.01)).toMatchObject({ drift: 0, verdict: 'flat' });
+  expect(flatnessOf(noisy(-1), 0.01).verdict).toBe('flat');
   const grows = flatnessOf(noisy(1), 0.05);
-  expect(grows.flat).toBe(false);
+  expect(grows.verdict).toBe('not flat');
   expect(grows.drift).toBeCloseTo(39 / grows.middle, 1);
   expect(() => flatnessOf([[0, 1]], 0)).toThrow(RangeError);
+  const still = Array.from({ length: 9 }, (_u, i) => [i, 118] as const);
+  expect(flatnessOf(still, 0, 'interval')).toMatchObject({ interval: [0, 0], verdict: 'flat' });
+});
+
+describe('a series through noise that comes in stretches', () => {
+  /** 39 points that gain `drift`; each noise goes over into the next by half. */
+  const series = (drift: number, noise: number, seed: number) => {
+    const random = new HostRng(seed);
+    let now = 0;
+    return Array.from({ length: 39 }, (_u, i) => {
+      now = 0.5 * now + Math.sqrt(0.75) * random.normal();
+      return [1000 + 500 * i, 20 * (1 + drift * (i / 38) + noise * now)] as const;
+    });
+  };
+  /** How often each verdict is given over 24 such series, for a bound of 5 %. */
+  const verdicts = (drift: number, noise: number) => {
+    const given = { flat: 0, 'not flat': 0, drowned: 0 };
+    for (let seed = 0; seed < 24; seed++) {
+      given[flatnessOf(series(drift, noise, seed), 0.05, 'interval').verdict] += 1;
+    }
+    return given;
+  };
+
+  test('is not flat where it drifts by twice the bound, however large the noise', () => {
+    const told = verdicts(0.1, 0.015);
+    expect(told.flat).toBe(0);
+    expect(told['not flat']).toBeGreaterThan(18);
+    expect(verdicts(0.1, 0.03).flat).toBe(0);
+    expect(verdicts(0.1, 0.1).flat).toBeLessThanOrEqual(1);
+  });
+
+  test('is flat where it does not drift and the noise lets that be seen', () => {
+    const told = verdicts(0, 0.015);
+    expect(told.flat).toBeGreaterThan(20);
+    expect(told['not flat']).toBe(0);
+    expect(verdicts(0, 0.1).drowned).toBeGreaterThan(12);
+  });
+
+  test('that drifts by just the bound is seldom called flat', () => {
+    expect(verdicts(0.05, 0.03).flat).toBeLessThanOrEqual(4);
+  });
 });
 
 describe('a signal', () => {

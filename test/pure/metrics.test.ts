@@ -208,6 +208,16 @@ describe('measures of generators', () => {
       const measures = await measureThreaded(seen, features(), ['fd', 'kid', 'pr'], onWork);
       expect(measures).toEqual(measure(seen, features(), ['fd', 'kid', 'pr']));
       expect(told).toEqual(expect.arrayContaining(['kernel distance', 'neighbours']));
+      // The thread is kept: the next asks it, tells its own, and may ask another beside it.
+      const [again, quiet] = await Promise.all([
+        measureThreaded(seen, features(), ['kid'], (what) => () => void told.push(`again ${what}`)),
+        measureThreaded(seen, features(), ['fd']),
+      ]);
+      expect([again, quiet]).toEqual([
+        measure(seen, features(), ['kid']),
+        measure(seen, features(), ['fd']),
+      ]);
+      expect(told.filter((what) => what === 'again kernel distance')).not.toEqual([]);
     });
 
     test('end at once where they are told to, and their errors come back', async () => {

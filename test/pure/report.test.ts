@@ -1,7 +1,16 @@
 // What a report is made of, from run folders without a GPU.
-import { appendFileSync, mkdtempSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import {
+  appendFileSync,
+  mkdtempSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import os from 'node:os';
 import { join } from 'node:path';
+import sharp from 'sharp';
 import { afterAll, describe, expect, test } from 'vitest';
 import { fewSamples, parseAttention, AttentionReader } from '../../src/report/attention.ts';
 import { JsonLines } from '../../src/report/lines.ts';
@@ -9,6 +18,7 @@ import { Embedder, picturesOf } from '../../src/report/pictures.ts';
 import { reportHtml, scriptOf } from '../../src/report/page.ts';
 import { RunReader } from '../../src/report/reader.ts';
 import type { RunData } from '../../src/report/data.ts';
+import { ReportWriter } from '../../src/report/report.ts';
 import { Curves, alarmsOf, evaluationsOf, seriesOf } from '../../src/report/series.ts';
 import { spread, thinned } from '../../src/report/thin.ts';
 import { together } from '../../src/train/observers.ts';
@@ -146,6 +156,27 @@ describe('pictures', () => {
     for (const track of tracks) made.push(await embedder.track(run, track, broken));
     expect(broken).toEqual(['reconstructions-0000200.png']);
     expect(made.map(({ pictures }) => pictures.length)).toEqual([3, 3, 0]);
+    const { name } = tracks[0]!.files[1]!;
+    const { src } = made[0]!.pictures[1]!;
+    const bytes = readFileSync(join(run, 'samples', name));
+    expect(src).toBe(`data:image/png;base64,${bytes.toString('base64')}`);
+    // One that goes away before the page is written leaves its place empty.
+    rmSync(join(run, 'samples', name));
+    expect(made[0]!.pictures.map((one) => one.src === 'data:,')).toEqual([false, true, false]);
+  });
+
+  test('that are large are made WebPs', async () => {
+    const run = writeRun(folder, 'large', { grids: 1 });
+    const noise = Uint8Array.from({ length: 3 * 256 * 256 }, (_u, i) => (i * i * 7919) >> 8);
+    const raw = { width: 256, height: 256, channels: 3 } as const;
+    const png = await sharp(noise, { raw }).png().toBuffer();
+    expect(png.length).toBeGreaterThan(100_000);
+    writeFileSync(join(run, 'samples', 'step-0000900.png'), png);
+    const track = await new Embedder().track(run, picturesOf(run)[0]!, []);
+    expect(track.pictures.map(({ src }) => src.slice(0, 15))).toEqual([
+      'data:image/png;',
+      'data:image/webp',
+    ]);
   });
 });
 
@@ -182,6 +213,32 @@ describe('the page', () => {
     const data = { ...numbers, state, tracks: [], attention: null };
     expect(statSync(join(run, 'metrics.jsonl')).size).toBeGreaterThan(4e6);
     expect([...reportHtml(data)].join('').length).toBeLessThan(1e6);
+  });
+
+  test('is written in chunks to the byte as it is, again and again', async () => {
+    const run = writeRun(folder, 'chunks', { attention: true, grids: 2 });
+    const name = 'wide.png';
+    const machine = { note: 'ü€😀'.repeat(150_001), odd: 'x' };
+    writeFileSync(join(run, 'machine.json'), JSON.stringify(machine));
+    const writer = new ReportWriter(run);
+    const texts = [];
+    for (let i = 0; i < 2; i++) {
+      await writer.write(join(folder, name));
+      const html = readFileSync(join(folder, name), 'utf8');
+      const [, json = ''] = /<script type="application\/json" id="data">(.*?)<\/script>/s.exec(
+        html,
+      )!;
+      const data = JSON.parse(json) as RunData;
+      expect(data.machine).toEqual(Object.entries(machine));
+      expect(data.tracks[0]!.pictures.every(({ src }) => src.length > 100)).toBe(true);
+      texts.push(html.replace(data.made, ''));
+    }
+    expect(texts[1]).toBe(texts[0]);
+    expect(texts[0]).toMatch(/<\/html>\n$/);
+    // What is in the folder now is what the next one shows.
+    writeFileSync(join(run, 'machine.json'), '{"cpu":"other"}');
+    await writer.write(join(folder, name));
+    expect(readFileSync(join(folder, name), 'utf8')).toContain('["cpu","other"]');
   });
 
   test('keeps the notice of uPlot, loads nothing, and is one script of modules with no import left', () => {

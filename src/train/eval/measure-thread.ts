@@ -8,13 +8,17 @@ import type { MeasureCalls, MeasureEvent } from './measure-threaded.ts';
 const interval = 50;
 
 serveCalls<MeasureCalls>({
-  measure: (seen, features, wanted) =>
-    measure(seen, features, wanted, (what) => {
+  measure: (seen, features, wanted) => {
+    const measures = measure(seen, features, wanted, (what) => {
       let last = -Infinity;
       return (done, total) => {
         if (done < total && performance.now() - last < interval) return;
         last = performance.now();
         tell({ what, done, total } satisfies MeasureEvent);
       };
-    }),
+    });
+    const { real, made } = features;
+    const [realSure, madeSure] = [real.probabilities, made.probabilities];
+    return { measures, real: real.features, made: made.features, realSure, madeSure };
+  },
 });

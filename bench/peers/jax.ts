@@ -29,12 +29,72 @@ async function open(task: Task) {
   await openNavigatorGpu(task);
   if (!(await init('webgpu')).includes('webgpu')) throw new Error('jax-js finds no WebGPU');
   defaultDevice('webgpu');
+  await mendDivision();
   const manifest = readFileSync(pathOf('node_modules/@jax-js/jax/package.json'), 'utf8');
   return {
     version: (JSON.parse(manifest) as { version: string }).version,
     prepare: (c: PeerCase, values: Values) =>
       Promise.resolve(c.work.op === 'gan' ? prepareGan(c.work.spec, values) : prepareOp(c, values)),
   };
+}
+
+/** As much of jax-js's class of index expressions as is needed here. An Add has its constant last once it is simplified. */
+interface Index {
+  readonly op: string;
+  readonly dtype: unknown;
+  readonly src: readonly Index[];
+  /** Of a Const, its value. */
+  readonly arg: unknown;
+  readonly min: number;
+  simplify(cache?: Map<unknown, Index>): Index;
+}
+
+interface IndexClass {
+  readonly prototype: Index;
+  const(dtype: unknown, value: number): Index;
+  add(a: Index, b: Index): Index;
+  idiv(a: Index, b: Index): Index;
+  mod(a: Index, b: Index): Index;
+}
+
+/**
+ * jax-js 0.1.25 simplifies (x - 18) / 16 to (x - 2) / 16 - 2: its quotient of the constant is floored, its remainder is
+ * truncated. Convolutions with a dilated side (transposed ones, gradients of strided ones) then read a wrong row wherever
+ * its tuning leaves such an index: in the small layers of a net. Here a negative constant is made positive by whole
+ * divisors first, (x + 14) / 16 - 2, and the rest is left to jax-js: its kernels do the same work as before.
+ */
+async function mendDivision(): Promise<void> {
+  const index = import.meta.resolve('@jax-js/jax');
+  const chunk = /\.\/backend-[\w-]+\.js/.exec(readFileSync(new URL(index), 'utf8'))?.[0] ?? index;
+  const exported = (await import(new URL(chunk, index).href)) as Record<string, unknown>;
+  const found = Object.values(exported).find((v) => typeof v === 'function' && v.name === 'AluExp');
+  if (found === undefined) throw new Error('this jax-js keeps its index expressions elsewhere');
+  const expression = found as unknown as IndexClass;
+  const { prototype } = expression;
+  const simplify = Reflect.get(prototype, 'simplify') as Index['simplify'];
+  prototype.simplify = function (this: Index, cache = new Map<unknown, Index>()) {
+    return simplify.call(withoutNegative(expression, this, cache) ?? this, cache);
+  };
+}
+
+/** The same quotient or remainder of x + c with c at least 0; undefined where c is none that jax-js gets wrong. */
+function withoutNegative(
+  { const: constant, add, idiv, mod }: IndexClass,
+  { op, dtype, src }: Index,
+  cache: Map<unknown, Index>,
+): Index | undefined {
+  if ((op !== 'Idiv' && op !== 'Mod') || dtype !== 'int32') return undefined;
+  const by = src[1]?.op === 'Const' ? Number(src[1].arg) : 0;
+  const sum = by > 0 ? src[0]?.simplify(cache) : undefined;
+  const [x, c] = sum?.op === 'Add' && sum.min >= 0 ? sum.src : [];
+  const value = c?.op === 'Const' ? Number(c.arg) : 0;
+  if (x === undefined || value >= 0) return undefined;
+  const times = Math.ceil(-value / by);
+  const positive = add(x, constant(dtype, value + times * by));
+  const divisor = constant(dtype, by);
+  return op === 'Mod'
+    ? mod(positive, divisor)
+    : add(idiv(positive, divisor), constant(dtype, -times));
 }
 
 // ---- one operation --------------------------------------------------------------------------------------------------

@@ -27,11 +27,9 @@ async function prepare(c: PeerCase, values: Values): Promise<Prepared> {
     executionProviders: ['webgpu'],
     logSeverityLevel: 3,
   });
+  const fed = c.inputs.filter(([name]) => graph.inputs.some(([given]) => given === name));
   const feeds = Object.fromEntries(
-    graph.inputs.map(([name, shape]) => [
-      name,
-      new ort.Tensor('float32', input(values, name), shape),
-    ]),
+    fed.map(([name, shape]) => [name, new ort.Tensor('float32', input(values, name), shape)]),
   );
   const once = async () => {
     const found = await session.run(feeds);

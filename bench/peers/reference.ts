@@ -30,10 +30,10 @@ export type Precision = 'f32' | 'tf32' | 'f16';
 const tolerance: Readonly<Record<Precision, number>> = { f32: 1e-4, tf32: 1e-2, f16: 3e-2 };
 
 /**
- * The same for losses, in units of 1, after four steps: PyTorch in f32 is 5e-6 off its float64. A gradient that jax-js gets
- * wrong (a constant cotangent) moves them by 1e-2.
+ * The same for losses, in units of 1, after four steps: right answers in f32 are up to 8e-6 off PyTorch's float64, where
+ * rounding tips an activation over ReLU's corner; in f16 up to 1e-4. A gradient that jax-js gets wrong (a constant cotangent) moves them by 8e-4.
  */
-const lossTolerance: Readonly<Record<Precision, number>> = { f32: 1e-4, tf32: 1e-2, f16: 5e-2 };
+const lossTolerance: Readonly<Record<Precision, number>> = { f32: 5e-5, tf32: 5e-4, f16: 5e-4 };
 
 /** The outputs of an operation by test/reference's float64 loops: slow (minutes in all), so kept on disk. */
 export async function reference(c: PeerCase, inputs: Values): Promise<Values> {

@@ -41,8 +41,8 @@ describe('judge', () => {
     expect(judge(matmul, found(1.1, -8, 0), truth, 'f16').right).toBe(true);
     const gan = caseOf('gan-step');
     const losses = (a: number) => new Map([['lossD', Float32Array.of(a)]]);
-    expect(judge(gan, losses(0.00005), losses(0), 'f32').right).toBe(true);
-    expect(judge(gan, losses(0.0002), losses(0), 'f32').right).toBe(false);
+    expect(judge(gan, losses(0.000005), losses(0), 'f32').right).toBe(true);
+    expect(judge(gan, losses(0.0001), losses(0), 'f32').right).toBe(false);
   });
 
   test('measures a gradient that is 0 but for rounding by its neighbours', () => {

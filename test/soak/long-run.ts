@@ -8,10 +8,14 @@ import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import os from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
-import { getHeapStatistics } from 'node:v8';
+import { getHeapCodeStatistics, getHeapStatistics } from 'node:v8';
+import { Tape } from '../../src/autograd/tape.ts';
+import { tensor } from '../../src/autograd/tensor.ts';
 import type { Dataset } from '../../src/data/dataset.ts';
 import { openThreaded } from '../../src/data/threaded.ts';
 import { openGpu } from '../../src/gpu/device.ts';
+import type { Gpu } from '../../src/gpu/device.ts';
+import { matmul } from '../../src/ops/matmul.ts';
 import { writeFileAtomic } from '../../src/io/atomic.ts';
 import { keepReport } from '../../src/report/observer.ts';
 import { resolveConfig } from '../../src/train/config.ts';
@@ -38,13 +42,12 @@ const [every, from] = steps >= 5000 ? [500, 1000] : [Math.ceil(steps / 10), Math
  *
  * Memory is what it is, and judged as it is. Times are measured through what else the machine does, and flat only where that
  * is shown (`flatnessOf`). A step's time by the clock is what a user waits, but where others compute on the same cores it goes
- * up and down by a third and more for minutes, and no loop on one thread follows that, since a step on a software adapter takes
- * all cores. The processor time of the process, all its threads together, is what the steps cost whether or not they had to
- * queue for a core: work that grows with the run shows in it, and others hardly do. What grows by waiting alone, as for a
- * lock or a disk, shows by the clock only. So both are taken, at each step, of each the median over the steps since the row
- * before, in units of a fixed loop that is timed between the steps: that takes out what the processor's clock does. Means are
- * no use, an evaluation weighs a hundred steps, but what all work together takes is a row too: of processor time, with the
- * reports, checkpoints and evaluations in it.
+ * up and down by a third and more for minutes, and so does processor time where they share caches. No loop on one thread
+ * follows that, since a step on a software adapter takes all cores. So the unit is a fixed work: as many launches as a step has, on a
+ * device of its own that nothing else uses, three times after every 20 steps. It feels what the neighbours do as the steps feel
+ * it, and knows nothing of the run's age. Of the clock and of the processor time of all threads the medians of the steps since
+ * the row before are taken, over those of this work. Means are no use, an evaluation weighs a hundred steps, but
+ * what all work together takes is a row too: of processor time, with the reports, checkpoints and evaluations in it.
  */
 const watched = {
   gpuBytes: { bound: 0, judged: 'estimate' },
@@ -55,13 +58,16 @@ const watched = {
   rssBytes: { bound: 0.05, judged: 'estimate' },
   heapBytes: { bound: 0.05, judged: 'estimate' },
   arrayBytes: { bound: 0.05, judged: 'estimate' },
-  stepLoops: { bound: 0.05, judged: 'interval' },
-  stepCpuLoops: { bound: 0.05, judged: 'interval' },
-  allCpuLoops: { bound: 0.05, judged: 'interval' },
+  stepTime: { bound: 0.05, judged: 'interval' },
+  stepCpu: { bound: 0.05, judged: 'interval' },
+  allCpu: { bound: 0.05, judged: 'interval' },
 } as const;
 type Series = keyof typeof watched;
 type Row = Readonly<
-  Record<Series | 'step' | 'stepMs' | 'stepCpuMs' | 'allCpuMs' | 'loopMs', number>
+  Record<
+    Series | 'step' | 'stepMs' | 'stepCpuMs' | 'allCpuMs' | 'workMs' | 'workCpuMs' | 'codeBytes',
+    number
+  >
 >;
 
 /** Milliseconds of processor that all threads of this process have taken. */
@@ -70,12 +76,17 @@ function cpuMs(): number {
   return (user + system) / 1000;
 }
 
-/** Milliseconds of the same work every time: what a shared machine gives a thread at this moment. */
-function loopMs(): number {
-  const started = performance.now();
-  let sum = 0;
-  for (let i = 0; i < 200_000; i++) sum += Math.sqrt(i);
-  return sum > 0 ? performance.now() - started : NaN;
+/** The same work at every call, as many launches as a step has; resolves when the device has done it. */
+async function fixedWork(on: Gpu): Promise<() => Promise<void>> {
+  const tape = new Tape(on);
+  const values = Float32Array.from({ length: 64 * 64 }, (_, i) => Math.sin(i));
+  const [a, b] = [tensor(tape, values, [64, 64]), tensor(tape, values, [64, 64])];
+  const capture = on.capture(() => Array.from({ length: 300 }, () => matmul(a, b).storage));
+  const program = await capture.build();
+  return async () => {
+    program.run();
+    await on.sync();
+  };
 }
 
 const collect = globalThis.gc;
@@ -83,6 +94,7 @@ if (collect === undefined) throw new Error('run by node --expose-gc --import tsx
 
 const folder = mkdtempSync(join(os.tmpdir(), 'wgsagan-long-run-'));
 const gpu = await openGpu({ adapter: flags.adapter });
+const idleGpu = await openGpu({ adapter: flags.adapter });
 try {
   const images = join(folder, 'images');
   await writeImages(images, 64);
@@ -95,7 +107,9 @@ try {
   const rows: Row[] = [];
   let times: number[] = [];
   let cpuTimes: number[] = [];
-  let loops: number[] = [];
+  let workTimes: number[] = [];
+  let workCpuTimes: number[] = [];
+  const work = await fixedWork(idleGpu);
   let cpuOfRow = 0;
   // Of arrays and the like: what stays after their collection is given back by and by, so the least of all steps is what lives.
   let leastExternal = Infinity;
@@ -110,14 +124,16 @@ try {
       cpuTimes.push(cpu);
       cpuOfRow += cpu;
       leastExternal = Math.min(leastExternal, getHeapStatistics().external_memory);
-      loops.push(loopMs());
       before = performance.now();
       cpuBefore = cpuMs();
       if (step % every !== 0) return;
       collect();
       const { rss, heapUsed } = process.memoryUsage();
+      // V8 goes on to compile what it finds to be hot: of a program's code there is only so much, and it is no object of ours.
+      const code = getHeapCodeStatistics();
+      const codeBytes = code.code_and_metadata_size + code.bytecode_and_metadata_size;
       const { liveBytes, heldBytes, liveBlocks } = gpu.pool.stats();
-      const loop = median(loops);
+      const [workMs, workCpuMs] = [median(workTimes), median(workCpuTimes)];
       const [stepMs, stepCpuMs, allCpuMs] = [median(times), median(cpuTimes), cpuOfRow / every];
       rows.push({
         step,
@@ -127,18 +143,29 @@ try {
         bindGroups: gpu.recorder.kept,
         handles: readdirSync('/proc/self/fd').length,
         rssBytes: rss,
-        heapBytes: heapUsed,
+        heapBytes: heapUsed - codeBytes,
         arrayBytes: leastExternal,
-        ...{ stepMs, stepCpuMs, allCpuMs, loopMs: loop },
-        stepLoops: stepMs / loop,
-        stepCpuLoops: stepCpuMs / loop,
-        allCpuLoops: allCpuMs / loop,
+        ...{ stepMs, stepCpuMs, allCpuMs, workMs, workCpuMs, codeBytes },
+        stepTime: stepMs / workMs,
+        stepCpu: stepCpuMs / workCpuMs,
+        allCpu: allCpuMs / workCpuMs,
       });
       if (step % (10 * every) === 0) process.stderr.write(`step ${step} of ${steps}\n`);
-      [times, cpuTimes, loops, cpuOfRow] = [[], [], [], 0];
+      [times, cpuTimes, workTimes, workCpuTimes, cpuOfRow] = [[], [], [], [], 0];
       leastExternal = Infinity;
       before = performance.now();
       cpuBefore = cpuMs();
+    },
+    onSamples: async () => {
+      const cpuAtStart = cpuMs();
+      for (let i = 0; i < 3; i++) {
+        const cpu = cpuMs();
+        const start = performance.now();
+        await work();
+        workTimes.push(performance.now() - start);
+        workCpuTimes.push(cpuMs() - cpu);
+      }
+      cpuBefore += cpuMs() - cpuAtStart;
     },
   };
   const log = (line: string) => process.stderr.write(`${line}\n`);
@@ -186,5 +213,6 @@ try {
   process.exitCode = verdicts.includes('not flat') ? 1 : verdicts.includes('drowned') ? 2 : 0;
 } finally {
   gpu.close();
+  idleGpu.close();
   rmSync(folder, { recursive: true, force: true });
 }

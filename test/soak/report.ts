@@ -39,6 +39,7 @@ interface LongRun {
   readonly adapter: string;
   readonly load: number;
   readonly flatness: Readonly<Record<string, Flatness>>;
+  readonly rows: readonly { readonly step: number; readonly codeBytes: number }[];
 }
 
 /** What the series of a long run are, their unit, and how many of what is counted make one. */
@@ -49,16 +50,19 @@ const series: Readonly<Record<string, readonly [string, string, number]>> = {
   bindGroups: ['bind groups kept for launches', '', 1],
   handles: ['open file handles', '', 1],
   rssBytes: ['memory of the process', 'MiB', 2 ** 20],
-  heapBytes: ['of it JavaScript objects', 'MiB', 2 ** 20],
+  heapBytes: ['of it JavaScript objects, without compiled code', 'MiB', 2 ** 20],
   arrayBytes: ['of it arrays, at the least', 'MiB', 2 ** 20],
-  stepLoops: ['a step by the clock, the median of 500', 'loops', 1],
-  stepCpuLoops: ['a step in processor time, the median of 500', 'loops', 1],
-  allCpuLoops: ['500 steps and all between them in processor time, a step', 'loops', 1],
+  stepTime: ['a step by the clock, the median of 500', 'works', 1],
+  stepCpu: ['a step in processor time, the median of 500', 'works', 1],
+  allCpu: ['500 steps and all between them in processor time, a step', 'works', 1],
 };
 
 function long(): string {
-  const { steps, from, adapter, load, flatness } = read('long-run') as LongRun;
-  const rows = Object.entries(flatness).map(([name, one]) => {
+  const { steps, from, adapter, load, flatness, rows } = read('long-run') as LongRun;
+  const code = [rows.find(({ step }) => step >= from), rows.at(-1)].map((row) =>
+    ((row?.codeBytes ?? NaN) / 2 ** 20).toFixed(1),
+  );
+  const lines = Object.entries(flatness).map(([name, one]) => {
     const { first, last, drift, interval, bound, judged, verdict } = one;
     const [what, unit, size] = series[name] ?? [name, '', 1];
     const show = (value: number) => `${Number((value / size).toFixed(2))} ${unit}`.trim();
@@ -68,10 +72,10 @@ function long(): string {
   });
   return [
     '### A long run',
-    `\`node --expose-gc --import tsx test/soak/long-run.ts\`: ${steps} steps of a tiny net through the real trainer, from a folder of images, a grid, attention maps and a report every 20 steps, a checkpoint every 250, an evaluation every 500, a line of metrics and TensorBoard's scalars every step, on ${adapter}; the machine's load was ${load.toFixed(1)}. A step's time is given in times of a fixed loop on the host, taken at every step, because what a shared machine gives changes: by the clock, and in processor time of all threads, which leaves out what a step waits while others compute. Drift is what the line through the points from step ${from} on gains (Theil and Sen), as a share of their median. A time is flat where all of its drift's interval of 95 % (a bootstrap of the residuals in blocks) is within the bound; where the bound is inside it, the answer drowns in the noise.`,
+    `\`node --expose-gc --import tsx test/soak/long-run.ts\`: ${steps} steps of a tiny net through the real trainer, from a folder of images, a grid, attention maps and a report every 20 steps, a checkpoint every 250, an evaluation every 500, a line of metrics and TensorBoard's scalars every step, on ${adapter}; the machine's load was ${load.toFixed(1)}. Times are given in those of a fixed work, as many launches as a step has on a device of its own, done three times after every 20 steps, because what a shared machine gives changes: by the clock, and in processor time of all threads. The code that V8 compiles went from ${code.join(' to ')} MiB meanwhile. Drift is what the line through the points from step ${from} on gains (Theil and Sen), as a share of their median. A time is flat where all of its drift's interval of 95 % (a bootstrap of the residuals in blocks) is within the bound; where the bound is inside it, the answer drowns in the noise.`,
     table(
       ['', `at step ${from}`, `at step ${steps}`, 'drift', 'of it 95 %', 'at most', 'flat'],
-      rows,
+      lines,
     ),
   ].join('\n\n');
 }

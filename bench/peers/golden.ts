@@ -80,6 +80,6 @@ export async function writeGolden(cases: readonly PeerCase[], python?: string): 
     const found = await makeLosses(c, inputs, python);
     const list = (name: string) => [...(found.get(name) ?? [])];
     golden[keyOf(c)] = { hash: hashOf(c, inputs), lossD: list('lossD'), lossG: list('lossG') };
+    await writeFileAtomic(file, `${JSON.stringify(golden, null, 2)}\n`);
   }
-  await writeFileAtomic(file, `${JSON.stringify(golden, null, 2)}\n`);
 }

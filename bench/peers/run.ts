@@ -23,7 +23,7 @@ import type { Measurement, PeersResult } from './report.ts';
 import { runCase } from './sitting.ts';
 
 export interface PeersOptions {
-  /** Names of cases, or beginnings of names. Default: all; all but the largest presets on a software driver. */
+  /** Names of cases, or beginnings of names. Default: all but the largest presets. */
   readonly cases?: readonly string[];
   /** Of ours, ours-f16, tfjs, jax, onnx, torch. Default: all; ours-f16 on a GPU only. */
   readonly peers?: readonly string[];

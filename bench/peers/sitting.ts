@@ -3,6 +3,7 @@ import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import type { AdapterSummary } from '../../src/gpu/adapter.ts';
 import { readSafetensors, writeSafetensors } from '../../src/io/safetensors.ts';
+import { UserError } from '../../src/util/errors.ts';
 import { percentile } from '../../src/util/statistics.ts';
 import { inputsOf } from './cases.ts';
 import type { PeerCase, Values } from './cases.ts';
@@ -49,9 +50,18 @@ const turnMs = 20_000;
 export async function runCase(sitting: Sitting, peers: readonly Peer[]): Promise<Measurement[]> {
   const { c, folder, rounds, limit, say } = sitting;
   const inputs = inputsOf(c);
-  const truth = await (c.work.op === 'gan'
-    ? goldenLosses(c, inputs, sitting.python)
-    : reference(c, inputs));
+  let truth: Values;
+  try {
+    truth = await (c.work.op === 'gan'
+      ? goldenLosses(c, inputs, sitting.python)
+      : reference(c, inputs));
+  } catch (error) {
+    // The cases before it are not to be lost to this one.
+    if (!(error instanceof PeerFailure || error instanceof UserError)) throw error;
+    say(`    nothing to judge it by: ${error.message}`);
+    const reason = `nothing to judge it by: ${error.message}`;
+    return peers.map((peer) => failed(c, peer, null, 'failed', reason));
+  }
   const file = join(folder, `${c.name}.safetensors`);
   await writeSafetensors(file, stored(inputs, c.inputs), { case: JSON.stringify(c) });
   const done: Measurement[] = [];

@@ -80,8 +80,13 @@ export class TrainDisplay implements TrainEvents {
     return this.#ready;
   }
 
-  onReady(info: ReadyInfo): void {
+  /** From here on a signal is heard by what runs, and not by the process at once. */
+  begin(): void {
     this.#ready = true;
+  }
+
+  onReady(info: ReadyInfo): void {
+    this.begin();
     const { preset, batch } = this.#config;
     const millions = (n: number) => `${(n / 1e6).toFixed(2)} M`;
     const mib = (n: number) => `${(n / 2 ** 20).toFixed(0)} MiB`;

@@ -208,9 +208,14 @@ async function trainInto(
     const resume = saved?.checkpoint;
     const parts = { run, config, events };
     let first: Gpu | undefined = gpu;
+    const finish = async (last: Checkpoint) => {
+      const dataset = await openData();
+      display.begin();
+      return finishLast({ ...parts, last, dataset });
+    };
     const result =
       resume?.progress.step === config.steps
-        ? await finishLast({ ...parts, last: resume, dataset: await openData() })
+        ? await finish(resume)
         : await trainWithRollbacks({
             openGpu: async () => {
               gpu = first ?? (await open(flags));

@@ -35,8 +35,8 @@ export function writeArchiveListing<E extends Entry>(
 }
 
 /**
- * The listing that a run has kept, if the archive is of the same size and time of writing as then. Undefined where there is
- * none, and with a line to `log` where it no longer holds.
+ * The listing that a run has kept, if the archive is of the same size and time of writing as then. Undefined where there is none, and with
+ * a line to `log` where it is damaged, or was made of another archive or an older one.
  */
 export async function readArchiveListing<E extends Entry>(
   path: string,
@@ -45,15 +45,26 @@ export async function readArchiveListing<E extends Entry>(
 ): Promise<ArchiveListing<E> | undefined> {
   const images: E[] = [];
   const kept = { where, of: 'archive', version: VERSION, log } as const;
-  const head = await readLines<ArchiveHead<E>>(path, kept, (value) => {
+  const head = await readLines<ArchiveHead<E>>(path, kept, (value, { table, contents }) => {
+    if (!isEntry(value) || !(table === undefined || isEntry(table))) throw new Error('no entry');
+    if (typeof contents !== 'string') throw new Error('no version');
     images.push(value as E);
     return true;
   });
-  if (head === undefined || head.mtimeMs > head.listedAt - TICK_MS) return undefined;
+  if (head === undefined || !(head.mtimeMs <= head.listedAt - TICK_MS)) return undefined;
   if (head.size !== size || head.mtimeMs !== mtimeMs) {
-    log?.(`${where} has changed since ${path} was written; it is listed again`);
+    log?.(`${where} is not what it was when ${path} was written; it is listed again`);
     return undefined;
   }
   const { listedAt, contents: version, table } = head;
   return { listedAt, version, table, images };
+}
+
+/** Has it the form of an entry, of whatever kind of archive? What it says may still be wrong: reading it tells. */
+function isEntry(value: unknown): value is Entry {
+  if (typeof value !== 'object' || value === null) return false;
+  const { path, ...rest } = value as Readonly<Record<string, unknown>>;
+  const isCount = (number: unknown) => Number.isSafeInteger(number) && Number(number) >= 0;
+  const areCounts = Object.values(rest).every((one) => typeof one === 'boolean' || isCount(one));
+  return typeof path === 'string' && isCount(rest['size']) && isCount(rest['at']) && areCounts;
 }

@@ -1,7 +1,7 @@
 import { createReadStream } from 'node:fs';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
-import { Readable } from 'node:stream';
+import { Readable, Transform } from 'node:stream';
 import { createGunzip, createGzip } from 'node:zlib';
 import { writeFileAtomic } from '../io/atomic.ts';
 import { errorCode } from '../io/errno.ts';
@@ -72,13 +72,15 @@ export async function readLines<H extends Head>(
 ): Promise<H | undefined> {
   const source = createReadStream(path);
   const unpacked = createGunzip();
+  const lines = shortLines();
   // An error of the file is one of what is read from it.
   source.on('error', (error) => unpacked.destroy(error));
+  unpacked.on('error', (error) => lines.destroy(error));
   try {
     let head: H | undefined;
     let files = 0;
     for await (const line of createInterface({
-      input: source.pipe(unpacked),
+      input: source.pipe(unpacked).pipe(lines),
       crlfDelay: Infinity,
     })) {
       const value: unknown = JSON.parse(line);
@@ -88,6 +90,7 @@ export async function readLines<H extends Head>(
         if (head.of !== of) return undefined;
         if (head.version !== version) throw new Error('it is of another version');
       }
+      if (!(files <= head.files)) throw new Error('it goes on beyond its end');
     }
     if (head === undefined || files !== head.files || files === 0) {
       throw new Error('it is cut short');
@@ -101,5 +104,22 @@ export async function readLines<H extends Head>(
   } finally {
     source.destroy();
     unpacked.destroy();
+    lines.destroy();
   }
+}
+
+/** No path is as long. */
+const LONGEST_LINE = 2 ** 20;
+
+/** Passes bytes on, and fails at a line that does not end: nobody is to hold it. */
+function shortLines(): Transform {
+  let length = 0;
+  return new Transform({
+    transform(bytes: Buffer, _encoding, done) {
+      const end = bytes.lastIndexOf(10);
+      length = end < 0 ? length + bytes.length : bytes.length - 1 - end;
+      if (length > LONGEST_LINE) done(new Error('a line of it is too long'));
+      else done(null, bytes);
+    },
+  });
 }

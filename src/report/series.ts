@@ -11,6 +11,8 @@ const axes = new Set(['step', 'seconds']);
 
 /** Points of a curve that are held: twice what a page draws, so that what has been thinned is seldom thinned again. */
 const mostHeld = 2 * mostPoints;
+/** A run has some dozens: a file that names more is damaged. */
+const mostCurves = 1000;
 /** Fewer cannot be cut into spans. */
 const fewestHeld = 16;
 
@@ -82,7 +84,8 @@ class HeldCurve {
 
 /**
  * The curves of lines of numbers, one for each key. Steps rise: where a run was taken back and went on, the later line of a
- * step holds. Of a curve no more than 2000 points are held, however many lines come, and every peak and dip is among them.
+ * step holds. Of a curve no more than 2000 points are held, however many lines come, the least and the greatest of every span
+ * among them; of keys no more than 1000.
  */
 export class Curves {
   readonly #most: number;
@@ -97,7 +100,7 @@ export class Curves {
   /** `nameOf`: the name of a curve by its key and line. */
   add(line: Line, nameOf = (key: string, _line: Line) => key): void {
     const step = line['step'];
-    const known = typeof step === 'number' && Number.isFinite(step);
+    const known = typeof step === 'number' && Number.isSafeInteger(step);
     for (const key of Object.keys(line)) {
       const value = line[key];
       if (typeof value === 'number') this.#last.set(key, value);
@@ -106,7 +109,10 @@ export class Curves {
       if (!known || axes.has(key)) continue;
       const name = nameOf(key, line);
       let curve = this.#curves.get(name);
-      if (curve === undefined) this.#curves.set(name, (curve = new HeldCurve(this.#most)));
+      if (curve === undefined) {
+        if (this.#curves.size >= mostCurves) continue;
+        this.#curves.set(name, (curve = new HeldCurve(this.#most)));
+      }
       curve.set(step, value ?? NaN);
     }
   }

@@ -120,6 +120,9 @@ test('a series is flat unless its slope gains more than the bound', () => {
   const grows = flatnessOf(noisy(1), 0.05);
   expect(grows.verdict).toBe('not flat');
   expect(grows.drift).toBeCloseTo(39 / grows.middle, 1);
+  // One handle that is not closed, of what may not grow.
+  const jumps = noisy(0).map(([x], i) => [x, i < 9 ? 40 : 41] as const);
+  expect(flatnessOf(jumps, 0)).toMatchObject({ drift: 0, verdict: 'not flat' });
   expect(() => flatnessOf([[0, 1]], 0)).toThrow(RangeError);
   const still = Array.from({ length: 9 }, (_u, i) => [i, 118] as const);
   expect(flatnessOf(still, 0, 'interval')).toMatchObject({ interval: [0, 0], verdict: 'flat' });

@@ -1,5 +1,9 @@
 // The measures of generators against NumPy's and SciPy's: test/golden/golden_metrics.py.
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
+import { lacksEvaluation } from '../../src/train/eval/during.ts';
 import { dotTiles, rowsOf, transposed } from '../../src/train/eval/dots.ts';
 import { frechetDistance } from '../../src/train/eval/frechet.ts';
 import { labelsOf } from '../../src/train/eval/evaluate.ts';
@@ -29,6 +33,25 @@ function normals(n: number, d: number, seed: number): Float32Array {
   const rng = new HostRng(seed);
   return Float32Array.from({ length: n * d }, () => rng.normal());
 }
+
+test('a step that was measured in another way, or not, lacks its evaluation', () => {
+  const run = mkdtempSync(join(tmpdir(), 'wgsagan-lacks-'));
+  try {
+    const config = resolveConfig({ data: 'none', steps: 4, evalEvery: 2, evalSamples: 20 });
+    const lacks = () => [1, 2, 4].map((step) => lacksEvaluation(run, step, config));
+    expect(lacks()).toEqual([false, true, true]);
+    const lines = [
+      { step: 2, n: 20, generator: 'ema' },
+      { step: 4, n: 10, generator: 'ema' },
+      { step: 4, n: 20, generator: 'raw' },
+    ];
+    const texts = [...lines.map((line) => JSON.stringify(line)), 'null', '7', '{'];
+    writeFileSync(join(run, 'eval.jsonl'), texts.join('\n'));
+    expect(lacks()).toEqual([false, false, true]);
+  } finally {
+    rmSync(run, { recursive: true });
+  }
+});
 
 describe('measures of generators', () => {
   test.each(cases)('$name: what NumPy and SciPy say', ({ params, tensors, get }) => {

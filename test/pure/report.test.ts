@@ -50,6 +50,14 @@ describe('curves', () => {
     expect([curves.last('step'), curves.last('seconds')]).toEqual([30_000, 3000]);
   });
 
+  test('a damaged file of lines takes no more room, and no more time, than a whole one', () => {
+    const curves = new Curves();
+    curves.add({ step: -1e308, loss: 1 });
+    for (let i = 0; i < 5000; i++) curves.add({ step: 1e308 - i * 1e295, loss: i });
+    for (let i = 0; i < 5000; i++) curves.add({ step: 1, [`key${i}`]: i });
+    expect(curves.series().length).toBeLessThanOrEqual(1000);
+  });
+
   test('a thinned one keeps its ends, and the peak and the dip of a single step', () => {
     const steps = Array.from({ length: 20_000 }, (_u, i) => 10 * i);
     const values = steps.map((_s, i) => (i === 777 ? 9 : i === 15_001 ? -9 : Math.sin(i)));

@@ -1,6 +1,7 @@
 import { mkdir, mkdtemp, readFile, rm, utimes, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
+import { gunzipSync, gzipSync } from 'node:zlib';
 import { fileURLToPath } from 'node:url';
 import { zipSync } from 'fflate';
 import sharp from 'sharp';
@@ -172,7 +173,7 @@ describe('an archive of images', () => {
         if (kind === 'zip') expect((await kept(source)).fingerprint).not.toBe(first.fingerprint);
         else expect((await kept(source)).size).toBe(1);
         expect(lines[0]).toBe(
-          `${source} has changed since ${index()} was written; it is listed again`,
+          `${source} is not what it was when ${index()} was written; it is listed again`,
         );
       },
     );
@@ -201,6 +202,33 @@ describe('an archive of images', () => {
         expect.stringMatching(/data-index\.gz is damaged \(.*\); .*a\.tar is listed again$/),
       ]);
     });
+
+    it.each([
+      ['null', (_head: object, rest: string[]) => ['null', ...rest.slice(1)]],
+      [
+        'an entry without a place',
+        (_head, rest) => ['{"path":"a.png","size":3}', ...rest.slice(1)],
+      ],
+      ['a table that is none', (head, rest) => [JSON.stringify({ ...head, table: null }), ...rest]],
+      ['more than it says', (_head, rest) => [...rest, ...rest]],
+      ['a line without an end', (_head, rest) => [...rest, 'x'.repeat(2 ** 21)]],
+    ] satisfies [string, (head: object, rest: string[]) => string[]][])(
+      'is damaged where it holds %s',
+      async (what, changed) => {
+        lines = [];
+        const source = await put('a.tar', await tarOf(await pictures()));
+        await utimes(source, long, long);
+        const first = await kept(source);
+        await first.saveIndex?.(folder);
+        const text = gunzipSync(await readFile(index())).toString();
+        const [head = '', ...rest] = text.trimEnd().split('\n');
+        const made = changed(JSON.parse(head) as object, rest);
+        const all = what.startsWith('a table') ? made : [head, ...made];
+        await writeFile(index(), gzipSync(all.join('\n')));
+        expect(said(await kept(source))).toEqual(said(first));
+        expect(lines).toEqual([expect.stringMatching(/data-index\.gz is damaged \(.*\); /)]);
+      },
+    );
 
     it('is not kept of a tar that breaks off, so that the line comes again', async () => {
       lines = [];

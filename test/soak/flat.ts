@@ -50,7 +50,15 @@ export function flatnessOf(points: Points, bound: number, judged: Judged = 'esti
   const [drift, low, high] = [driftOf(slope), percentile(drifts, 0.025), percentile(drifts, 0.975)];
   const most = judged === 'interval' ? high : drift;
   const least = judged === 'interval' ? low : drift;
-  const verdict = most <= bound ? 'flat' : least > bound ? 'not flat' : 'drowned';
+  // Of what may not grow at all one jump is too much, and no median of slopes sees it.
+  const jumped = bound === 0 && values.at(-1)! > values[0]!;
+  const verdict = jumped
+    ? 'not flat'
+    : most <= bound
+      ? 'flat'
+      : least > bound
+        ? 'not flat'
+        : 'drowned';
   const ends = { first: values[0]!, last: values.at(-1)!, middle };
   return { ...ends, drift, interval: [low, high], bound, judged, verdict };
 }

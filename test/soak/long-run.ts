@@ -35,7 +35,8 @@ const { values: flags } = parseArgs({
   },
 });
 const steps = Number(flags.steps);
-const [every, from] = steps >= 5000 ? [500, 1000] : [Math.ceil(steps / 10), Math.ceil(steps / 10)];
+const tenth = Math.max(40, Math.ceil(steps / 10));
+const [every, from] = steps >= 5000 ? [500, 1000] : [tenth, tenth];
 
 /**
  * What is watched, and how much of itself it may gain from step 1,000 to the end.

@@ -63,10 +63,10 @@ function long(): string {
     ((row?.codeBytes ?? NaN) / 2 ** 20).toFixed(1),
   );
   const lines = Object.entries(flatness).map(([name, one]) => {
-    const { first, last, drift, interval, bound, judged, verdict } = one;
+    const { first, last, drift, interval, bound, verdict } = one;
     const [what, unit, size] = series[name] ?? [name, '', 1];
     const show = (value: number) => `${Number((value / size).toFixed(2))} ${unit}`.trim();
-    const told = judged === 'interval' ? interval.map(percent).join(' to ') : '';
+    const told = interval.map(percent).join(' to ');
     const flat = { flat: 'yes', 'not flat': 'no', drowned: 'drowned' }[verdict];
     return [what, show(first), show(last), percent(drift), told, percent(bound), flat];
   });

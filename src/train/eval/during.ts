@@ -82,7 +82,7 @@ export function evaluationDuring(options: DuringTraining): TrainEvents {
     // A run that was resumed from a step before this one comes to it again, to the same numbers.
     await rewindEvaluations(run, step - 1);
     const best = await keepBest(run, evaluation);
-    // The line last: it says that all is done.
+    // The line last: it says that the best is kept too.
     await appendEvaluation(run, evaluation);
     onEvaluation?.(evaluation, best);
   };
@@ -94,9 +94,11 @@ export function evaluationDuring(options: DuringTraining): TrainEvents {
   };
 }
 
-/** Is a step to be evaluated, and was the run ended before it was? */
+/** Is a step to be evaluated, and was the run ended before it was? `wgsagan eval` may have measured it in another way. */
 export function lacksEvaluation(run: string, step: number, config: TrainConfig): boolean {
-  return evaluatesAt(step, config) && !readEvaluations(run).some((line) => line.step === step);
+  const isIt = (line: Evaluation) =>
+    line.step === step && line.generator === 'ema' && line.n === config.evalSamples;
+  return evaluatesAt(step, config) && !readEvaluations(run).some(isIt);
 }
 
 /** An evaluation in a line for people. */

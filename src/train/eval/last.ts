@@ -4,7 +4,7 @@ import { Loader } from '../../data/loader.ts';
 import type { Checkpoint } from '../checkpoint.ts';
 import { setAsideAfter } from '../fallback.ts';
 import type { TrainConfig } from '../options.ts';
-import { removeTemporaries, runPaths, saveConfig, stepName } from '../run-folder.ts';
+import { removeTemporaries, rewindMetrics, runPaths, saveConfig, stepName } from '../run-folder.ts';
 import type { TrainEvents, TrainResult } from '../trainer.ts';
 
 /**
@@ -28,6 +28,7 @@ export async function finishLast({
   if (loader !== undefined) new Loader(dataset, config).restore(loader);
   removeTemporaries(run);
   await setAsideAfter(run, last.path);
+  await rewindMetrics(run, step);
   await saveConfig(run, config);
   await events.onCheckpoint?.(last.path, step);
   const samples = join(runPaths(run).samples, `step-${stepName(step)}.png`);

@@ -13,7 +13,8 @@ export function readEvaluations(run: string): Evaluation[] {
     .split('\n')
     .flatMap((text) => {
       try {
-        return [JSON.parse(text) as Evaluation];
+        const line = JSON.parse(text) as Evaluation | null;
+        return typeof line === 'object' && line !== null ? [line] : [];
       } catch {
         return [];
       }

@@ -188,7 +188,7 @@ export interface CaseOptions {
 
 const defaultSizes = [256, 512, 1024];
 
-/** On a software driver a step of these takes the slowest peer half a minute. Its own batch would take an hour. */
+/** At its own batch a step of the larger ones would take the slowest peer minutes on a software driver. */
 const softwareBatches: Readonly<Record<SaganPreset, number>> = {
   'sagan-32-tiny': 16,
   'sagan-32': 16,
@@ -241,7 +241,8 @@ export function chooseCases(
   return all.filter((c) => names.some((name) => fits(c, name)));
 }
 
-function keysOf<K extends string>(record: Readonly<Record<K, unknown>>): K[] {
+/** The keys of a table whose type names them. */
+export function keysOf<K extends string>(record: Readonly<Record<K, unknown>>): K[] {
   return Object.keys(record) as K[];
 }
 

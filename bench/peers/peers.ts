@@ -7,7 +7,7 @@ import type { VectorWidth } from '../../src/gpu/platform.ts';
 import { fail } from '../../src/util/errors.ts';
 import { nodeCommand, pathOf } from './child.ts';
 import type { Command } from './child.ts';
-import { failUnknown } from './cases.ts';
+import { failUnknown, keysOf } from './cases.ts';
 import type { PeerCase } from './cases.ts';
 import type { Precision } from './reference.ts';
 import type { Setting } from './worker.ts';
@@ -204,8 +204,4 @@ function openblas(): Record<string, string> {
   if (folder === undefined) return {};
   const before = process.env['LD_LIBRARY_PATH'];
   return { LD_LIBRARY_PATH: before === undefined ? folder : `${folder}${delimiter}${before}` };
-}
-
-function keysOf<K extends string>(record: Readonly<Record<K, unknown>>): K[] {
-  return Object.keys(record) as K[];
 }

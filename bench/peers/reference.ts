@@ -31,7 +31,8 @@ const tolerance: Readonly<Record<Precision, number>> = { f32: 1e-4, tf32: 1e-2, 
 
 /**
  * The same for losses, in units of 1, after four steps: right answers in f32 are up to 8e-6 off PyTorch's float64, where
- * rounding tips an activation over ReLU's corner; in f16 up to 1e-4. A gradient that jax-js gets wrong (a constant cotangent) moves them by 8e-4.
+ * rounding tips an activation over ReLU's corner; in f16 up to 1e-4. A gradient that jax-js gets wrong (a constant cotangent)
+ * moves them by 8e-4.
  */
 const lossTolerance: Readonly<Record<Precision, number>> = { f32: 5e-5, tf32: 5e-4, f16: 5e-4 };
 

@@ -58,8 +58,8 @@ export async function runCase(sitting: Sitting, peers: readonly Peer[]): Promise
   } catch (error) {
     // The cases before it are not to be lost to this one.
     if (!(error instanceof PeerFailure || error instanceof UserError)) throw error;
-    say(`    nothing to judge it by: ${error.message}`);
     const reason = `nothing to judge it by: ${error.message}`;
+    say(`    ${reason}`);
     return peers.map((peer) => failed(c, peer, null, 'failed', reason));
   }
   const file = join(folder, `${c.name}.safetensors`);

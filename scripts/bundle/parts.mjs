@@ -14,8 +14,8 @@ const MIB = 2 ** 20;
  *   headline: (written: Written) => string }} Part `keep`: a folder that is there when the part begins, and whose
  *   pictures and tables, not its weights, are copied to the results
  * @param {{ node: string, work: string, out: string, cache: string, software: string | null, cores: number, patience: number }} where
- *   `work`: where the bundle was unpacked; `software`: the kind of the driver where there is no GPU (`lavapipe`, …), else null; `patience`: how many times
- *   as long as on a GPU everything may take
+ *   `work`: where the bundle was unpacked; `software`: the kind of the driver where there is no GPU (`lavapipe`, …), else null;
+ *   `patience`: how many times as long as on a GPU everything may take
  * @returns {Part[]}
  */
 export function gpuParts({ node, work, out, cache, software, cores, patience }) {

@@ -7,7 +7,10 @@ const signals = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
  */
 const deafMs = 1000;
 
-/** Exit code of a run with steps left, or its last evaluation, that the same command with --resume goes on with: EX_TEMPFAIL of sysexits.h. */
+/**
+ * Exit code of a run with steps left, or its last evaluation, that the same command with --resume goes on with: EX_TEMPFAIL of
+ * sysexits.h.
+ */
 const unfinishedCode = 75;
 
 /** How a process ends that a signal ends: a scheduler's request to be queued again is not a person's ^C. */

@@ -35,8 +35,8 @@ export function writeArchiveListing<E extends Entry>(
 }
 
 /**
- * The listing that a run has kept, if the archive is of the same size and time of writing as then. Undefined where there is none, and with
- * a line to `log` where it is damaged, or was made of another archive or an older one.
+ * The listing that a run has kept, if the archive is of the same size and time of writing as then. Undefined where there is
+ * none, and with a line to `log` where it is damaged, or was made of another archive or an older one.
  */
 export async function readArchiveListing<E extends Entry>(
   path: string,

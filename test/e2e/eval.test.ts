@@ -135,19 +135,17 @@ describe('the evaluation of the last step', { timeout: 120_000 }, () => {
     );
   }
 
-  test('is made by --resume where the run was killed as it began', async () => {
-    const out = 'killed-early';
-    const process = startCli(call(out, two), { env: slow(`r ${last(out)}`) });
-    await process.until('the checkpoint', () => existsSync(last(out)));
-    process.kill('SIGKILL');
-    await process.result;
-    await expectMadeUp(out);
-  });
-
-  test('is made again where the run was killed before its line was written', async () => {
-    const out = 'killed-late';
-    const process = startCli(call(out, two), { env: slow(`wx ${at(out, '.eval.jsonl')}`) });
-    await process.until('the best checkpoint', () => existsSync(best(out)));
+  test.each([
+    ['as it began', 'killed-early', `r ${last('killed-early')}`, last('killed-early')],
+    [
+      'before its line was written',
+      'killed-late',
+      `wx ${at('killed-late', '.eval.jsonl')}`,
+      best('killed-late'),
+    ],
+  ])('is made by --resume where the run was killed %s', async (_when, out, opening, sign) => {
+    const process = startCli(call(out, two), { env: slow(opening) });
+    await process.until(sign, () => existsSync(sign));
     process.kill('SIGKILL');
     await process.result;
     await expectMadeUp(out);
